@@ -1,0 +1,83 @@
+//! The rings between cores and their typed messages.
+//!
+//! One bounded single-producer single-consumer ring per ordered pair of cores. What a shard and
+//! the control core say to each other is [`ToControl`] and [`ToShard`]; neither knows the other's
+//! code.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::id::{ConnectionKey, Epoch, ServiceId, SessionId, ShardId};
+use crate::snapshot::{Address, Snapshot};
+
+/// From a shard to the control core. Every message names the shard's own lane implicitly.
+#[derive(Debug)]
+pub enum ToControl {
+    /// A verified token wants `session` for the connection `key`. Answered [`ToShard::Granted`] or
+    /// [`ToShard::Refused`]; the shard reserves the answer's place before it asks.
+    Claim { key: ConnectionKey, session: SessionId },
+    /// The connection of this claim has ended. Ignored unless `epoch` still owns the session.
+    Release { key: ConnectionKey, session: SessionId, epoch: Epoch },
+    /// One line of the operators' log, already rate-limited by the shard.
+    SessionEnded(Box<SessionEnded>),
+    UpgradeRefused(Box<UpgradeRefused>),
+    /// This shard has reached `phase` of the drain: its sockets and calls are gone when `Done`.
+    DrainReached { phase: DrainPhase, connections: u32 },
+}
+
+/// From the control core to one shard.
+#[derive(Debug)]
+pub enum ToShard {
+    Granted { key: ConnectionKey, session: SessionId, epoch: Epoch },
+    Refused { key: ConnectionKey, why: ClaimRefusal },
+    /// Close the connection `key` in whatever state if its epoch is at most `epoch` (4002).
+    Evict { key: ConnectionKey, epoch: Epoch },
+    /// A new configuration; replaces the old one as a whole.
+    Snapshot(Arc<Snapshot>),
+    /// Where a service's backends are now; replaces the service's earlier list.
+    Addresses { version: u64, service: ServiceId, addresses: Arc<[Address]> },
+    Drain(DrainPhase),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClaimRefusal {
+    /// `MaxConcurrentConnections` reached: 503.
+    Full,
+    /// The process is draining: 503.
+    Draining,
+}
+
+/// Phases of a shutdown (decisions §7), in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DrainPhase {
+    /// Still accepting; readiness says 503.
+    Grace,
+    /// No new connections; sessions are closed at jittered moments within `drain.spread`.
+    Closing,
+    /// Whatever is left is cut.
+    Cutting,
+    Done,
+}
+
+/// Why and how a session ended; one log line.
+#[derive(Debug, Clone)]
+pub struct SessionEnded {
+    pub session: SessionId,
+    pub peer: Option<SocketAddr>,
+    pub close_code: u16,
+    pub cause: &'static str,
+    pub duration_ms: u64,
+    pub messages_in: u64,
+    pub messages_out: u64,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+}
+
+/// One refused upgrade; one log line.
+#[derive(Debug, Clone)]
+pub struct UpgradeRefused {
+    pub shard: ShardId,
+    pub peer: Option<SocketAddr>,
+    pub status: u16,
+    pub reason: &'static str,
+}

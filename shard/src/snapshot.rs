@@ -1,0 +1,183 @@
+//! The configuration as a shard sees it: one immutable value, swapped whole.
+//!
+//! Built by the gateway from `corelane.toml`, shared by all shards behind an `Arc`. Indices
+//! ([`EndpointId`], [`ServiceId`]) mean nothing across two versions.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::id::{EndpointId, ServiceId};
+
+/// How clients and backends are connected (protocol §1.4, §5.5, §5.6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectionMode {
+    External,
+    Relayed,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    Get,
+    Post,
+    Put,
+    Delete,
+    Patch,
+}
+
+impl Method {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Delete => "DELETE",
+            Self::Patch => "PATCH",
+        }
+    }
+}
+
+/// One callable path of one service. Its key in GUID preimages is `{service}:{path}`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    pub service: ServiceId,
+    pub method: Method,
+    pub path: Box<str>,
+    /// May be sent again when a reused connection ended before any response byte.
+    pub idempotent: bool,
+}
+
+impl Endpoint {
+    /// Templated paths stay out of the manifest but are routable (protocol §6.1).
+    #[must_use]
+    pub fn is_templated(&self) -> bool {
+        self.path.contains('{')
+    }
+}
+
+/// Where a backend listens, resolved.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Address {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UpstreamKind {
+    Http,
+    /// Long-lived multiplexed connections; `path` is dialled at the backend.
+    Link { path: Box<str>, token: Option<Box<str>> },
+}
+
+/// One backend service and every bound that protects the gateway from it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    pub name: Box<str>,
+    pub kind: UpstreamKind,
+    /// `Host` header value: the authority as configured.
+    pub host: Box<str>,
+    /// Deadline of one call, retries included.
+    pub call_timeout: Duration,
+    pub connect_timeout: Duration,
+    /// Calls in flight per shard.
+    pub running_max: usize,
+    /// Connections per shard, all addresses together (HTTP), or links per address.
+    pub connections_max: usize,
+    /// Idle time after which a pooled HTTP connection is closed.
+    pub pool_idle: Duration,
+    pub response_head_bytes_max: usize,
+    pub response_body_bytes_max: usize,
+    pub breaker: BreakerLimits,
+}
+
+/// When the circuit breaker opens, and for how long.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BreakerLimits {
+    /// Consecutive failures that open it; 0 switches it off.
+    pub failures: u32,
+    pub open_for: Duration,
+}
+
+/// A role's endpoints, by index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Role {
+    pub name: Box<str>,
+    pub endpoints: Box<[EndpointId]>,
+}
+
+/// Limits of one session (protocol §12, decisions §2).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionLimits {
+    /// Longest accepted message, 31-byte header included (`BufferSize`).
+    pub message_bytes_max: usize,
+    /// Longest message that is answered 11 and discarded; beyond it the connection is closed 1009.
+    pub message_bytes_hard: usize,
+    pub fragments_max: u32,
+    pub control_frames_per_second: u32,
+    /// 0 switches the message rate limit off.
+    pub messages_per_window: u32,
+    pub rate_window: Duration,
+    pub channel_max: u16,
+    pub peer_routing: bool,
+    pub outbox_messages_max: usize,
+    pub outbox_bytes_max: usize,
+    /// How long a half-sent message may wait for the client before 1013.
+    pub write_stall: Duration,
+    pub calls_running_max: usize,
+    pub calls_waiting_max: usize,
+    pub calls_waiting_bytes_max: usize,
+    pub answers_held_max: usize,
+    pub answers_held_bytes_max: usize,
+    pub ping_interval: Duration,
+    pub pong_timeout: Duration,
+    pub idle_timeout: Duration,
+    /// Delay between the 101 and the first frame.
+    pub first_frame_delay: Duration,
+    pub close_timeout: Duration,
+    /// Roles whose 0x08 flag is honoured on inbound messages.
+    pub priority_roles: Box<[Box<str>]>,
+}
+
+impl Default for SessionLimits {
+    fn default() -> Self {
+        Self {
+            message_bytes_max: 65_536,
+            message_bytes_hard: 1 << 20,
+            fragments_max: 64,
+            control_frames_per_second: 20,
+            messages_per_window: 1000,
+            rate_window: Duration::from_secs(60),
+            channel_max: 1000,
+            peer_routing: true,
+            outbox_messages_max: 1024,
+            outbox_bytes_max: 1 << 20,
+            write_stall: Duration::from_secs(10),
+            calls_running_max: 32,
+            calls_waiting_max: 256,
+            calls_waiting_bytes_max: 256 << 10,
+            answers_held_max: 32,
+            answers_held_bytes_max: 256 << 10,
+            ping_interval: Duration::from_secs(25),
+            pong_timeout: Duration::from_secs(20),
+            idle_timeout: Duration::from_secs(1800),
+            first_frame_delay: Duration::from_millis(20),
+            close_timeout: Duration::from_secs(5),
+            priority_roles: Box::default(),
+        }
+    }
+}
+
+/// One version of everything a shard reads and does not own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    pub version: u64,
+    pub mode: ConnectionMode,
+    pub salt: Box<str>,
+    /// This node's number in peer GUIDs, 12 bits.
+    pub node: u16,
+    pub services: Box<[Service]>,
+    pub endpoints: Box<[Endpoint]>,
+    pub roles: Box<[Role]>,
+    pub session: SessionLimits,
+}

@@ -1,0 +1,13 @@
+//! Bytes of the client protocol, sans-IO: WebSocket frames and handshake, binary headers, GUIDs,
+//! close and response codes. No clock, no socket, no allocation per message.
+
+pub mod close;
+pub mod code;
+pub mod decoder;
+pub mod frame;
+pub mod guid;
+pub mod handshake;
+pub mod header;
+pub mod inbound;
+pub mod mask;
+pub mod utf8;
