@@ -6,13 +6,18 @@
 //! through [`lane`] as typed messages.
 
 pub mod block;
+pub mod buffers;
 pub mod clock;
 pub mod id;
 pub mod identity;
 pub mod lane;
+pub mod outbox;
 pub mod probe;
+#[cfg(feature = "runtime")]
+pub mod ring;
 pub mod session;
 pub mod snapshot;
+pub mod sockets;
 pub mod table;
 pub mod timer;
 pub mod upstream;

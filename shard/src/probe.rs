@@ -36,12 +36,12 @@ pub enum Kind {
 /// One value at the moment of the scrape. `name` is without the `corelane_` prefix and without the
 /// `_total` that counters get.
 #[derive(Debug, Clone, Copy)]
-pub struct Sample<'a> {
+pub struct Sample {
     pub name: &'static str,
     pub help: &'static str,
     pub kind: Kind,
     /// At most one label besides the shard: (key, value from a closed list).
-    pub label: Option<(&'static str, &'a str)>,
+    pub label: Option<(&'static str, &'static str)>,
     pub value: u64,
 }
 
@@ -266,7 +266,7 @@ impl Probe {
     }
 
     /// Hands every value to `each`, families together.
-    pub fn visit(&self, each: &mut dyn FnMut(Sample<'_>)) {
+    pub fn visit(&self, each: &mut dyn FnMut(Sample)) {
         use Kind::{Counter as C, Gauge as G};
         let plain: [(&'static str, &'static str, Kind, &Counter); 21] = [
             ("turns", "Turns of the forwarding loop", C, &self.turns),
