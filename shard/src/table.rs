@@ -1,1 +1,277 @@
-//! placeholder
+//! The slots of one shard: a fixed-bound slab whose entries never move, with keys that outlive
+//! their entry harmlessly.
+//!
+//! What a slot holds is the engine's business; deadlines of slots live in [`crate::timer`].
+
+use std::time::Duration;
+
+use crate::clock::Instant;
+use crate::id::{ConnectionKey, Generation, Slot};
+
+/// Most slots a table can have: the slot field of a peer GUID is this wide.
+pub const SLOTS_MAX: usize = 1 << 20;
+
+/// A released slot rests this long, unless no other is left: generations are 18 bits, and a GUID
+/// of the former tenant must not soon meet a new one.
+pub const REUSE_AFTER: Duration = Duration::from_secs(60);
+
+/// Entries per chunk. A chunk is allocated when its first slot is needed and then stays.
+const CHUNK: usize = 256;
+
+const NONE: u32 = u32::MAX;
+
+/// Connections of one shard by slot. `len <= capacity`; slots are handed out again first-in
+/// first-out.
+#[derive(Debug)]
+pub struct Table<T> {
+    /// All chunks but the last are full; none is ever reallocated.
+    chunks: Vec<Vec<Entry<T>>>,
+    capacity: usize,
+    len: usize,
+    /// Slots that have been handed out at least once; the rest are fresh.
+    touched: usize,
+    /// Released slots in order of release, linked through their entries.
+    oldest_free: u32,
+    newest_free: u32,
+    seed: u64,
+}
+
+#[derive(Debug)]
+struct Entry<T> {
+    /// Of the tenant, or of the next one when vacant.
+    generation: Generation,
+    state: State<T>,
+}
+
+#[derive(Debug)]
+enum State<T> {
+    Vacant { released: Instant, next_free: u32 },
+    Occupied(T),
+}
+
+impl<T> Entry<T> {
+    fn value(&self) -> Option<&T> {
+        match &self.state {
+            State::Occupied(value) => Some(value),
+            State::Vacant { .. } => None,
+        }
+    }
+
+    fn value_mut(&mut self) -> Option<&mut T> {
+        match &mut self.state {
+            State::Occupied(value) => Some(value),
+            State::Vacant { .. } => None,
+        }
+    }
+}
+
+impl<T> Table<T> {
+    /// A table of at most `capacity` slots (capped at [`SLOTS_MAX`]) that holds no memory for
+    /// entries yet. `seed` decides where each slot's generations start.
+    #[must_use]
+    pub fn new(capacity: usize, seed: u64) -> Self {
+        let capacity = capacity.min(SLOTS_MAX);
+        Self {
+            chunks: Vec::with_capacity(capacity.div_ceil(CHUNK)),
+            capacity,
+            len: 0,
+            touched: 0,
+            oldest_free: NONE,
+            newest_free: NONE,
+            seed,
+        }
+    }
+
+    /// Gives `value` a slot, or hands it back when all are taken.
+    pub fn insert(&mut self, value: T, now: Instant) -> Result<ConnectionKey, T> {
+        if self.len == self.capacity {
+            return Err(value);
+        }
+        let slot = match self.oldest_free(now) {
+            Some(rested) => self.reuse(rested, value),
+            None if self.touched < self.capacity => self.touch(value),
+            None => self.reuse(self.oldest_free, value),
+        };
+        self.len += 1;
+        Ok(self.key_at(slot).expect("the slot was just filled"))
+    }
+
+    /// Empties the slot of `key`; `None` when its tenant is gone already.
+    pub fn remove(&mut self, key: ConnectionKey, now: Instant) -> Option<T> {
+        let entry = self.tenancy_mut(key)?;
+        let vacant = State::Vacant {
+            released: now,
+            next_free: NONE,
+        };
+        let State::Occupied(value) = std::mem::replace(&mut entry.state, vacant) else {
+            return None;
+        };
+        entry.generation = entry.generation.next();
+        self.len -= 1;
+        self.append_free(key.slot.0);
+        Some(value)
+    }
+
+    #[must_use]
+    pub fn get(&self, key: ConnectionKey) -> Option<&T> {
+        let entry = self.entry(key.slot)?;
+        if entry.generation != key.generation {
+            return None;
+        }
+        entry.value()
+    }
+
+    #[must_use]
+    pub fn get_mut(&mut self, key: ConnectionKey) -> Option<&mut T> {
+        self.tenancy_mut(key)?.value_mut()
+    }
+
+    /// The present tenant of `slot`, whoever it is.
+    #[must_use]
+    pub fn at(&self, slot: Slot) -> Option<&T> {
+        self.entry(slot)?.value()
+    }
+
+    #[must_use]
+    pub fn at_mut(&mut self, slot: Slot) -> Option<&mut T> {
+        self.entry_mut(slot)?.value_mut()
+    }
+
+    /// The key of the present tenant of `slot`.
+    #[must_use]
+    pub fn key_at(&self, slot: Slot) -> Option<ConnectionKey> {
+        let entry = self.entry(slot)?;
+        entry.value()?;
+        Some(ConnectionKey {
+            slot,
+            generation: entry.generation,
+        })
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// All tenants, by slot. Walks every slot that was ever used: for rare work only.
+    pub fn iter(&self) -> impl Iterator<Item = (ConnectionKey, &T)> {
+        (0u32..)
+            .zip(self.chunks.iter().flatten())
+            .filter_map(|(slot, entry)| {
+                let key = ConnectionKey {
+                    slot: Slot(slot),
+                    generation: entry.generation,
+                };
+                Some((key, entry.value()?))
+            })
+    }
+
+    /// As [`Self::iter`].
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (ConnectionKey, &mut T)> {
+        (0u32..)
+            .zip(self.chunks.iter_mut().flatten())
+            .filter_map(|(slot, entry)| {
+                let key = ConnectionKey {
+                    slot: Slot(slot),
+                    generation: entry.generation,
+                };
+                Some((key, entry.value_mut()?))
+            })
+    }
+
+    fn entry(&self, slot: Slot) -> Option<&Entry<T>> {
+        let slot = slot.0 as usize;
+        self.chunks.get(slot / CHUNK)?.get(slot % CHUNK)
+    }
+
+    fn entry_mut(&mut self, slot: Slot) -> Option<&mut Entry<T>> {
+        let slot = slot.0 as usize;
+        self.chunks.get_mut(slot / CHUNK)?.get_mut(slot % CHUNK)
+    }
+
+    fn tenancy_mut(&mut self, key: ConnectionKey) -> Option<&mut Entry<T>> {
+        self.entry_mut(key.slot)
+            .filter(|entry| entry.generation == key.generation)
+    }
+
+    /// The slot that has been free for longest, if it has rested.
+    fn oldest_free(&self, now: Instant) -> Option<u32> {
+        match self.entry(Slot(self.oldest_free))?.state {
+            State::Vacant { released, .. } if now - released >= REUSE_AFTER => {
+                Some(self.oldest_free)
+            }
+            State::Vacant { .. } | State::Occupied(_) => None,
+        }
+    }
+
+    /// Fills `slot`, the head of the free list.
+    fn reuse(&mut self, slot: u32, value: T) -> Slot {
+        let entry = self
+            .entry_mut(Slot(slot))
+            .expect("a slot on the free list was used before");
+        if let State::Vacant { next_free, .. } =
+            std::mem::replace(&mut entry.state, State::Occupied(value))
+        {
+            self.oldest_free = next_free;
+        }
+        if self.oldest_free == NONE {
+            self.newest_free = NONE;
+        }
+        Slot(slot)
+    }
+
+    /// Fills a slot that was never used.
+    fn touch(&mut self, value: T) -> Slot {
+        let slot = self.touched;
+        if slot.is_multiple_of(CHUNK) {
+            self.chunks
+                .push(Vec::with_capacity(CHUNK.min(self.capacity - slot)));
+        }
+        let slot_number = u32::try_from(slot).expect("slots are below 2^20");
+        let generation = first_generation(self.seed, slot_number);
+        let chunk = self
+            .chunks
+            .last_mut()
+            .expect("a chunk was pushed for the first slot");
+        chunk.push(Entry {
+            generation,
+            state: State::Occupied(value),
+        });
+        self.touched += 1;
+        Slot(slot_number)
+    }
+
+    fn append_free(&mut self, slot: u32) {
+        let before = std::mem::replace(&mut self.newest_free, slot);
+        match self.entry_mut(Slot(before)) {
+            Some(Entry {
+                state: State::Vacant { next_free, .. },
+                ..
+            }) => *next_free = slot,
+            Some(_) | None => self.oldest_free = slot,
+        }
+    }
+}
+
+/// Where the generations of `slot` start: one output of SplitMix64.
+fn first_generation(seed: u64, slot: u32) -> Generation {
+    let mut z = seed.wrapping_add(
+        u64::from(slot)
+            .wrapping_add(1)
+            .wrapping_mul(0x9E37_79B9_7F4A_7C15),
+    );
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^= z >> 31;
+    Generation((z >> (64 - Generation::BITS)) as u32)
+}
