@@ -1,0 +1,136 @@
+//! One socket of the shard, whoever is behind it, and where it stands between accept and close.
+
+use std::net::SocketAddr;
+
+use crate::clock::Instant;
+use crate::outbox::Outbox;
+use crate::sockets::Socket;
+use crate::wire::inbound::Inbound;
+
+/// One entry of the shard's table. Lives from accept (or dial) until the kernel has confirmed that
+/// nothing of it is left.
+#[derive(Debug)]
+pub(super) struct Connection<R> {
+    pub(super) socket: Option<Socket>,
+    pub(super) role: R,
+    pub(super) phase: Phase,
+    pub(super) receiving: Receiving,
+    pub(super) sending: Sending,
+    /// On the list of connections to be flushed at the end of the turn.
+    pub(super) dirty: bool,
+    pub(super) inbound: Inbound,
+    /// Attached only while something waits to be sent.
+    pub(super) outbox: Option<Box<Outbox>>,
+    pub(super) quota: Quota,
+    pub(super) peer: Option<SocketAddr>,
+    pub(super) opened: Instant,
+    /// What the timer wheel knows; deadlines only ever move it closer, a wake-up that is too early
+    /// sets it again.
+    pub(super) wakes_at: Option<Instant>,
+    /// Since when the peer takes nothing, while `sending` is `Waiting`.
+    pub(super) stalled_since: Instant,
+    pub(super) tally: Tally,
+}
+
+/// Where a connection stands. Only ever moves down this list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    Open,
+    /// The last bytes are queued; no new work is accepted. Ends at `until` at the latest.
+    Leaving { fin: Fin, until: Instant },
+    /// FIN is sent; what still arrives is thrown away, so that no reset overtakes the last bytes.
+    Lingering { until: Instant },
+    /// Closed by us; waiting for the kernel to confirm.
+    Closing,
+    /// Confirmed; the slot is freed when no operation of it is left.
+    Closed,
+}
+
+/// When a leaving connection sends its FIN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fin {
+    /// As soon as the last byte has gone.
+    Flushed,
+    /// When the peer has answered the close frame.
+    Answered,
+}
+
+/// The multishot receive of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Receiving {
+    Off,
+    Armed,
+    /// Cancelled by us for taking more than its share; to be armed again.
+    Pausing,
+    /// On the list of those to be armed again.
+    Queued,
+    /// The peer has sent its last byte.
+    Ended,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sending {
+    /// Nothing is with the kernel but what this turn's enter settles.
+    Free,
+    /// The rest of a partial send waits for the peer; nothing overtakes it.
+    Waiting,
+}
+
+/// Receive buffers taken in one turn.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Quota {
+    turn: u32,
+    taken: u32,
+}
+
+impl Quota {
+    /// Counts one buffer and returns how many it took in this turn.
+    pub(super) fn take(&mut self, turn: u32) -> u32 {
+        if self.turn != turn {
+            *self = Self { turn, taken: 0 };
+        }
+        self.taken += 1;
+        self.taken
+    }
+}
+
+/// What passed over one connection, for its log line.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Tally {
+    pub(super) messages_in: u64,
+    pub(super) messages_out: u64,
+    pub(super) bytes_in: u64,
+    pub(super) bytes_out: u64,
+}
+
+impl<R> Connection<R> {
+    pub(super) fn new(socket: Option<Socket>, role: R, now: Instant) -> Self {
+        Self {
+            socket,
+            role,
+            phase: Phase::Open,
+            receiving: Receiving::Off,
+            sending: Sending::Free,
+            dirty: false,
+            inbound: Inbound::new(),
+            outbox: None,
+            quota: Quota::default(),
+            peer: None,
+            opened: now,
+            wakes_at: None,
+            stalled_since: now,
+            tally: Tally::default(),
+        }
+    }
+
+    /// Nothing of it is with the kernel any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.phase == Phase::Closed
+            && !matches!(self.receiving, Receiving::Armed | Receiving::Pausing)
+            && self.sending == Sending::Free
+    }
+
+    pub(super) fn has_nothing_to_send(&self) -> bool {
+        self.outbox.is_none() && self.sending == Sending::Free
+    }
+}

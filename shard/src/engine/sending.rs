@@ -1,0 +1,293 @@
+//! From a verdict to the socket: queueing, one send per connection and turn, and what becomes of
+//! a send that the kernel did not take whole.
+
+use super::connection::{Phase, Sending};
+use super::{Arrived, Engine, Source};
+use crate::buffers::Lent;
+use crate::id::ConnectionKey;
+use crate::outbox::{Kept, Memory, Outbox, OutboxLimits, Priority, Refused};
+use crate::sockets::{Outgoing, Sent, Sockets};
+use crate::wire::frame::{OpCode, server_header_len, write_server_header};
+
+/// Why a message could not be queued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NotQueued {
+    /// No such connection, or it takes no more.
+    Gone,
+    Full,
+}
+
+impl From<Refused> for NotQueued {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Full | Refused::Blocks => Self::Full,
+        }
+    }
+}
+
+impl<S: Sockets> Engine<S> {
+    /// Forwards the payload of a message to a client: from the buffer or block that it lies in
+    /// when that is possible, else with one copy.
+    pub(super) fn forward(
+        &mut self,
+        to: ConnectionKey,
+        opcode: OpCode,
+        arrived: Arrived<'_>,
+        priority: Priority,
+    ) -> Result<(), NotQueued> {
+        let payload_len = arrived.payload.len();
+        let header_len = server_header_len(payload_len);
+        match arrived.source {
+            // A client's frame header is longer than ours, so there is room in front.
+            Source::Buffer(received) if arrived.payload.start >= header_len => {
+                let start = arrived.payload.start - header_len;
+                let header = &mut received.bytes()[start..arrived.payload.start];
+                write_server_header(header, opcode, payload_len);
+                let lent = self.buffers.lend(received, start..arrived.payload.end);
+                self.queue_lent(to, lent, priority)
+            }
+            Source::Buffer(received) => {
+                let bytes = &received.bytes()[arrived.payload];
+                self.copies += 1;
+                self.queue_frame(to, opcode, bytes, priority)
+            }
+            Source::Bytes(bytes) => {
+                self.copies += 1;
+                self.queue_frame(to, opcode, &bytes[arrived.payload], priority)
+            }
+            Source::Block(mut block) => {
+                write_server_header(block.prepend(header_len), opcode, payload_len);
+                self.queue_block(to, block, priority)
+            }
+        }
+    }
+
+    /// Queues a frame made of `payload`, which is copied.
+    pub(super) fn queue_frame(
+        &mut self,
+        to: ConnectionKey,
+        opcode: OpCode,
+        payload: &[u8],
+        priority: Priority,
+    ) -> Result<(), NotQueued> {
+        let header_len = server_header_len(payload.len());
+        self.queue_with(to, header_len + payload.len(), priority, |room| {
+            write_server_header(&mut room[..header_len], opcode, payload.len());
+            room[header_len..].copy_from_slice(payload);
+        })
+    }
+
+    /// Queues `len` bytes that `write` puts straight into the outbox.
+    pub(super) fn queue_with(
+        &mut self,
+        to: ConnectionKey,
+        len: usize,
+        priority: Priority,
+        write: impl FnOnce(&mut [u8]),
+    ) -> Result<(), NotQueued> {
+        let (outbox, limits, mut memory) = self.outbox_of(to).ok_or(NotQueued::Gone)?;
+        let queued = outbox.reserve(len, priority, limits, &mut memory).map(write);
+        self.after_queueing(to, len, queued)
+    }
+
+    /// Queues a range of a receive buffer: by reference when it is alone and can leave this turn.
+    pub(super) fn queue_lent(
+        &mut self,
+        to: ConnectionKey,
+        lent: Lent,
+        priority: Priority,
+    ) -> Result<(), NotQueued> {
+        let len = lent.len();
+        let waits = self.table.get(to).is_some_and(|c| c.sending == Sending::Waiting);
+        let Some((outbox, limits, mut memory)) = self.outbox_of(to) else {
+            self.buffers.give_back(lent);
+            return Err(NotQueued::Gone);
+        };
+        let kept = if waits {
+            outbox.push_copied(lent, priority, limits, &mut memory).map(|()| Kept::Copied)
+        } else {
+            outbox.push_lent(lent, priority, limits, &mut memory)
+        };
+        let queued = match kept {
+            Ok(Kept::ByReference) => Ok(()),
+            Ok(Kept::Copied) => {
+                self.copies += 1;
+                Ok(())
+            }
+            Err((refused, lent)) => {
+                self.buffers.give_back(lent);
+                Err(refused)
+            }
+        };
+        self.after_queueing(to, len, queued)
+    }
+
+    fn queue_block(
+        &mut self,
+        to: ConnectionKey,
+        block: crate::block::Block,
+        priority: Priority,
+    ) -> Result<(), NotQueued> {
+        let len = block.len();
+        let Some((outbox, limits, mut memory)) = self.outbox_of(to) else {
+            self.blocks.give_back(block);
+            return Err(NotQueued::Gone);
+        };
+        let queued = match outbox.push_block(block, priority, limits, &mut memory) {
+            Ok(()) => Ok(()),
+            Err((refused, block)) => {
+                self.blocks.give_back(block);
+                Err(refused)
+            }
+        };
+        self.after_queueing(to, len, queued)
+    }
+
+    /// The outbox of a connection that still takes messages, with what it draws on.
+    fn outbox_of(
+        &mut self,
+        key: ConnectionKey,
+    ) -> Option<(&mut Outbox, OutboxLimits, Memory<'_>)> {
+        let connection = self.table.get_mut(key)?;
+        if connection.phase != Phase::Open {
+            return None;
+        }
+        let outbox =
+            connection.outbox.get_or_insert_with(|| self.outboxes.pop().unwrap_or_default());
+        let memory = Memory {
+            blocks: &mut self.blocks,
+            buffers: &mut self.buffers,
+            copies: &mut self.copies,
+        };
+        Some((outbox, self.limits.outbox, memory))
+    }
+
+    fn after_queueing(
+        &mut self,
+        key: ConnectionKey,
+        len: usize,
+        queued: Result<(), Refused>,
+    ) -> Result<(), NotQueued> {
+        let Some(connection) = self.table.get_mut(key) else { return Err(NotQueued::Gone) };
+        if queued.is_ok() {
+            connection.tally.messages_out += 1;
+            connection.tally.bytes_out += len as u64;
+        }
+        if !connection.dirty {
+            connection.dirty = true;
+            self.dirty.push(key);
+        }
+        queued.map_err(Into::into)
+    }
+
+    /// One send for each connection with something to say. Those with more stay on the list.
+    pub(super) fn flush(&mut self) {
+        std::mem::swap(&mut self.dirty, &mut self.flushing);
+        let mut keys = std::mem::take(&mut self.flushing);
+        for key in keys.drain(..) {
+            self.flush_one(key);
+        }
+        self.flushing = keys;
+    }
+
+    fn flush_one(&mut self, key: ConnectionKey) {
+        let Some(connection) = self.table.get_mut(key) else { return };
+        connection.dirty = false;
+        let (Some(socket), Some(outbox)) = (connection.socket, connection.outbox.as_mut()) else {
+            return;
+        };
+        let sendable = matches!(connection.phase, Phase::Open | Phase::Leaving { .. });
+        if connection.sending == Sending::Waiting || !sendable {
+            return;
+        }
+        if let Some(outgoing) = outbox.take() {
+            self.probe.sends.increment();
+            self.probe.bytes_out.add(outgoing.as_slice().len() as u64);
+            self.sockets.send(socket, key, outgoing);
+        }
+        if outbox.is_empty() {
+            self.outboxes.extend(connection.outbox.take());
+        } else {
+            connection.dirty = true;
+            self.dirty.push(key);
+        }
+    }
+
+    /// Learns how the last turn's sends ended, before anything that was sent from is reused.
+    pub(super) fn settle_sends(&mut self) {
+        while let Some((key, outgoing, sent)) = self.sockets.settled() {
+            match sent {
+                Sent::All => self.sent_whole(key, outgoing),
+                Sent::Partial(taken) => self.sent_partly(key, outgoing, taken),
+                Sent::Failed => {
+                    self.recycle(outgoing);
+                    if let Some(connection) = self.table.get_mut(key) {
+                        connection.sending = Sending::Free;
+                    }
+                    self.lost(key, "send failed");
+                }
+            }
+        }
+    }
+
+    fn sent_whole(&mut self, key: ConnectionKey, outgoing: Outgoing) {
+        self.recycle(outgoing);
+        let Some(connection) = self.table.get_mut(key) else { return };
+        if connection.sending == Sending::Waiting {
+            connection.sending = Sending::Free;
+            if connection.outbox.is_some() && !connection.dirty {
+                connection.dirty = true;
+                self.dirty.push(key);
+            }
+        }
+        match connection.phase {
+            Phase::Open | Phase::Lingering { .. } => {}
+            Phase::Leaving { .. } => self.finish_if_flushed(key),
+            Phase::Closing | Phase::Closed => self.free_if_over(key),
+        }
+    }
+
+    fn sent_partly(&mut self, key: ConnectionKey, outgoing: Outgoing, taken: usize) {
+        self.probe.sends_partial.increment();
+        let rest = match outgoing {
+            Outgoing::Block(mut block) => {
+                block.consume(taken);
+                block
+            }
+            // The receive buffer is wanted back: the rest moves to a block.
+            Outgoing::Lent(lent) => {
+                let rest = &lent.as_slice()[taken..];
+                let copied = self.blocks.take(rest.len()).map(|mut block| {
+                    block.append(rest);
+                    block
+                });
+                self.copies += 1;
+                self.buffers.give_back(lent);
+                match copied {
+                    Some(block) => block,
+                    None => return self.lost(key, "no block for the rest of a send"),
+                }
+            }
+        };
+        let Some(connection) = self.table.get_mut(key) else { return self.blocks.give_back(rest) };
+        let alive = matches!(connection.phase, Phase::Open | Phase::Leaving { .. });
+        let (true, Some(socket)) = (alive, connection.socket) else {
+            connection.sending = Sending::Free;
+            self.blocks.give_back(rest);
+            return self.free_if_over(key);
+        };
+        if connection.sending == Sending::Free {
+            connection.sending = Sending::Waiting;
+            connection.stalled_since = self.now.mono;
+        }
+        self.sockets.send_rest(socket, key, Outgoing::Block(rest));
+        self.set_deadline(key);
+    }
+
+    pub(super) fn recycle(&mut self, outgoing: Outgoing) {
+        match outgoing {
+            Outgoing::Lent(lent) => self.buffers.give_back(lent),
+            Outgoing::Block(block) => self.blocks.give_back(block),
+        }
+    }
+}
