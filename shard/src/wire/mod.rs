@@ -3,7 +3,6 @@
 
 pub mod close;
 pub mod code;
-pub mod decoder;
 pub mod frame;
 pub mod guid;
 pub mod handshake;
