@@ -1,0 +1,185 @@
+//! How connections end: the close handshake, lingering so that the last bytes arrive, and the slot
+//! that is freed only when the kernel holds nothing of it.
+
+use super::connection::{Fin, Phase, Receiving, Sending};
+use super::{Engine, Role};
+use crate::id::ConnectionKey;
+use crate::outbox::Priority;
+use crate::sockets::Sockets;
+use crate::wire::close::CloseCode;
+use crate::wire::frame::{ControlFrame, ControlKind, ControlPayload};
+
+/// Counted for an end without a close frame.
+const ABNORMAL: u16 = 1006;
+
+/// Counted for a close frame without a code.
+const NO_STATUS: u16 = 1005;
+
+impl<S: Sockets> Engine<S> {
+    /// We end the connection: close frame, then the peer's answer or a time-out, then FIN.
+    pub(super) fn leave(&mut self, key: ConnectionKey, code: CloseCode, cause: &'static str) {
+        let payload = ControlPayload::close(code.code(), code.reason());
+        self.say_goodbye(key, &payload, Fin::Answered, code.code(), cause);
+    }
+
+    /// The peer has sent a close frame.
+    pub(super) fn peer_closes(&mut self, key: ConnectionKey, code: Option<u16>) {
+        let Some(connection) = self.table.get_mut(key) else { return };
+        if let Phase::Leaving { fin, .. } = &mut connection.phase {
+            *fin = Fin::Flushed;
+            return self.finish_if_flushed(key);
+        }
+        let payload = code.map_or(ControlPayload::EMPTY, |code| ControlPayload::close(code, ""));
+        let counted = code.unwrap_or(NO_STATUS);
+        self.say_goodbye(key, &payload, Fin::Flushed, counted, "closed by client");
+    }
+
+    fn say_goodbye(
+        &mut self,
+        key: ConnectionKey,
+        payload: &ControlPayload,
+        fin: Fin,
+        counted: u16,
+        cause: &'static str,
+    ) {
+        let Some(connection) = self.table.get(key) else { return };
+        if connection.phase != Phase::Open {
+            return;
+        }
+        self.end_role(key, counted, cause);
+        let frame = ControlFrame::unmasked(ControlKind::Close, payload);
+        let bytes = frame.as_slice();
+        let mut write =
+            |this: &mut Self| this.queue_with(key, bytes.len(), Priority::Normal, |room| {
+                room.copy_from_slice(bytes);
+            });
+        if write(self).is_err() {
+            // Nothing that waits could be read in time: the close frame takes its place.
+            self.clear_outbox(key);
+            if write(self).is_err() {
+                return self.close(key);
+            }
+        }
+        self.start_leaving(key, fin);
+    }
+
+    /// Takes no more work; what is queued still goes out, then FIN.
+    pub(super) fn start_leaving(&mut self, key: ConnectionKey, fin: Fin) {
+        let until = self.now.mono + self.limits.session.close_timeout;
+        let Some(connection) = self.table.get_mut(key) else { return };
+        connection.phase = Phase::Leaving { fin, until };
+        if connection.receiving == Receiving::Ended {
+            connection.phase = Phase::Leaving { fin: Fin::Flushed, until };
+        }
+        self.set_deadline(key);
+        self.finish_if_flushed(key);
+    }
+
+    /// Sends FIN if all was said.
+    pub(super) fn finish_if_flushed(&mut self, key: ConnectionKey) {
+        let until = self.now.mono + self.limits.session.close_timeout;
+        let Some(connection) = self.table.get_mut(key) else { return };
+        let Phase::Leaving { fin: Fin::Flushed, .. } = connection.phase else { return };
+        if !connection.has_nothing_to_send() {
+            return;
+        }
+        let Some(socket) = connection.socket else { return self.close(key) };
+        if connection.receiving == Receiving::Ended {
+            return self.close(key);
+        }
+        connection.phase = Phase::Lingering { until };
+        self.sockets.finish(socket, key);
+        self.set_deadline(key);
+    }
+
+    /// The peer sent FIN without a close frame. What it asked for is not answered any more.
+    pub(super) fn peer_finished(&mut self, key: ConnectionKey) {
+        self.lost(key, "connection ended without a close frame");
+    }
+
+    pub(super) fn peer_finished_while_leaving(&mut self, key: ConnectionKey) {
+        if let Some(connection) = self.table.get_mut(key)
+            && let Phase::Leaving { fin, .. } = &mut connection.phase
+        {
+            *fin = Fin::Flushed;
+        }
+        self.finish_if_flushed(key);
+    }
+
+    /// The connection is broken: no goodbye.
+    pub(super) fn lost(&mut self, key: ConnectionKey, cause: &'static str) {
+        self.end_role(key, ABNORMAL, cause);
+        self.close(key);
+    }
+
+    /// Closes the socket now, whatever waits.
+    pub(super) fn close(&mut self, key: ConnectionKey) {
+        self.clear_outbox(key);
+        let Some(connection) = self.table.get_mut(key) else { return };
+        if matches!(connection.phase, Phase::Closing | Phase::Closed) {
+            return;
+        }
+        connection.inbound.release(&mut self.blocks);
+        self.timers.cancel(key.slot.0);
+        connection.wakes_at = None;
+        match connection.socket {
+            Some(socket) => {
+                connection.phase = Phase::Closing;
+                self.sockets.close(socket, key);
+            }
+            None => {
+                connection.phase = Phase::Closed;
+                self.free_if_over(key);
+            }
+        }
+    }
+
+    pub(super) fn closed(&mut self, key: ConnectionKey) {
+        for listener in std::mem::take(&mut self.accept_again) {
+            self.sockets.accept(listener);
+        }
+        if let Some(connection) = self.table.get_mut(key) {
+            connection.phase = Phase::Closed;
+            self.free_if_over(key);
+        }
+    }
+
+    pub(super) fn free_if_over(&mut self, key: ConnectionKey) {
+        if self.table.get(key).is_some_and(super::Connection::is_over) {
+            self.table.remove(key, self.now.mono);
+        }
+    }
+
+    pub(super) fn clear_outbox(&mut self, key: ConnectionKey) {
+        let Some(connection) = self.table.get_mut(key) else { return };
+        let Some(mut outbox) = connection.outbox.take() else { return };
+        while let Some(outgoing) = outbox.take() {
+            self.recycle(outgoing);
+        }
+        self.outboxes.push(outbox);
+    }
+
+    /// Ends what is behind a connection, once, whatever ends it.
+    fn end_role(&mut self, key: ConnectionKey, counted: u16, _cause: &'static str) {
+        let Some(connection) = self.table.get_mut(key) else { return };
+        match std::mem::replace(&mut connection.role, Role::Gone) {
+            Role::Gone => {}
+            Role::Head(head) => {
+                self.downstream -= 1;
+                self.release_head(*head);
+            }
+            Role::Echo => {
+                self.downstream -= 1;
+                self.probe.close(counted);
+            }
+        }
+    }
+
+    /// Whether a partial send has waited too long for its peer.
+    pub(super) fn is_stalled(&self, key: ConnectionKey) -> bool {
+        self.table.get(key).is_some_and(|connection| {
+            connection.sending == Sending::Waiting
+                && self.now.mono >= connection.stalled_since + self.limits.session.write_stall
+        })
+    }
+}
