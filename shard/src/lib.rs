@@ -8,11 +8,14 @@
 pub mod block;
 pub mod buffers;
 pub mod clock;
+pub mod engine;
 pub mod id;
 pub mod identity;
 pub mod lane;
 pub mod outbox;
 pub mod probe;
+#[cfg(feature = "runtime")]
+pub mod pump;
 #[cfg(feature = "runtime")]
 pub mod ring;
 pub mod session;

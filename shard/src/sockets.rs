@@ -62,8 +62,6 @@ pub enum Completion {
     Closed { key: ConnectionKey },
     /// Another core has put something on a lane.
     Doorbell,
-    /// A timer of the ring passed; nothing else is meant by it.
-    Tick,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,7 +105,8 @@ pub trait Sockets {
     fn send(&mut self, socket: Socket, key: ConnectionKey, bytes: Outgoing);
     /// Sends the rest of a partial send, waiting for the peer; settled when all is gone.
     fn send_rest(&mut self, socket: Socket, key: ConnectionKey, bytes: Outgoing);
-    fn peer_name(&mut self, socket: Socket, key: ConnectionKey);
+    /// Asks for the address of the peer that `listener` has accepted.
+    fn peer_name(&mut self, listener: ListenerId, socket: Socket, key: ConnectionKey);
     /// Makes a socket fit for `address`.
     fn open(&mut self, key: ConnectionKey, address: &Address);
     fn connect(&mut self, socket: Socket, key: ConnectionKey, address: &Address);

@@ -8,7 +8,7 @@ use crate::sockets::{AcceptEnd, ListenerId, Sockets};
 impl<S: Sockets> Engine<S> {
     pub(super) fn let_in(&mut self) {
         for _ in 0..ACCEPTS_PER_TURN {
-            let Some(socket) = self.accepted.pop_front() else { return };
+            let Some((listener, socket)) = self.accepted.pop_front() else { return };
             self.probe.accepted.increment();
             let until = self.now.mono + self.options.head_timeout;
             let crowded = self.downstream >= self.options.connections_max;
@@ -18,7 +18,7 @@ impl<S: Sockets> Engine<S> {
             match self.table.insert(connection, self.now.mono) {
                 Ok(key) => {
                     self.downstream += 1;
-                    self.sockets.peer_name(socket, key);
+                    self.sockets.peer_name(listener, socket, key);
                     self.sockets.receive(socket, key);
                     self.set_deadline(key);
                 }

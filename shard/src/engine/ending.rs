@@ -145,7 +145,7 @@ impl<S: Sockets> Engine<S> {
     }
 
     pub(super) fn free_if_over(&mut self, key: ConnectionKey) {
-        if self.table.get(key).is_some_and(super::Connection::is_over) {
+        if self.table.get(key).is_some_and(super::connection::Connection::is_over) {
             self.table.remove(key, self.now.mono);
         }
     }
@@ -160,7 +160,7 @@ impl<S: Sockets> Engine<S> {
     }
 
     /// Ends what is behind a connection, once, whatever ends it.
-    fn end_role(&mut self, key: ConnectionKey, counted: u16, _cause: &'static str) {
+    pub(super) fn end_role(&mut self, key: ConnectionKey, counted: u16, _cause: &'static str) {
         let Some(connection) = self.table.get_mut(key) else { return };
         match std::mem::replace(&mut connection.role, Role::Gone) {
             Role::Gone => {}

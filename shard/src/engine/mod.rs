@@ -30,11 +30,11 @@ use std::time::Duration;
 use crate::block::{Block, BlockPool};
 use crate::buffers::{Received, ReceiveBuffers};
 use crate::clock::{Instant, Now};
-use crate::id::ConnectionKey;
+use crate::id::{ConnectionKey, Generation, Slot};
 use crate::outbox::{Outbox, OutboxLimits};
 use crate::probe::Probe;
 use crate::snapshot::SessionLimits;
-use crate::sockets::{Completion, ListenerId, Sockets};
+use crate::sockets::{Completion, ListenerId, Socket, Sockets};
 use crate::table::Table;
 use crate::timer::Timers;
 use crate::wire::frame::Role as FrameRole;
@@ -59,6 +59,10 @@ const BUFFERS_PER_TURN: u32 = 32;
 
 /// Slots beyond `connections_max`, so that the one too many is told 503 instead of left waiting.
 pub const SPARE_SLOTS: usize = 64;
+
+/// Names no connection: for sockets that never got a slot.
+const NOBODY: ConnectionKey =
+    ConnectionKey { slot: Slot((1 << 20) - 1), generation: Generation(0) };
 
 /// What one shard is built with, besides its configuration snapshot.
 #[derive(Debug, Clone)]
@@ -158,11 +162,12 @@ pub struct Engine<S> {
     flushing: Vec<ConnectionKey>,
     /// Connections whose receive is to be armed again, first come first served.
     rearm: VecDeque<ConnectionKey>,
-    accepted: VecDeque<crate::sockets::Socket>,
+    accepted: VecDeque<(ListenerId, Socket)>,
     /// Listeners whose accept has ended because the descriptor table was full.
     accept_again: Vec<ListenerId>,
     downstream: usize,
     copies: u64,
+    random: fastrand::Rng,
     probe: Arc<Probe>,
 }
 
@@ -190,6 +195,7 @@ impl<S: Sockets> Engine<S> {
             accept_again: Vec::new(),
             downstream: 0,
             copies: 0,
+            random: fastrand::Rng::with_seed(options.seed),
             sockets,
             buffers,
             options,
@@ -207,9 +213,10 @@ impl<S: Sockets> Engine<S> {
         &mut self.sockets
     }
 
-    /// One turn of the loop.
-    pub fn turn(&mut self, now: Now) {
+    /// One turn of the loop. Says whether anything happened.
+    pub fn turn(&mut self, now: Now) -> bool {
         self.now = now;
+        let backlog = self.sockets.backlog();
         self.turn = self.turn.wrapping_add(1);
         self.settle_sends();
         self.take_completions();
@@ -219,7 +226,23 @@ impl<S: Sockets> Engine<S> {
         self.let_in();
         self.sockets.provide(self.buffers.returned());
         self.count();
+        backlog > 0 || !self.dirty.is_empty()
     }
+
+    /// Whether the shard's work is over: everything was drained.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        false
+    }
+
+    /// Announces that this shard is going to sleep. False when something has come meanwhile.
+    pub fn prepare_to_park(&mut self) -> bool {
+        self.probe.parks.increment();
+        true
+    }
+
+    /// The shard is awake again.
+    pub fn woken(&mut self) {}
 
     /// Whether the next exchange must not sleep: something is left to do.
     #[must_use]
@@ -241,7 +264,9 @@ impl<S: Sockets> Engine<S> {
             match completion {
                 Completion::Received { key, buffer, len } => self.received(key, buffer, len),
                 Completion::ReceiveEnded { key, cause } => self.receive_ended(key, cause),
-                Completion::Accepted { socket, .. } => self.accepted.push_back(socket),
+                Completion::Accepted { listener, socket } => {
+                    self.accepted.push_back((listener, socket));
+                }
                 Completion::AcceptEnded { listener, cause } => self.accept_ended(listener, cause),
                 Completion::PeerName { key, peer } => {
                     if let Some(connection) = self.table.get_mut(key) {
@@ -250,7 +275,7 @@ impl<S: Sockets> Engine<S> {
                 }
                 Completion::Closed { key } => self.closed(key),
                 Completion::Opened { .. } | Completion::Connected { .. } => {}
-                Completion::Doorbell | Completion::Tick => {}
+                Completion::Doorbell => {}
             }
         }
     }
@@ -262,5 +287,15 @@ impl<S: Sockets> Engine<S> {
         }
         self.probe.blocks_in_use_bytes.set(self.blocks.in_use() as u64);
         self.probe.connections.set(self.downstream as u64);
+    }
+}
+
+#[cfg(feature = "runtime")]
+impl Engine<crate::ring::Uring> {
+    /// Hands this turn's operations to the kernel and fetches what it has done.
+    pub fn exchange(&mut self, wait: crate::sockets::Wait) -> std::io::Result<()> {
+        self.sockets.exchange(wait)?;
+        self.probe.ring_enters.set(self.sockets.enters());
+        Ok(())
     }
 }

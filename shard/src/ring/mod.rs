@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed, TimeoutFlags, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
-use socket2::{Domain, SockAddr};
+use socket2::{Domain, SockAddr, SockRef};
 
 use crate::buffers::{BufferId, ReceiveBuffers};
 use crate::clock::Instant;
@@ -80,6 +80,19 @@ const SEND_WAITING: i32 = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
 const GETEVENTS: u32 = 1;
 static ONE: libc::c_int = 1;
 
+struct Listener {
+    socket: OwnedFd,
+    /// Bytes of a peer's address.
+    address_len: u32,
+}
+
+impl Listener {
+    fn new(socket: OwnedFd) -> io::Result<Self> {
+        let address_len = SockRef::from(&socket).local_addr()?.len();
+        Ok(Self { socket, address_len })
+    }
+}
+
 struct InFlight {
     key: ConnectionKey,
     bytes: Outgoing,
@@ -91,7 +104,7 @@ pub struct Uring {
     // Dropped first: afterwards the kernel touches none of the memory below.
     ring: IoUring,
     provided: ProvidedRing,
-    listeners: Vec<OwnedFd>,
+    listeners: Vec<Listener>,
     wake: OwnedFd,
     wake_value: Box<u64>,
     directory: RingDirectory,
@@ -131,6 +144,7 @@ impl Uring {
         ring.submitter().register_files_sparse(sizes.sockets)?;
         let provided = ProvidedRing::register(&ring, buffers)?;
         directory.publish(shard, ring.as_raw_fd());
+        let listeners = listeners.into_iter().map(Listener::new).collect::<io::Result<_>>()?;
         let completions = ring.params().cq_entries() as usize;
         let mut this = Self {
             ring,
@@ -309,17 +323,15 @@ impl Uring {
                 self.arm_wake();
                 Completion::Doorbell
             }
+            // A removed timer is not news.
+            Operation::Heartbeat | Operation::Deadline if result != -libc::ETIME => return,
             Operation::Heartbeat => {
-                if !cqueue::more(flags) && result == -libc::ETIME {
-                    self.heartbeat_armed = false;
-                }
-                Completion::Tick
+                self.heartbeat_armed &= cqueue::more(flags);
+                return;
             }
             Operation::Deadline => {
-                if result == -libc::ETIME {
-                    self.deadline_armed = false;
-                }
-                Completion::Tick
+                self.deadline_armed = false;
+                return;
             }
         };
         self.queue.push_back(event);
@@ -428,7 +440,9 @@ impl Uring {
 
 impl Sockets for Uring {
     fn accept(&mut self, listener: ListenerId) {
-        let Some(socket) = self.listeners.get(usize::from(listener.0)) else { return };
+        let Some(Listener { socket, .. }) = self.listeners.get(usize::from(listener.0)) else {
+            return;
+        };
         let entry =
             opcode::AcceptMulti::new(Fd(socket.as_raw_fd())).allocate_file_index(true).build();
         self.push(entry, Self::listener_tag(listener));
@@ -476,8 +490,9 @@ impl Sockets for Uring {
         self.push(entry, Tag::indexed(Operation::SendRest, key, index as usize));
     }
 
-    fn peer_name(&mut self, socket: Socket, key: ConnectionKey) {
-        match self.peer_names.ask(socket) {
+    fn peer_name(&mut self, listener: ListenerId, socket: Socket, key: ConnectionKey) {
+        let len = self.listeners.get(usize::from(listener.0)).map_or(0, |l| l.address_len);
+        match self.peer_names.ask(socket, len) {
             Some((entry, place)) => {
                 self.push(entry, Tag::indexed(Operation::PeerName, key, place as usize));
             }

@@ -30,7 +30,9 @@ impl PeerNames {
     }
 
     /// The command and the place of its answer, or `None` when every place is taken.
-    pub(super) fn ask(&mut self, socket: Socket) -> Option<(squeue::Entry, u32)> {
+    ///
+    /// The kernel refuses more room than the address takes, so its length must be known.
+    pub(super) fn ask(&mut self, socket: Socket, len: u32) -> Option<(squeue::Entry, u32)> {
         let place = self.free.pop()?;
         let answer = self.answers[place as usize].get();
         let mut command = [0; 16];
@@ -42,8 +44,7 @@ impl PeerNames {
             .build();
         // SAFETY: an entry is a plain 64-byte C structure; every bit pattern of it is valid.
         let mut bytes = unsafe { std::mem::transmute::<squeue::Entry, [u8; 64]>(entry) };
-        let room = size_of::<SockAddrStorage>() as u32;
-        bytes[OPTLEN_AT..OPTLEN_AT + 4].copy_from_slice(&room.to_ne_bytes());
+        bytes[OPTLEN_AT..OPTLEN_AT + 4].copy_from_slice(&len.to_ne_bytes());
         // SAFETY: as above; the bytes came from an entry and only its optlen field was set.
         let entry = unsafe { std::mem::transmute::<[u8; 64], squeue::Entry>(bytes) };
         Some((entry, place))

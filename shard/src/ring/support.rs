@@ -94,7 +94,7 @@ impl Trial {
             Completion::AcceptEnded { .. } => Some(Err(io::Error::other("ended at once"))),
             _ => None,
         })?;
-        self.uring.peer_name(socket, key);
+        self.uring.peer_name(ListenerId(0), socket, key);
         self.until("the peer's address through a socket command", |c| match c {
             Completion::PeerName { peer: Some(_), .. } => Some(Ok(())),
             Completion::PeerName { peer: None, .. } => Some(Err(io::Error::other("refused"))),
@@ -122,7 +122,9 @@ impl Trial {
             matches!(c, Completion::Doorbell).then_some(Ok(()))
         })?;
         self.uring.heartbeat(Some(Duration::from_millis(1)));
-        self.until("a multishot time-out", |c| matches!(c, Completion::Tick).then_some(Ok(())))?;
+        self.uring
+            .exchange(Wait::ForOne)
+            .map_err(|cause| ("a multishot time-out", cause))?;
         self.uring.close(socket, key);
         self.until("closing by descriptor index", |c| {
             matches!(c, Completion::Closed { .. }).then_some(Ok(()))

@@ -1,0 +1,152 @@
+//! The shard's thread: a glommio executor whose one pump task owns the ring and drives the engine.
+//!
+//! While there is work the pump sleeps inside the private ring, never through glommio, whose
+//! reactor turn costs more than a message. glommio's reactor gets a turn now and then, and the
+//! thread parks there only after a while without anything to do.
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::time::Duration;
+
+use glommio::io::BufferedFile;
+use glommio::{LocalExecutorBuilder, Placement};
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::clock::{Instant, Now};
+use crate::engine::Engine;
+use crate::ring::Uring;
+use crate::sockets::Wait;
+
+/// Bounds the lateness of timers while the shard is busy.
+const HEARTBEAT: Duration = Duration::from_millis(5);
+
+/// How long nothing must happen before the thread parks.
+const PARK_AFTER: Duration = Duration::from_millis(50);
+
+/// How often glommio's reactor runs while the pump is busy.
+const REACTOR_EVERY: Duration = Duration::from_millis(100);
+
+/// glommio 0.9 can park with runnable tasks; any pending timer bounds that stall.
+const GUARD: Duration = Duration::from_millis(20);
+
+/// glommio's own registered memory; its sockets and files are not used on the data path.
+const GLOMMIO_IO_MEMORY: usize = 64 << 10;
+
+/// How a shard's thread waits for work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Pace {
+    /// CPU to run on; `None` leaves it to the scheduler.
+    pub cpu: Option<usize>,
+}
+
+/// The clocks of this machine, as the core takes them.
+#[must_use]
+pub fn sample_clocks() -> Now {
+    let mono = clock_gettime(ClockId::Monotonic);
+    let real = clock_gettime(ClockId::Realtime);
+    Now {
+        mono: Instant(mono.tv_sec as u64 * 1_000_000_000 + mono.tv_nsec as u64),
+        unix_ms: real.tv_sec as u64 * 1000 + real.tv_nsec as u64 / 1_000_000,
+    }
+}
+
+/// Runs one shard on a thread of its own until its engine says that it is done. `build` is called
+/// on that thread, since the ring belongs to the thread that made it.
+pub fn spawn<B>(
+    name: &str,
+    pace: Pace,
+    build: B,
+) -> io::Result<impl FnOnce() -> io::Result<()> + Send + use<B>>
+where
+    B: FnOnce() -> io::Result<Engine<Uring>> + Send + 'static,
+{
+    let placement = pace.cpu.map_or(Placement::Unbound, Placement::Fixed);
+    let handle = LocalExecutorBuilder::new(placement)
+        .name(name)
+        .io_memory(GLOMMIO_IO_MEMORY)
+        .spawn(move || async move {
+            glommio::spawn_local(async {
+                loop {
+                    glommio::timer::sleep(GUARD).await;
+                }
+            })
+            .detach();
+            Pump::new(build()?)?.run().await
+        })
+        .map_err(|error| io::Error::other(error.to_string()))?;
+    Ok(move || handle.join().map_err(|error| io::Error::other(error.to_string()))?)
+}
+
+struct Pump {
+    engine: Engine<Uring>,
+    bell: OwnedFd,
+    /// The same eventfd, as glommio reads it.
+    bell_reader: BufferedFile,
+    active_at: Instant,
+    reactor_at: Instant,
+}
+
+impl Pump {
+    fn new(engine: Engine<Uring>) -> io::Result<Self> {
+        let bell = eventfd(0, EventfdFlags::CLOEXEC)?;
+        let reader = bell.try_clone()?;
+        let now = sample_clocks().mono;
+        #[expect(unsafe_code, reason = "glommio takes foreign descriptors only as raw numbers")]
+        // SAFETY: the descriptor was just duplicated and is owned by nobody else.
+        let bell_reader = unsafe { BufferedFile::from_raw_fd(reader.into_raw_fd()) };
+        Ok(Self { engine, bell, bell_reader, active_at: now, reactor_at: now })
+    }
+
+    async fn run(mut self) -> io::Result<()> {
+        loop {
+            let now = sample_clocks();
+            if self.engine.turn(now) {
+                self.active_at = now.mono;
+                self.engine.sockets().heartbeat(Some(HEARTBEAT));
+            }
+            if self.engine.is_done() {
+                return Ok(());
+            }
+            let wait = if self.engine.has_work() { Wait::No } else { Wait::ForOne };
+            if now.mono.since(self.active_at) > PARK_AFTER && wait == Wait::ForOne {
+                self.park().await?;
+                continue;
+            }
+            self.engine.exchange(wait)?;
+            if now.mono.since(self.reactor_at) > REACTOR_EVERY {
+                self.reactor_at = now.mono;
+                self.give_reactor_a_turn().await?;
+            }
+        }
+    }
+
+    /// Sleeps in glommio until a completion, a doorbell or the next deadline.
+    async fn park(&mut self) -> io::Result<()> {
+        let deadline = self.engine.next_deadline();
+        if !self.engine.prepare_to_park() {
+            return self.engine.exchange(Wait::No);
+        }
+        let ring = self.engine.sockets();
+        ring.heartbeat(None);
+        ring.deadline(deadline);
+        ring.register_eventfd(self.bell.as_raw_fd())?;
+        self.engine.exchange(Wait::No)?;
+        if !self.engine.sockets().has_pending() {
+            self.wait_for_bell().await?;
+        }
+        self.engine.sockets().unregister_eventfd()?;
+        self.engine.woken();
+        self.engine.exchange(Wait::No)
+    }
+
+    async fn give_reactor_a_turn(&mut self) -> io::Result<()> {
+        rustix::io::write(&self.bell, &1u64.to_ne_bytes())?;
+        self.wait_for_bell().await
+    }
+
+    async fn wait_for_bell(&mut self) -> io::Result<()> {
+        let read = self.bell_reader.read_at(0, 8).await;
+        read.map(drop).map_err(|error| io::Error::other(error.to_string()))
+    }
+}
