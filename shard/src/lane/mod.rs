@@ -37,3 +37,6 @@ pub use mesh::{Mesh, MeshShape, Park, ShardLanes, Wake, mesh};
 pub use message::{ClaimRefusal, DrainPhase, SessionEnded, ToControl, ToShard, UpgradeRefused};
 pub use receiver::LaneReceiver;
 pub use sender::{LaneSender, Refusal, Refused, lane};
+
+#[cfg(test)]
+mod tests;
