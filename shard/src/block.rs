@@ -141,6 +141,24 @@ impl BlockPool {
         Ok(bigger)
     }
 
+    /// Takes over a block that another shard's pool has handed out. Refused when the bound leaves
+    /// no room; the block is then dropped by the caller, its bytes with it.
+    pub fn adopt(&mut self, block: Block) -> Result<Block, Block> {
+        let size = block.capacity();
+        if self.make_room(size).is_none() {
+            return Err(block);
+        }
+        self.allocated += size;
+        self.in_use += size;
+        Ok(block)
+    }
+
+    /// Strikes a block of `size` bytes that was handed out and now belongs to another shard.
+    pub fn disown(&mut self, size: usize) {
+        self.in_use -= size;
+        self.allocated -= size;
+    }
+
     /// Bytes handed out.
     #[must_use]
     pub fn in_use(&self) -> usize {
@@ -159,13 +177,19 @@ impl BlockPool {
     }
 
     fn allocate(&mut self, size: usize) -> Option<Block> {
+        self.make_room(size)?;
+        self.allocated += size;
+        Some(Block { bytes: vec![0; size].into_boxed_slice(), start: 0, end: 0 })
+    }
+
+    /// Frees idle blocks until `size` more bytes are within the bound.
+    fn make_room(&mut self, size: usize) -> Option<()> {
         while self.allocated + size > self.limit {
             // Another class may sit on free blocks: they make room before anybody is refused.
             let idle = self.free.iter_mut().rev().find(|blocks| !blocks.is_empty())?;
             self.allocated -= idle.pop().map_or(0, |block| block.capacity());
         }
-        self.allocated += size;
-        Some(Block { bytes: vec![0; size].into_boxed_slice(), start: 0, end: 0 })
+        Some(())
     }
 }
 

@@ -275,3 +275,192 @@ fn first_generation(seed: u64, slot: u32) -> Generation {
     z ^= z >> 31;
     Generation((z >> (64 - Generation::BITS)) as u32)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{HashMap, VecDeque};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Insert,
+        /// Removes the tenant at this position among the live ones, modulo their number.
+        Remove(usize),
+        /// Tries a key that was valid once.
+        RemoveStale(usize),
+        Wait(u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => Just(Step::Insert),
+            3 => any::<usize>().prop_map(Step::Remove),
+            1 => any::<usize>().prop_map(Step::RemoveStale),
+            1 => (0u64..70).prop_map(Step::Wait),
+        ]
+    }
+
+    /// The table beside a naive one.
+    struct Pair {
+        table: Table<u32>,
+        now: Instant,
+        live: Vec<(ConnectionKey, u32)>,
+        gone: Vec<ConnectionKey>,
+        free: VecDeque<(Slot, Instant)>,
+        used: u32,
+        next_value: u32,
+    }
+
+    impl Pair {
+        fn new(capacity: usize, seed: u64) -> Self {
+            Self {
+                table: Table::new(capacity, seed),
+                now: Instant(0),
+                live: Vec::new(),
+                gone: Vec::new(),
+                free: VecDeque::new(),
+                used: 0,
+                next_value: 0,
+            }
+        }
+
+        fn apply(&mut self, step: &Step) {
+            match *step {
+                Step::Insert => self.insert(),
+                Step::Remove(at) if !self.live.is_empty() => {
+                    let (key, value) = self.live.remove(at % self.live.len());
+                    assert_eq!(self.table.remove(key, self.now), Some(value));
+                    self.gone.push(key);
+                    self.free.push_back((key.slot, self.now));
+                }
+                Step::RemoveStale(at) if !self.gone.is_empty() => {
+                    let key = self.gone[at % self.gone.len()];
+                    assert_eq!(self.table.remove(key, self.now), None);
+                }
+                Step::Remove(_) | Step::RemoveStale(_) => {}
+                Step::Wait(seconds) => self.now = self.now + Duration::from_secs(seconds),
+            }
+            self.check();
+        }
+
+        fn insert(&mut self) {
+            let value = self.next_value;
+            self.next_value += 1;
+            let fresh = (self.used as usize) < self.table.capacity();
+            let rested = self
+                .free
+                .front()
+                .is_some_and(|(_, at)| self.now - *at >= REUSE_AFTER);
+            let expected = if rested || !fresh {
+                self.free.pop_front().map(|(slot, _)| slot)
+            } else {
+                self.used += 1;
+                Some(Slot(self.used - 1))
+            };
+            match self.table.insert(value, self.now) {
+                Ok(key) => {
+                    assert_eq!(Some(key.slot), expected);
+                    assert!(
+                        !self.gone.contains(&key),
+                        "a key never names a second tenant"
+                    );
+                    self.live.push((key, value));
+                }
+                Err(back) => {
+                    assert_eq!(back, value);
+                    assert_eq!(expected, None);
+                }
+            }
+        }
+
+        fn check(&self) {
+            assert_eq!(self.table.len(), self.live.len());
+            for (key, value) in &self.live {
+                assert_eq!(self.table.get(*key), Some(value));
+                assert_eq!(self.table.at(key.slot), Some(value));
+                assert_eq!(self.table.key_at(key.slot), Some(*key));
+            }
+            for key in &self.gone {
+                assert_eq!(self.table.get(*key), None);
+            }
+            let all: HashMap<_, _> = self
+                .table
+                .iter()
+                .map(|(key, value)| (key, *value))
+                .collect();
+            assert_eq!(all, self.live.iter().copied().collect());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn keys_reach_their_own_tenant_and_slots_return_first_in_first_out(
+            capacity in 1usize..8,
+            seed: u64,
+            steps in proptest::collection::vec(step(), 1..150),
+        ) {
+            let mut pair = Pair::new(capacity, seed);
+            for step in &steps {
+                pair.apply(step);
+            }
+        }
+    }
+
+    const START: Instant = Instant(0);
+
+    #[test]
+    fn entries_stay_where_they_are_while_the_table_grows() {
+        let mut table = Table::new(5 * CHUNK, 0);
+        let first = table.insert(0, START).unwrap();
+        let address = std::ptr::from_ref(table.get(first).unwrap());
+        for n in 1..5 * CHUNK {
+            table.insert(n, START).unwrap();
+        }
+        assert_eq!(table.insert(9, START), Err(9));
+        assert_eq!(std::ptr::from_ref(table.get(first).unwrap()), address);
+    }
+
+    #[test]
+    fn memory_follows_use() {
+        let mut table = Table::new(SLOTS_MAX, 0);
+        assert_eq!(table.chunks.len(), 0);
+        for n in 0..=CHUNK {
+            table.insert(n, START).unwrap();
+        }
+        assert_eq!(table.chunks.len(), 2);
+    }
+
+    #[test]
+    fn generations_start_apart_and_wrap_within_their_bits() {
+        let first = |seed| {
+            let mut table = Table::new(2, seed);
+            [(); 2].map(|()| table.insert((), START).unwrap().generation)
+        };
+        assert_ne!(first(1), first(2));
+        assert_ne!(first(1)[0], first(1)[1]);
+
+        let mut table = Table::new(1, 7);
+        let key = table.insert((), START).unwrap();
+        table.remove(key, START).unwrap();
+        for _ in 1..1 << Generation::BITS {
+            let next = table.insert((), START).unwrap();
+            assert!(next.generation != key.generation && next.generation.0 < 1 << Generation::BITS);
+            table.remove(next, START).unwrap();
+        }
+        assert_eq!(table.insert((), START).unwrap(), key);
+    }
+
+    #[test]
+    fn a_slot_outside_the_table_has_no_tenant() {
+        let table = Table::<u8>::new(4, 0);
+        assert_eq!(table.at(Slot(u32::MAX)), None);
+        let key = ConnectionKey {
+            slot: Slot(CHUNK as u32),
+            generation: Generation(0),
+        };
+        assert_eq!(table.get(key), None);
+    }
+}

@@ -277,3 +277,164 @@ impl Timers {
         &mut self.links[slot as usize / CHUNK][slot as usize % CHUNK]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Set { slot: u32, after: u64 },
+        SetInThePast { slot: u32, before: u64 },
+        Cancel { slot: u32 },
+        Wait { by: u64 },
+        WaitForNext,
+    }
+
+    /// From within a tick to weeks, and right at the edges between levels.
+    fn span() -> impl Strategy<Value = u64> {
+        let edge =
+            (0u32..6, 0u64..3).prop_map(|(level, off)| (64u64.pow(level) + off - 1) * TICK_NS);
+        prop_oneof![
+            3 => 0..3 * TICK_NS,
+            3 => 0..500 * TICK_NS,
+            2 => 0..2_000_000 * TICK_NS,
+            2 => edge,
+        ]
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let slot = || prop_oneof![4 => 0u32..6, 1 => 250u32..600];
+        prop_oneof![
+            5 => (slot(), span()).prop_map(|(slot, after)| Step::Set { slot, after }),
+            1 => (slot(), span()).prop_map(|(slot, before)| Step::SetInThePast { slot, before }),
+            2 => slot().prop_map(|slot| Step::Cancel { slot }),
+            2 => span().prop_map(|by| Step::Wait { by }),
+            2 => Just(Step::WaitForNext),
+        ]
+    }
+
+    /// The wheel beside what it promises.
+    struct Pair {
+        timers: Timers,
+        now: Instant,
+        deadlines: BTreeMap<u32, Instant>,
+    }
+
+    impl Pair {
+        fn apply(&mut self, step: &Step) {
+            match *step {
+                Step::Set { slot, after } => self.set(slot, Instant(self.now.0 + after)),
+                Step::SetInThePast { slot, before } => {
+                    self.set(slot, Instant(self.now.0.saturating_sub(before)));
+                }
+                Step::Cancel { slot } => {
+                    self.timers.cancel(slot);
+                    self.deadlines.remove(&slot);
+                }
+                Step::Wait { by } => {
+                    self.now.0 += by;
+                    self.expire();
+                }
+                Step::WaitForNext => {
+                    if let Some(next) = self.timers.next_deadline() {
+                        self.now = self.now.max(Instant(next.0 - 1));
+                        assert_eq!(self.expire(), 0, "nothing expires before the next deadline");
+                        self.now = next;
+                        assert!(self.expire() > 0, "something expires at the next deadline");
+                    }
+                }
+            }
+            self.check_next();
+        }
+
+        fn set(&mut self, slot: u32, at: Instant) {
+            self.timers.set(slot, at);
+            self.deadlines.insert(slot, at.max(self.now));
+        }
+
+        fn expire(&mut self) -> usize {
+            let mut count = 0;
+            while let Some(slot) = self.timers.pop_expired(self.now) {
+                let deadline = self
+                    .deadlines
+                    .remove(&slot)
+                    .expect("only what is set expires");
+                assert!(deadline <= self.now, "slot {slot} expired early");
+                count += 1;
+            }
+            let late = self.deadlines.values().find(|at| **at + TICK <= self.now);
+            assert_eq!(late, None, "a deadline was missed by a whole tick");
+            count
+        }
+
+        fn check_next(&mut self) {
+            let next = self.timers.next_deadline();
+            let earliest = self.deadlines.values().min().copied();
+            assert_eq!(next.is_some(), earliest.is_some());
+            if let (Some(next), Some(earliest)) = (next, earliest) {
+                assert!(
+                    next >= earliest && next - earliest <= TICK,
+                    "{next:?} for {earliest:?}"
+                );
+            }
+            for slot in 0..600 {
+                assert_eq!(self.timers.is_set(slot), self.deadlines.contains_key(&slot));
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn deadlines_expire_never_early_and_less_than_a_tick_late(
+            start in span(),
+            steps in proptest::collection::vec(step(), 1..120),
+        ) {
+            let now = Instant(start);
+            let mut pair = Pair { timers: Timers::new(now), now, deadlines: BTreeMap::new() };
+            for step in &steps {
+                pair.apply(step);
+            }
+        }
+    }
+
+    #[test]
+    fn a_loop_that_sets_deadlines_in_the_past_ends() {
+        let mut timers = Timers::new(Instant(0));
+        let now = Instant::default() + Duration::from_secs(3600);
+        timers.set(0, Instant(1));
+        let mut rounds = 0;
+        while let Some(slot) = timers.pop_expired(now) {
+            timers.set(slot, Instant(1));
+            rounds += 1;
+        }
+        assert_eq!(rounds, 1);
+        assert_eq!(timers.pop_expired(now + TICK), Some(0));
+    }
+
+    #[test]
+    fn a_deadline_at_the_end_of_time_is_kept_and_holds_nothing_up() {
+        let mut timers = Timers::new(Instant(0));
+        timers.set(0, Instant(u64::MAX));
+        timers.set(1, Instant(5));
+        assert_eq!(timers.pop_expired(Instant(u64::MAX / 2)), Some(1));
+        assert_eq!(timers.pop_expired(Instant(u64::MAX / 2)), None);
+        assert!(timers.is_set(0));
+        assert_eq!(timers.next_deadline(), Some(Instant(u64::MAX)));
+    }
+
+    #[test]
+    fn a_clock_that_steps_back_expires_nothing_twice() {
+        let mut timers = Timers::new(Instant(0));
+        let late = Instant(100 * TICK_NS);
+        timers.set(3, Instant(50 * TICK_NS));
+        assert_eq!(timers.pop_expired(late), Some(3));
+        timers.set(3, Instant(60 * TICK_NS));
+        assert_eq!(timers.pop_expired(Instant(70 * TICK_NS)), None);
+        assert_eq!(timers.pop_expired(late + TICK), Some(3));
+    }
+}

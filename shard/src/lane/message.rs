@@ -1,8 +1,4 @@
-//! The rings between cores and their typed messages.
-//!
-//! One bounded single-producer single-consumer ring per ordered pair of cores. What a shard and
-//! the control core say to each other is [`ToControl`] and [`ToShard`]; neither knows the other's
-//! code.
+//! What a shard and the control core say to each other; neither knows the other's code.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,27 +11,52 @@ use crate::snapshot::{Address, Snapshot};
 pub enum ToControl {
     /// A verified token wants `session` for the connection `key`. Answered [`ToShard::Granted`] or
     /// [`ToShard::Refused`]; the shard reserves the answer's place before it asks.
-    Claim { key: ConnectionKey, session: SessionId },
+    Claim {
+        key: ConnectionKey,
+        session: SessionId,
+    },
     /// The connection of this claim has ended. Ignored unless `epoch` still owns the session.
-    Release { key: ConnectionKey, session: SessionId, epoch: Epoch },
+    Release {
+        key: ConnectionKey,
+        session: SessionId,
+        epoch: Epoch,
+    },
     /// One line of the operators' log, already rate-limited by the shard.
     SessionEnded(Box<SessionEnded>),
     UpgradeRefused(Box<UpgradeRefused>),
     /// This shard has reached `phase` of the drain: its sockets and calls are gone when `Done`.
-    DrainReached { phase: DrainPhase, connections: u32 },
+    DrainReached {
+        phase: DrainPhase,
+        connections: u32,
+    },
 }
 
-/// From the control core to one shard.
+/// From the control core to one shard. [`Self::Granted`] and [`Self::Refused`] answer a claim and
+/// travel apart from the rest, on a ring where the claim has reserved their place.
 #[derive(Debug)]
 pub enum ToShard {
-    Granted { key: ConnectionKey, session: SessionId, epoch: Epoch },
-    Refused { key: ConnectionKey, why: ClaimRefusal },
+    Granted {
+        key: ConnectionKey,
+        session: SessionId,
+        epoch: Epoch,
+    },
+    Refused {
+        key: ConnectionKey,
+        why: ClaimRefusal,
+    },
     /// Close the connection `key` in whatever state if its epoch is at most `epoch` (4002).
-    Evict { key: ConnectionKey, epoch: Epoch },
+    Evict {
+        key: ConnectionKey,
+        epoch: Epoch,
+    },
     /// A new configuration; replaces the old one as a whole.
     Snapshot(Arc<Snapshot>),
     /// Where a service's backends are now; replaces the service's earlier list.
-    Addresses { version: u64, service: ServiceId, addresses: Arc<[Address]> },
+    Addresses {
+        version: u64,
+        service: ServiceId,
+        addresses: Arc<[Address]>,
+    },
     Drain(DrainPhase),
 }
 

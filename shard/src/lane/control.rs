@@ -1,0 +1,160 @@
+//! The lanes between one shard and the control core, both ends.
+//!
+//! A claim is answered long after it was read, so it reserves the place of its answer by count:
+//! `claims <= capacity` of the answer ring. Everything else may be refused; what must not be lost
+//! then (a `Release`, an `Evict`) is state, and its owner keeps it marked until there is room. An
+//! owner with marks does not park without a deadline, because room rings no doorbell.
+
+use std::sync::Arc;
+
+use rtrb::{Consumer, Producer, RingBuffer};
+
+use super::doorbell::{Sleep, pushes_are_visible};
+use super::mesh::Park;
+use super::message::{ToControl, ToShard};
+use crate::id::ShardId;
+
+/// The two ends of the lanes between the control core and one shard, `capacity` messages each way.
+pub(super) fn pair(capacity: usize) -> (ControlSide, ShardSide) {
+    let (requests, arriving) = RingBuffer::new(capacity);
+    let (answers, answered) = RingBuffer::new(capacity);
+    let (orders, ordered) = RingBuffer::new(capacity);
+    let shard = ControlSide {
+        requests,
+        answers: answered,
+        orders: ordered,
+        claims: 0,
+    };
+    (
+        shard,
+        ShardSide {
+            requests: arriving,
+            answers,
+            orders,
+            pushed: false,
+        },
+    )
+}
+
+/// A shard's end: its way to the control core.
+#[derive(Debug)]
+pub struct ControlSide {
+    requests: Producer<ToControl>,
+    answers: Consumer<ToShard>,
+    orders: Consumer<ToShard>,
+    /// Claims without an answer yet; at most the capacity of `answers`.
+    claims: usize,
+}
+
+impl ControlSide {
+    /// Hands the message back when the ring is full, or when a claim's answer would find no place.
+    pub(super) fn tell(&mut self, message: ToControl) -> Result<(), ToControl> {
+        let claims = usize::from(matches!(message, ToControl::Claim { .. }));
+        if self.claims + claims > self.answers.buffer().capacity() {
+            return Err(message);
+        }
+        self.requests
+            .push(message)
+            .map_err(|rtrb::PushError::Full(message)| message)?;
+        self.claims += claims;
+        Ok(())
+    }
+
+    /// Answers first: sockets wait for them.
+    pub(super) fn hear(&mut self) -> Option<ToShard> {
+        if let Ok(answer) = self.answers.pop() {
+            self.claims -= 1;
+            return Some(answer);
+        }
+        self.orders.pop().ok()
+    }
+
+    pub(super) fn has_news(&self) -> bool {
+        !self.answers.is_empty() || !self.orders.is_empty()
+    }
+}
+
+/// The control core's end of one shard's lanes.
+#[derive(Debug)]
+pub(super) struct ShardSide {
+    requests: Consumer<ToControl>,
+    answers: Producer<ToShard>,
+    orders: Producer<ToShard>,
+    /// Something was pushed since the doorbell was last considered.
+    pushed: bool,
+}
+
+/// All lanes of the control core; owned by its thread.
+#[derive(Debug)]
+pub struct ControlLanes {
+    shards: Vec<ShardSide>,
+    sleepers: Vec<Arc<Sleep>>,
+    sleep: Arc<Sleep>,
+}
+
+impl ControlLanes {
+    pub(super) fn new(
+        shards: Vec<ShardSide>,
+        sleepers: Vec<Arc<Sleep>>,
+        sleep: Arc<Sleep>,
+    ) -> Self {
+        Self {
+            shards,
+            sleepers,
+            sleep,
+        }
+    }
+
+    #[must_use]
+    pub fn shards(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// Takes the oldest message of `shard`.
+    pub fn hear(&mut self, shard: ShardId) -> Option<ToControl> {
+        self.shards[usize::from(shard.0)].requests.pop().ok()
+    }
+
+    /// Hands the message back when the shard's ring is full. `Granted` and `Refused` have their
+    /// place: they come back only if no claim asked for them.
+    pub fn tell(&mut self, shard: ShardId, message: ToShard) -> Result<(), ToShard> {
+        let side = &mut self.shards[usize::from(shard.0)];
+        let ring = match message {
+            ToShard::Granted { .. } | ToShard::Refused { .. } => &mut side.answers,
+            _ => &mut side.orders,
+        };
+        ring.push(message)
+            .map_err(|rtrb::PushError::Full(message)| message)?;
+        side.pushed = true;
+        Ok(())
+    }
+
+    /// Names each sleeping shard that was told something since the last call: its doorbell has to
+    /// be rung now.
+    pub fn wake_sleepers(&mut self, mut ring: impl FnMut(ShardId)) {
+        if !self.shards.iter().any(|side| side.pushed) {
+            return;
+        }
+        pushes_are_visible();
+        for (id, (side, sleep)) in (0u8..).zip(self.shards.iter_mut().zip(&self.sleepers)) {
+            if std::mem::take(&mut side.pushed) && sleep.take_sleeper() {
+                ring(ShardId(id));
+            }
+        }
+    }
+
+    /// Asks to sleep. After [`Park::Now`] the core parks until its doorbell rings, then calls
+    /// [`Self::awake`].
+    pub fn prepare_park(&mut self) -> Park {
+        self.sleep.announce();
+        if self.shards.iter().any(|side| !side.requests.is_empty()) {
+            self.sleep.awake();
+            return Park::NotYet;
+        }
+        Park::Now
+    }
+
+    pub fn awake(&mut self) {
+        self.sleep.awake();
+    }
+}
