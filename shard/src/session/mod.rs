@@ -3,7 +3,17 @@
 
 pub mod calls;
 pub mod capability;
+pub mod fingerprints;
+pub mod guid_index;
+mod json;
 pub mod liveness;
 pub mod manifest;
+pub mod message_id;
+pub mod peer_ack;
 pub mod rate;
 pub mod routing;
+pub mod rpc;
+pub mod shortcuts;
+
+#[cfg(test)]
+pub(crate) mod fixtures;
