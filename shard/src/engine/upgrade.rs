@@ -1,33 +1,65 @@
 //! The door: from the first byte of a request head to an open WebSocket, or a whole refusal.
+//!
+//! `/connect` passes reading, authentication (a bounded number of signatures a turn) and the claim
+//! on its session id, which the control core grants; only then comes the 101.
+
+use std::rc::Rc;
 
 use super::connection::Fin;
 use super::{Engine, Role};
 use crate::block::Block;
 use crate::clock::Instant;
-use crate::id::ConnectionKey;
+use crate::id::{ConnectionKey, Epoch, SessionId};
+use crate::identity::{AuthRefusal, Identity};
+use crate::lane::{ClaimRefusal, ToControl, UpgradeRefused};
 use crate::outbox::Priority;
 use crate::probe::Upgrade as Outcome;
 use crate::sockets::Sockets;
 use crate::wire::handshake::{
-    ACCEPT_BYTES_MAX, HEALTH_BYTES_MAX, Health, Parsed, REFUSAL_BYTES_MAX, Refusal, accept,
-    health_response, resume,
+    ACCEPT_BYTES_MAX, Credential, HEALTH_BYTES_MAX, Parsed, REFUSAL_BYTES_MAX, Refusal,
+    Request, accept, health_response, resume,
 };
+
+/// Tokens verified in one turn; further upgrades wait for the next.
+const VERIFICATIONS_PER_TURN: usize = 8;
+
+/// Bytes that a client may send behind its request head before the 101.
+const EARLY_BYTES_MAX: usize = 16 << 10;
 
 /// A client at the door.
 #[derive(Debug)]
 pub(super) struct Head {
-    /// The head so far, when it did not come in one piece.
+    /// The head so far, when it did not come in one piece or waits to be authenticated; once the
+    /// claim is made, the frames that came early.
     carry: Option<Block>,
     /// Bytes of `carry` known not to end the head.
     scanned: usize,
     until: Instant,
     /// The shard was full when it came: it is read and told so.
     crowded: bool,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Reading,
+    /// The head is whole and waits for a turn with signatures to spare.
+    Authenticating,
+    Claiming(Claim),
+}
+
+/// A claim that the control core has not answered.
+#[derive(Debug)]
+struct Claim {
+    nonce: [u8; 24],
+    identity: Rc<Identity>,
+    /// The newest claim that has overtaken this one.
+    evicted: Option<Epoch>,
 }
 
 impl Head {
     pub(super) fn new(until: Instant, crowded: bool) -> Self {
-        Self { carry: None, scanned: 0, until, crowded }
+        Self { carry: None, scanned: 0, until, crowded, stage: Stage::Reading }
     }
 
     pub(super) fn until(&self) -> Instant {
@@ -38,9 +70,12 @@ impl Head {
 /// What is to be done about a head.
 enum Verdict {
     Incomplete,
+    /// Whole, but this turn has verified enough.
+    Later,
     Refuse(Refusal),
     Health,
-    Echo { key: [u8; 24], head_len: usize },
+    Echo { nonce: [u8; 24], head_len: usize },
+    Claim { nonce: [u8; 24], identity: Rc<Identity>, head_len: usize },
 }
 
 impl<S: Sockets> Engine<S> {
@@ -50,43 +85,94 @@ impl<S: Sockets> Engine<S> {
         let connection = self.table.get_mut(key)?;
         let Role::Head(head) = &mut connection.role else { return None };
         let (scanned, crowded) = (head.scanned, head.crowded);
-        let carry = match head.carry.take() {
-            None => None,
-            Some(carry) => match self.blocks.grow(carry, bytes.len()) {
-                Ok(mut carry) => {
-                    carry.append(bytes);
-                    Some(carry)
-                }
-                Err(carry) => {
-                    self.blocks.give_back(carry);
-                    self.refuse(key, Refusal::Full);
-                    return None;
-                }
-            },
-        };
-        let all = carry.as_ref().map_or(bytes, Block::as_slice);
-        let verdict = self.judge(all, scanned, crowded);
-        match verdict {
-            Verdict::Incomplete => self.keep_head(key, carry, bytes),
-            Verdict::Refuse(refusal) => {
+        let carried = head.carry.take();
+        let reading = matches!(head.stage, Stage::Reading);
+        let carry = match self.append(carried, bytes) {
+            Ok(carry) => carry,
+            Err(refusal) => {
                 self.refuse(key, refusal);
+                return None;
+            }
+        };
+        if !reading {
+            self.keep_early(key, carry, bytes);
+            return None;
+        }
+        let verdict = self.judge(carry.as_ref().map_or(bytes, Block::as_slice), scanned, crowded);
+        self.follow(key, verdict, carry, bytes)
+    }
+
+    /// Judges heads that were put off, now that there are signatures to spare again.
+    pub(super) fn authenticate_waiting(&mut self) {
+        self.verifications = 0;
+        while self.verifications < VERIFICATIONS_PER_TURN {
+            let Some(key) = self.authenticating.pop_front() else { return };
+            let Some(connection) = self.table.get_mut(key) else { continue };
+            let Role::Head(head) = &mut connection.role else { continue };
+            let (crowded, carry) = (head.crowded, head.carry.take());
+            head.stage = Stage::Reading;
+            let bytes = carry.as_ref().map_or(&[][..], Block::as_slice);
+            let verdict = self.judge(bytes, 0, crowded);
+            self.follow(key, verdict, carry, &[]);
+        }
+    }
+
+    fn append(&mut self, carry: Option<Block>, bytes: &[u8]) -> Result<Option<Block>, Refusal> {
+        let Some(carry) = carry else { return Ok(None) };
+        match self.blocks.grow(carry, bytes.len()) {
+            Ok(mut carry) => {
+                carry.append(bytes);
+                Ok(Some(carry))
+            }
+            Err(carry) => {
+                self.blocks.give_back(carry);
+                Err(Refusal::Full)
+            }
+        }
+    }
+
+    fn follow(
+        &mut self,
+        key: ConnectionKey,
+        verdict: Verdict,
+        carry: Option<Block>,
+        bytes: &[u8],
+    ) -> Option<usize> {
+        match verdict {
+            Verdict::Incomplete => self.keep_head(key, carry, bytes, Stage::Reading),
+            Verdict::Later => {
+                self.keep_head(key, carry, bytes, Stage::Authenticating);
+                self.authenticating.push_back(key);
+            }
+            Verdict::Refuse(refusal) => {
                 self.blocks_back(carry);
+                self.refuse(key, refusal);
             }
             Verdict::Health => {
-                self.answer_health(key);
                 self.blocks_back(carry);
+                self.answer_health(key);
             }
-            Verdict::Echo { key: nonce, head_len } => {
+            Verdict::Echo { nonce, head_len } => {
                 self.open_echo(key, &nonce);
                 let Some(mut carry) = carry else { return Some(head_len) };
                 self.read_early(key, &mut carry.as_mut_slice()[head_len..]);
                 self.blocks.give_back(carry);
             }
+            Verdict::Claim { nonce, identity, head_len } => {
+                self.claim(key, Claim { nonce, identity, evicted: None });
+                match carry {
+                    Some(mut carry) => {
+                        carry.consume(head_len);
+                        self.keep_early(key, Some(carry), &[]);
+                    }
+                    None => self.keep_early(key, None, &bytes[head_len..]),
+                }
+            }
         }
         None
     }
 
-    /// The order of the door: path and method, capacity, then what the path asks for.
+    /// The order of the door (decisions §1): path and method, capacity, credential, signature.
     fn judge(&mut self, all: &[u8], scanned: usize, crowded: bool) -> Verdict {
         let (request, head_len) = match resume(all, scanned, &self.options.head) {
             Ok(Parsed::Incomplete) => return Verdict::Incomplete,
@@ -101,20 +187,147 @@ impl<S: Sockets> Engine<S> {
                 _ => Verdict::Refuse(Refusal::MethodNotAllowed),
             };
         }
-        if !echo {
+        if !echo && path != "/connect" {
             return Verdict::Refuse(Refusal::NotFound);
         }
-        let upgrade = match request.upgrade() {
-            Ok(upgrade) => upgrade,
+        let nonce = match request.upgrade() {
+            Ok(upgrade) => *upgrade.key,
             Err(refusal) => return Verdict::Refuse(refusal),
         };
         if crowded {
             return Verdict::Refuse(Refusal::Full);
         }
-        Verdict::Echo { key: *upgrade.key, head_len }
+        if self.drain.refuses_sessions() {
+            return Verdict::Refuse(Refusal::Draining);
+        }
+        if echo {
+            return Verdict::Echo { nonce, head_len };
+        }
+        if self.verifications >= VERIFICATIONS_PER_TURN {
+            return Verdict::Later;
+        }
+        match self.authenticate(&request) {
+            Ok(identity) => Verdict::Claim { nonce, identity, head_len },
+            Err(refusal) => Verdict::Refuse(refusal),
+        }
     }
 
-    fn keep_head(&mut self, key: ConnectionKey, carry: Option<Block>, bytes: &[u8]) {
+    fn authenticate(&mut self, request: &Request<'_>) -> Result<Rc<Identity>, Refusal> {
+        let from_query;
+        let accepts = self.options.credentials;
+        let token = match request.credential(&self.options.head)? {
+            Some(Credential::Bearer(token)) if accepts.header => token,
+            Some(Credential::Bearer(_) | Credential::Reconnect(_)) => {
+                return Err(Refusal::BadCredential);
+            }
+            None if accepts.query => {
+                from_query = request.target.token(&self.options.head)?;
+                from_query.as_deref().ok_or(Refusal::NoCredential)?
+            }
+            None => return Err(Refusal::NoCredential),
+        };
+        self.verifications += 1;
+        self.authenticator.verify(token, self.now).map_err(|refusal| match refusal {
+            AuthRefusal::Unavailable => Refusal::Unavailable,
+            AuthRefusal::Malformed
+            | AuthRefusal::AlgorithmMismatch
+            | AuthRefusal::UnknownKey
+            | AuthRefusal::BadSignature
+            | AuthRefusal::Expired
+            | AuthRefusal::NotYetValid
+            | AuthRefusal::WrongParty
+            | AuthRefusal::NoSession
+            | AuthRefusal::Revoked => Refusal::BadCredential,
+        })
+    }
+
+    fn claim(&mut self, key: ConnectionKey, claim: Claim) {
+        let session = claim.identity.session;
+        if self.lanes.tell_control(ToControl::Claim { key, session }).is_err() {
+            return self.refuse(key, Refusal::Unavailable);
+        }
+        if let Some(connection) = self.table.get_mut(key)
+            && let Role::Head(head) = &mut connection.role
+        {
+            head.stage = Stage::Claiming(claim);
+        }
+    }
+
+    /// The control core has granted a claim.
+    pub(super) fn granted(&mut self, key: ConnectionKey, session: SessionId, epoch: Epoch) {
+        let claim = self.table.get_mut(key).and_then(|connection| match &mut connection.role {
+            Role::Head(head) => match std::mem::replace(&mut head.stage, Stage::Reading) {
+                Stage::Claiming(claim) => Some((claim, head.carry.take())),
+                Stage::Reading | Stage::Authenticating => None,
+            },
+            _ => None,
+        });
+        let Some((Claim { nonce, identity, evicted }, early)) = claim else {
+            // The client left while the claim was under way.
+            self.releases.push_back((key, session, epoch));
+            return;
+        };
+        if evicted.is_some_and(|newest| epoch <= newest) {
+            self.blocks_back(early);
+            return self.refuse(key, Refusal::Replaced);
+        }
+        let mut answer = [0; ACCEPT_BYTES_MAX];
+        let len = accept(&nonce, None, &mut answer);
+        self.probe.upgrade(Outcome::Accepted);
+        self.queue_raw(key, &answer[..len]);
+        self.open_session(key, identity, epoch);
+        if let Some(mut early) = early {
+            self.read_early(key, early.as_mut_slice());
+            self.blocks.give_back(early);
+        }
+    }
+
+    pub(super) fn claim_refused(&mut self, key: ConnectionKey, why: ClaimRefusal) {
+        let claiming = self.table.get(key).is_some_and(|connection| {
+            matches!(&connection.role, Role::Head(head) if matches!(head.stage, Stage::Claiming(_)))
+        });
+        if claiming {
+            self.refuse(key, match why {
+                ClaimRefusal::Full => Refusal::Full,
+                ClaimRefusal::Draining => Refusal::Draining,
+            });
+        }
+    }
+
+    /// A newer claim has overtaken the one of `key`: told when its own answer comes.
+    pub(super) fn claim_overtaken(&mut self, key: ConnectionKey, epoch: Epoch) {
+        if let Some(connection) = self.table.get_mut(key)
+            && let Role::Head(head) = &mut connection.role
+            && let Stage::Claiming(claim) = &mut head.stage
+        {
+            claim.evicted = claim.evicted.max(Some(epoch));
+        }
+    }
+
+    fn keep_early(&mut self, key: ConnectionKey, carry: Option<Block>, bytes: &[u8]) {
+        let kept = match carry {
+            Some(carry) => Some(carry),
+            None if bytes.is_empty() => None,
+            None => match self.blocks.take(bytes.len()) {
+                Some(mut block) => {
+                    block.append(bytes);
+                    Some(block)
+                }
+                None => return self.refuse(key, Refusal::Full),
+            },
+        };
+        let too_much = kept.as_ref().is_some_and(|kept| kept.len() > EARLY_BYTES_MAX);
+        match self.table.get_mut(key).map(|connection| &mut connection.role) {
+            Some(Role::Head(head)) if !too_much => head.carry = kept,
+            Some(Role::Head(_)) => {
+                self.blocks_back(kept);
+                self.refuse(key, Refusal::HeadTooLarge);
+            }
+            _ => self.blocks_back(kept),
+        }
+    }
+
+    fn keep_head(&mut self, key: ConnectionKey, carry: Option<Block>, bytes: &[u8], stage: Stage) {
         let carry = carry.or_else(|| {
             let mut block = self.blocks.take(bytes.len())?;
             block.append(bytes);
@@ -126,6 +339,7 @@ impl<S: Sockets> Engine<S> {
         {
             head.scanned = carry.len();
             head.carry = Some(carry);
+            head.stage = stage;
         }
     }
 
@@ -141,7 +355,7 @@ impl<S: Sockets> Engine<S> {
 
     fn answer_health(&mut self, key: ConnectionKey) {
         let mut answer = [0; HEALTH_BYTES_MAX];
-        let len = health_response(Health::Ready, &mut answer);
+        let len = health_response(self.drain.health(), &mut answer);
         self.probe.upgrade(Outcome::Health);
         self.queue_raw(key, &answer[..len]);
         self.end_head(key);
@@ -152,6 +366,7 @@ impl<S: Sockets> Engine<S> {
         let mut answer = [0; REFUSAL_BYTES_MAX];
         let len = refusal.write(self.retry_after_s(), &mut answer);
         self.probe.upgrade(refusal.outcome());
+        self.report_refusal(key, refusal);
         self.queue_raw(key, &answer[..len]);
         self.end_head(key);
     }
@@ -162,6 +377,19 @@ impl<S: Sockets> Engine<S> {
 
     pub(super) fn release_head(&mut self, head: Head) {
         self.blocks_back(head.carry);
+    }
+
+    /// One line for the operators; lost when the lane is full, the counter is not.
+    fn report_refusal(&mut self, key: ConnectionKey, refusal: Refusal) {
+        let line = UpgradeRefused {
+            shard: self.options.shard,
+            peer: self.table.get(key).and_then(|connection| connection.peer),
+            status: refusal.status(),
+            reason: refusal.label(),
+        };
+        if self.log_lines.take() {
+            drop(self.lanes.tell_control(ToControl::UpgradeRefused(Box::new(line))));
+        }
     }
 
     fn end_head(&mut self, key: ConnectionKey) {

@@ -1,0 +1,188 @@
+//! What the control core says to this shard, and what this shard owes it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::connection::Fin;
+use super::{Engine, Limits, Role};
+use crate::clock::Instant;
+use crate::id::{ConnectionKey, Epoch};
+use crate::lane::{DrainPhase, ToControl, ToShard};
+use crate::session::capability::Capabilities;
+use crate::session::rate::RateLimits;
+use crate::snapshot::Snapshot;
+use crate::sockets::{ListenerId, Sockets};
+use crate::wire::close::CloseCode;
+use crate::wire::handshake::Health;
+
+/// Where this shard stands on its way out.
+#[derive(Debug, Default)]
+pub(super) struct Drain {
+    pub(super) phase: Option<DrainPhase>,
+    /// Moments at which sessions are told to go, for those that are still here.
+    pub(super) closes_at: Vec<(Instant, ConnectionKey)>,
+    pub(super) reported: Option<DrainPhase>,
+}
+
+impl Drain {
+    pub(super) fn refuses_sessions(&self) -> bool {
+        self.phase.is_some_and(|phase| phase >= DrainPhase::Closing)
+    }
+
+    pub(super) fn health(&self) -> Health {
+        if self.phase.is_some() { Health::Unavailable } else { Health::Ready }
+    }
+}
+
+/// Log lines that a shard may still send in the present second.
+#[derive(Debug, Default)]
+pub(super) struct LogLines {
+    second: u64,
+    sent: u32,
+}
+
+impl LogLines {
+    const PER_SECOND: u32 = 100;
+
+    pub(super) fn tick(&mut self, unix_ms: u64) {
+        let second = unix_ms / 1000;
+        if second != self.second {
+            *self = Self { second, sent: 0 };
+        }
+    }
+
+    /// Whether one more may be sent.
+    pub(super) fn take(&mut self) -> bool {
+        self.sent += 1;
+        self.sent <= Self::PER_SECOND
+    }
+}
+
+impl<S: Sockets> Engine<S> {
+    pub(super) fn hear_control(&mut self) {
+        self.log_lines.tick(self.now.unix_ms);
+        while let Some(message) = self.lanes.hear_control() {
+            match message {
+                ToShard::Granted { key, session, epoch } => self.granted(key, session, epoch),
+                ToShard::Refused { key, why } => self.claim_refused(key, why),
+                ToShard::Evict { key, epoch } => self.evict(key, epoch),
+                ToShard::Snapshot(snapshot) => self.adopt_snapshot(snapshot),
+                ToShard::Addresses { version, service, addresses } => {
+                    if version == self.snapshot.version {
+                        self.set_addresses(service, &addresses);
+                    }
+                }
+                ToShard::Drain(phase) => self.start_drain(phase),
+            }
+        }
+        self.send_releases();
+        self.drain_sessions();
+    }
+
+    fn evict(&mut self, key: ConnectionKey, epoch: Epoch) {
+        if self.player(key).is_some_and(|player| player.epoch <= epoch) {
+            self.leave(key, CloseCode::Replaced, "replaced by a newer connection");
+        } else {
+            self.claim_overtaken(key, epoch);
+        }
+    }
+
+    /// A session's end is state, not a message: it waits here for room on the lane.
+    fn send_releases(&mut self) {
+        while let Some(&(key, session, epoch)) = self.releases.front() {
+            let release = ToControl::Release { key, session, epoch };
+            if self.lanes.tell_control(release).is_err() {
+                return;
+            }
+            self.releases.pop_front();
+        }
+    }
+
+    /// Swaps the configuration as a whole; every session gets the manifest that follows from it.
+    fn adopt_snapshot(&mut self, snapshot: Arc<Snapshot>) {
+        self.limits = Limits::new(&snapshot.session);
+        self.rates = RateLimits::new(&snapshot.session);
+        self.capabilities = Capabilities::new(&snapshot);
+        self.snapshot = snapshot;
+        self.adopt_services();
+        for index in 0..self.players.len() {
+            let key = self.players[index];
+            if let Some(Role::Session(player)) = self.table.get_mut(key).map(|c| &mut c.role) {
+                let roles = &player.session.identity().roles;
+                let capabilities = self.capabilities.of_roles(&self.snapshot, roles);
+                player.session.adopt(capabilities, &self.snapshot, &mut self.tables);
+            }
+            self.send_manifest(key);
+        }
+    }
+
+    fn start_drain(&mut self, phase: DrainPhase) {
+        self.drain.phase = Some(phase);
+        match phase {
+            DrainPhase::Grace | DrainPhase::Done => {}
+            DrainPhase::Closing => {
+                for listener in 0..self.options.listeners {
+                    self.sockets.stop_accepting(ListenerId(listener));
+                }
+                self.schedule_goodbyes();
+            }
+            DrainPhase::Cutting => {
+                let keys: Vec<_> = self.table.iter().map(|(key, _)| key).collect();
+                for key in keys {
+                    self.lost(key, "drain deadline");
+                }
+            }
+        }
+    }
+
+    fn schedule_goodbyes(&mut self) {
+        let spread = self.options.drain_spread.max(Duration::from_millis(1));
+        let now = self.now.mono;
+        let keys = self.table.iter().filter(|(_, connection)| connection.role.is_downstream());
+        let mut moments: Vec<_> = keys.map(|(key, _)| (now, key)).collect();
+        for (moment, _) in &mut moments {
+            *moment = now + Duration::from_nanos(self.random.u64(0..spread.as_nanos() as u64));
+        }
+        // Popped from the back: the earliest last.
+        moments.sort_unstable_by_key(|(moment, _)| std::cmp::Reverse(*moment));
+        self.drain.closes_at = moments;
+    }
+
+    /// Sends away whose moment has come, and reports when a phase is complete.
+    fn drain_sessions(&mut self) {
+        let Some(phase) = self.drain.phase else { return };
+        while let Some(&(moment, key)) = self.drain.closes_at.last() {
+            if moment > self.now.mono {
+                break;
+            }
+            self.drain.closes_at.pop();
+            self.go_away(key);
+        }
+        let gone = phase >= DrainPhase::Closing
+            && self.drain.closes_at.is_empty()
+            && self.downstream_is_gone();
+        let reached = if gone { DrainPhase::Done } else { phase };
+        if self.drain.reported != Some(reached) {
+            let connections = self.table.len() as u32;
+            let report = ToControl::DrainReached { phase: reached, connections };
+            if self.lanes.tell_control(report).is_ok() {
+                self.drain.reported = Some(reached);
+            }
+        }
+    }
+
+    fn go_away(&mut self, key: ConnectionKey) {
+        let Some(connection) = self.table.get(key) else { return };
+        match connection.role {
+            Role::Head(_) => self.refuse(key, crate::wire::handshake::Refusal::Draining),
+            Role::Echo => self.leave(key, CloseCode::GoingAway, "drain"),
+            Role::Session(_) => self.drain_player(key),
+            Role::Gone => self.start_leaving(key, Fin::Flushed),
+            Role::Http(_) | Role::Link(_) => {}
+        }
+    }
+
+    fn downstream_is_gone(&self) -> bool {
+        self.table.iter().all(|(_, connection)| connection.role.is_upstream())
+    }
+}

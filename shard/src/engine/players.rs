@@ -1,0 +1,325 @@
+//! Authenticated sessions: opening one, executing what its messages are judged to mean, answering.
+
+use std::rc::Rc;
+
+use super::calling::OpenCalls;
+use super::connection::Phase;
+use super::{Arrived, Engine, Role, Source};
+use crate::id::{ConnectionKey, Epoch};
+use crate::identity::Identity;
+use crate::outbox::Priority;
+use crate::probe::{Route, Shed};
+use crate::session::liveness::{DropCause, Liveness, LivenessAction, Pong};
+use crate::session::manifest::write_manifest;
+use crate::session::routing::{RoutingContext, Session};
+use crate::session::verdict::{CloseReason, TextVerdict, Verdict};
+use crate::sockets::Sockets;
+use crate::wire::close::CloseCode;
+use crate::wire::code::{ResponseCode, SessionRefusal};
+use crate::wire::frame::{ControlKind, ControlPayload, OpCode, server_header_len, write_server_header};
+use crate::wire::guid::{Guid, PeerRoute};
+use crate::wire::header::{ReplyTo, ResponseHeader};
+use crate::wire::inbound::DataKind;
+
+/// One session on its connection.
+#[derive(Debug)]
+pub(super) struct Player {
+    pub(super) session: Session,
+    pub(super) liveness: Liveness,
+    pub(super) epoch: Epoch,
+    /// Position in the shard's list of players.
+    pub(super) position: usize,
+    /// Attached only while calls are open.
+    pub(super) calls: Option<Box<OpenCalls>>,
+}
+
+impl<S: Sockets> Engine<S> {
+    /// Turns the granted claim of `key` into a session. The 101 has been queued.
+    pub(super) fn open_session(&mut self, key: ConnectionKey, identity: Rc<Identity>, epoch: Epoch) {
+        let capabilities = self.capabilities.of_roles(&self.snapshot, &identity.roles);
+        let seed = self.random.u64(..);
+        let session = Session::new(identity, capabilities, &self.snapshot, seed);
+        let liveness = Liveness::new(&self.limits.session, self.now.mono);
+        let position = self.players.len();
+        let player = Player { session, liveness, epoch, position, calls: None };
+        let Some(connection) = self.table.get_mut(key) else { return };
+        connection.role = Role::Session(Box::new(player));
+        self.players.push(key);
+        self.probe.sessions.set(self.players.len() as u64);
+        self.set_deadline(key);
+    }
+
+    /// Forgets a session that has ended, except for its calls.
+    pub(super) fn forget_player(&mut self, player: &mut Player) {
+        player.session.end(&mut self.tables);
+        self.players.swap_remove(player.position);
+        if let Some(&moved) = self.players.get(player.position)
+            && let Some(Role::Session(other)) = self.table.get_mut(moved).map(|c| &mut c.role)
+        {
+            other.position = player.position;
+        }
+        self.probe.sessions.set(self.players.len() as u64);
+    }
+
+    pub(super) fn player(&mut self, key: ConnectionKey) -> Option<&mut Player> {
+        match &mut self.table.get_mut(key)?.role {
+            Role::Session(player) => Some(player),
+            _ => None,
+        }
+    }
+
+    pub(super) fn player_message(
+        &mut self,
+        key: ConnectionKey,
+        kind: DataKind,
+        mut arrived: Arrived<'_>,
+    ) {
+        let Some(connection) = self.table.get_mut(key) else { return self.discard(arrived) };
+        let Role::Session(player) = &mut connection.role else { return self.discard(arrived) };
+        player.liveness.on_data(self.now.mono);
+        match kind {
+            DataKind::Text => {
+                let verdict = player.session.on_text(&self.rates, self.now);
+                self.discard(arrived);
+                self.refuse_text(key, verdict);
+            }
+            DataKind::Binary => {
+                let mut context = RoutingContext {
+                    snapshot: &self.snapshot,
+                    rates: &self.rates,
+                    peer_keys: &self.peer_keys,
+                    tables: &mut self.tables,
+                    now: self.now,
+                };
+                let (reply_to, verdict) = player.session.on_binary(arrived.bytes(), &mut context);
+                self.execute(key, reply_to, verdict, arrived);
+            }
+        }
+    }
+
+    pub(super) fn player_message_too_long(
+        &mut self,
+        key: ConnectionKey,
+        kind: DataKind,
+        head: &[u8],
+    ) {
+        let Some(connection) = self.table.get_mut(key) else { return };
+        let Role::Session(player) = &mut connection.role else { return };
+        player.liveness.on_data(self.now.mono);
+        match kind {
+            DataKind::Text => {
+                let verdict = player.session.on_text(&self.rates, self.now);
+                self.refuse_text(key, verdict);
+            }
+            DataKind::Binary => {
+                let context = RoutingContext {
+                    snapshot: &self.snapshot,
+                    rates: &self.rates,
+                    peer_keys: &self.peer_keys,
+                    tables: &mut self.tables,
+                    now: self.now,
+                };
+                let (reply_to, verdict) = player.session.on_too_long(head, &context);
+                let nothing = Arrived { source: Source::Bytes(&mut []), payload: 0..0 };
+                self.execute(key, reply_to, verdict, nothing);
+            }
+        }
+    }
+
+    fn refuse_text(&mut self, key: ConnectionKey, verdict: TextVerdict) {
+        self.probe.route(Route::Refused);
+        match verdict {
+            TextVerdict::Refuse(frame) => {
+                self.probe.response(frame[ResponseHeader::LEN - 1]);
+                self.queue_or_shed(key, &frame);
+            }
+            TextVerdict::Close(reason) => self.leave_for(key, reason),
+        }
+    }
+
+    fn execute(
+        &mut self,
+        key: ConnectionKey,
+        reply_to: Option<ReplyTo>,
+        verdict: Verdict,
+        arrived: Arrived<'_>,
+    ) {
+        let Some(reply_to) = reply_to else {
+            self.probe.route(Route::Refused);
+            self.discard(arrived);
+            match verdict {
+                Verdict::Close(reason) => self.leave_for(key, reason),
+                _ => self.probe.shed(Shed::ShortFrame),
+            }
+            return;
+        };
+        match verdict {
+            Verdict::Peer { route, guid, acknowledge, priority } => {
+                self.probe.route(Route::Peer);
+                self.to_peer(key, reply_to, super::peers::Letter {
+                    route,
+                    guid,
+                    acknowledge,
+                    priority: priority.into(),
+                }, arrived);
+            }
+            Verdict::Call { endpoint, wants_reply } => {
+                self.probe.route(Route::Call);
+                self.call(key, reply_to, endpoint, wants_reply, arrived);
+            }
+            Verdict::Meta { endpoint, kind } => {
+                self.probe.route(Route::Meta);
+                self.ask_meta(key, reply_to, endpoint, kind, arrived);
+            }
+            Verdict::Broadcast { priority } => {
+                self.probe.route(Route::Broadcast);
+                self.broadcast(key, arrived, priority.into());
+            }
+            Verdict::Reply(code) => {
+                self.probe.route(Route::Refused);
+                self.discard(arrived);
+                self.reply(key, &reply_to, code);
+            }
+            Verdict::Refuse(refusal) => {
+                self.probe.route(Route::Refused);
+                self.discard(arrived);
+                self.refuse_message(key, &reply_to, refusal);
+            }
+            // Nothing publishes shortcuts or sends RPCs to clients, so neither can be matched.
+            Verdict::Shortcut { .. } | Verdict::RpcAnswer { .. } => {
+                self.discard(arrived);
+                self.reply(key, &reply_to, ResponseCode::ServiceNotFound);
+            }
+            Verdict::Ignore => self.discard(arrived),
+            Verdict::Close(reason) => {
+                self.discard(arrived);
+                self.leave_for(key, reason);
+            }
+        }
+    }
+
+    fn leave_for(&mut self, key: ConnectionKey, reason: CloseReason) {
+        let (code, cause) = match reason {
+            CloseReason::ShortFrames => (CloseCode::ProtocolError, "too many short frames"),
+            CloseReason::RateAbuse => (CloseCode::RateAbuse, "message rate abuse"),
+            CloseReason::MessageTooLong => (CloseCode::MessageTooLong, "message too long"),
+        };
+        self.leave(key, code, cause);
+    }
+
+    /// Answers a message with a code and no payload.
+    pub(super) fn reply(&mut self, key: ConnectionKey, reply_to: &ReplyTo, code: ResponseCode) {
+        self.probe.response(code.value());
+        let header = reply_to.header(code).to_bytes();
+        self.queue_or_shed(key, &header);
+    }
+
+    /// Counts a refusal and answers it.
+    pub(super) fn refuse_message(
+        &mut self,
+        key: ConnectionKey,
+        reply_to: &ReplyTo,
+        refusal: SessionRefusal,
+    ) {
+        if let Some(shed) = refusal.shed() {
+            self.probe.shed(shed);
+        }
+        self.reply(key, reply_to, refusal.code());
+    }
+
+    /// Queues a binary message of the gateway's own for a client; one that reads too slowly even
+    /// for that is let go.
+    pub(super) fn queue_or_shed(&mut self, key: ConnectionKey, message: &[u8]) {
+        if self.queue_frame(key, OpCode::Binary, message, Priority::Normal).is_err() {
+            self.overflowed(key);
+        }
+    }
+
+    /// The client's own outbox cannot take its answer.
+    pub(super) fn overflowed(&mut self, key: ConnectionKey) {
+        self.probe.shed(Shed::OwnOutboxFull);
+        if self.table.get(key).is_some_and(|c| c.phase == Phase::Open) {
+            self.probe.shed(Shed::SlowConsumer);
+            self.leave(key, CloseCode::TryAgainLater, "slow consumer");
+        }
+    }
+
+    /// An answer with a payload that is written straight into the outbox.
+    pub(super) fn reply_with(&mut self, key: ConnectionKey, reply_to: &ReplyTo, payload: &[u8]) {
+        self.probe.response(ResponseCode::Ok.value());
+        let len = ResponseHeader::LEN + payload.len();
+        let header_len = server_header_len(len);
+        let header = reply_to.header(ResponseCode::Ok).to_bytes();
+        let queued = self.queue_with(key, header_len + len, Priority::Normal, |room| {
+            let (frame, message) = room.split_at_mut(header_len);
+            write_server_header(frame, OpCode::Binary, len);
+            message[..ResponseHeader::LEN].copy_from_slice(&header);
+            message[ResponseHeader::LEN..].copy_from_slice(payload);
+        });
+        if queued.is_err() {
+            self.overflowed(key);
+        }
+    }
+
+    /// What is due for a session by the clock.
+    pub(super) fn player_deadline(&mut self, key: ConnectionKey) {
+        loop {
+            let (now, limits) = (self.now.mono, &self.limits.session);
+            let Some(connection) = self.table.get_mut(key) else { return };
+            let Role::Session(player) = &mut connection.role else { return };
+            match player.liveness.on_deadline(limits, now) {
+                LivenessAction::None => return,
+                LivenessAction::ReleaseFirstFrame => self.send_manifest(key),
+                LivenessAction::Ping => self.ping(key),
+                LivenessAction::CloseIdle => return self.leave(key, CloseCode::Idle, "idle"),
+                LivenessAction::CloseStalledMessage => {
+                    let cause = "a message was begun and not finished";
+                    return self.leave(key, CloseCode::PolicyViolation, cause);
+                }
+                LivenessAction::Drop(cause) => {
+                    let cause = match cause {
+                        DropCause::PongTimeout => "no pong in time",
+                        DropCause::CloseTimeout => "no close frame in time",
+                    };
+                    return self.lost(key, cause);
+                }
+            }
+        }
+    }
+
+    fn ping(&mut self, key: ConnectionKey) {
+        let now = self.now;
+        let Some(player) = self.player(key) else { return };
+        let sequence = player.session.next_message_id(now);
+        if player.liveness.begin_ping(sequence).is_err() {
+            return;
+        }
+        let payload = ControlPayload::new(&sequence.to_be_bytes());
+        self.queue_control(key, ControlKind::Ping, &payload);
+        // It leaves with this turn's send, or waits behind what the peer has not taken; then the
+        // write stall ends the connection before the pong can be late.
+        if let Some(player) = self.player(key) {
+            player.liveness.ping_left(now.mono);
+        }
+    }
+
+    pub(super) fn player_pong(&mut self, key: ConnectionKey, payload: &[u8]) {
+        let (now, rates) = (self.now, self.rates);
+        let Some(player) = self.player(key) else { return };
+        if let Pong::Unsolicited = player.liveness.on_pong(payload, now.mono)
+            && let Verdict::Close(reason) = player.session.on_unsolicited_pong(&rates, now)
+        {
+            self.leave_for(key, reason);
+        }
+    }
+
+    /// The peer GUID of a connection of this shard.
+    pub(super) fn peer_guid(&self, key: ConnectionKey) -> Guid {
+        self.peer_keys.encode(PeerRoute {
+            node: self.snapshot.node,
+            shard: self.options.shard,
+            slot: key.slot,
+            generation: key.generation,
+        })
+    }
+}
