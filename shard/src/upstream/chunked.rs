@@ -150,10 +150,13 @@ mod tests {
 
     use super::*;
 
-    /// The whole body, and what stands behind it; `None` when it is not complete.
+    /// The whole body, and what stands behind it.
+    type Decoded = (Vec<u8>, Vec<u8>);
+
+    /// `None` when the body is not complete.
     fn decode<'a>(
         inputs: impl IntoIterator<Item = &'a [u8]>,
-    ) -> Result<Option<(Vec<u8>, Vec<u8>)>, ChunkedError> {
+    ) -> Result<Option<Decoded>, ChunkedError> {
         let mut decoder = ChunkedDecoder::new();
         let (mut body, mut behind) = (Vec::new(), Vec::new());
         let mut complete = false;
@@ -178,7 +181,7 @@ mod tests {
         Ok(complete.then_some((body, behind)))
     }
 
-    fn whole(input: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, ChunkedError> {
+    fn whole(input: &[u8]) -> Result<Option<Decoded>, ChunkedError> {
         decode([input])
     }
 

@@ -217,6 +217,7 @@ impl<'a> RequestLine<'a> {
 }
 
 /// Could this be `uri-host [":" port]` (RFC 3986 §3.2.2)? What it names is nobody's question here.
+/// A comma is left out: it is how an intermediary joins two fields into one.
 fn is_host(host: &str) -> bool {
     let port = match host.strip_prefix('[') {
         Some(literal) => literal.split_once(']').and_then(|(address, port)| {
@@ -231,7 +232,7 @@ fn is_host(host: &str) -> bool {
             let valid = !name.is_empty()
                 && name
                     .bytes()
-                    .all(|b| is_target_byte(b) && !b"/:?@".contains(&b));
+                    .all(|b| is_target_byte(b) && !b"/:?@,".contains(&b));
             valid.then_some(port)
         }
     };
