@@ -3,6 +3,7 @@
 //! One call at a time on a connection, which is kept alive between calls. Which connection, which
 //! retry and which response code follow from a status is decided elsewhere.
 
+mod body;
 mod framing;
 mod request;
 mod response;

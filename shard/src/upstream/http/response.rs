@@ -4,10 +4,11 @@ use std::ops::Range;
 
 use thiserror::Error;
 
+use super::body::{BodyFraming, Incomplete, Room, append};
 use super::framing::{Framing, ResponseHead, head_end};
 use crate::block::{Block, BlockPool};
 use crate::snapshot::Service;
-use crate::upstream::chunked::{ChunkedDecoder, ChunkedError, Step};
+use crate::upstream::chunked::{ChunkedDecoder, ChunkedError};
 
 /// Bounds of one response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,24 +123,6 @@ impl Default for State {
     fn default() -> Self {
         Self::Head { carry: None }
     }
-}
-
-#[derive(Debug)]
-struct Incomplete {
-    status: u16,
-    reuse: Reuse,
-    framing: BodyFraming,
-    block: Option<Block>,
-}
-
-#[derive(Debug)]
-enum BodyFraming {
-    /// `left > 0`
-    Length {
-        left: usize,
-    },
-    Chunked(ChunkedDecoder),
-    UntilClose,
 }
 
 impl ResponseReader {
@@ -279,46 +262,6 @@ impl ResponseReader {
     }
 }
 
-impl Incomplete {
-    /// Bytes consumed, and whether they ended the body.
-    fn read(
-        &mut self,
-        input: &[u8],
-        limits: &ResponseLimits,
-        blocks: &mut BlockPool,
-    ) -> Result<(usize, bool), HttpError> {
-        let Self { framing, block, .. } = self;
-        match framing {
-            BodyFraming::Length { left } => {
-                let len = input.len().min(*left);
-                let expected = *left;
-                append_body(block, &input[..len], expected, limits, blocks)?;
-                *left -= len;
-                Ok((len, *left == 0))
-            }
-            BodyFraming::Chunked(decoder) => {
-                let mut at = 0;
-                loop {
-                    let (used, step) = decoder.next(&input[at..]).map_err(HttpError::Chunked)?;
-                    match step {
-                        Step::Payload(range) => {
-                            let payload = &input[at..][range];
-                            append_body(block, payload, payload.len(), limits, blocks)?;
-                        }
-                        Step::NeedMore => return Ok((input.len(), false)),
-                        Step::Complete => return Ok((at + used, true)),
-                    }
-                    at += used;
-                }
-            }
-            BodyFraming::UntilClose => {
-                append_body(block, input, input.len(), limits, blocks)?;
-                Ok((input.len(), false))
-            }
-        }
-    }
-}
-
 /// The head at the start of what `carry` and `input` are together, and how many bytes of `input`
 /// belong to it.
 fn read_head(
@@ -364,67 +307,6 @@ fn read_head(
 
 fn whole(block: Option<Block>) -> Body {
     block.map_or(Body::Empty, Body::Assembled)
-}
-
-fn append_body(
-    block: &mut Option<Block>,
-    bytes: &[u8],
-    expected: usize,
-    limits: &ResponseLimits,
-    blocks: &mut BlockPool,
-) -> Result<(), HttpError> {
-    if block.as_ref().map_or(0, Block::len) + bytes.len() > limits.body_bytes_max {
-        return Err(HttpError::BodyTooLong);
-    }
-    append(
-        block,
-        bytes,
-        Room {
-            headroom: limits.headroom,
-            expected,
-        },
-        blocks,
-    )
-}
-
-/// How large a new block has to be.
-#[derive(Debug, Clone, Copy)]
-struct Room {
-    headroom: usize,
-    expected: usize,
-}
-
-/// Appends to the block in `slot`; takes one when there is none, and something to append.
-fn append(
-    slot: &mut Option<Block>,
-    bytes: &[u8],
-    room: Room,
-    blocks: &mut BlockPool,
-) -> Result<(), HttpError> {
-    if bytes.is_empty() {
-        return Ok(());
-    }
-    let grown = match slot.take() {
-        Some(block) => blocks.grow(block, bytes.len()),
-        None => {
-            let mut block = blocks
-                .take(room.headroom + room.expected)
-                .ok_or(HttpError::NoBlock)?;
-            block.reset(room.headroom);
-            Ok(block)
-        }
-    };
-    let refused = grown.is_err();
-    let (Ok(mut block) | Err(mut block)) = grown;
-    if !refused {
-        block.append(bytes);
-    }
-    *slot = Some(block);
-    if refused {
-        Err(HttpError::NoBlock)
-    } else {
-        Ok(())
-    }
 }
 
 /// Interim (1xx) responses that may stand before a final one.
