@@ -278,6 +278,7 @@ fn content_lengths_must_agree() {
     }
     for bad in [
         "Content-Length: 3\r\nContent-Length: 2\r\n",
+        "Content-Length: 2\r\nContent-Length: 3\r\n",
         "Content-Length: 3, 2\r\n",
         "Content-Length: 3,\r\n",
         "Content-Length:\r\n",
@@ -428,6 +429,16 @@ fn the_end_of_the_connection_tells_nothing_cut_and_whole_apart() {
     );
     assert_eq!(end("HTTP/1.1 200 OK\r\n\r\nx"), "complete");
     assert_eq!(end("HTTP/1.1 204 No Content\r\n\r\n"), "none");
+}
+
+#[test]
+fn an_empty_input_is_no_response() {
+    let (mut reader, mut blocks) = (ResponseReader::new(), pool());
+    assert!(matches!(
+        reader.next(b"", &LIMITS, &mut blocks),
+        Ok((0, Progress::NeedMore))
+    ));
+    assert!(matches!(reader.on_eof(&mut blocks), Eof::NoResponse));
 }
 
 #[test]
