@@ -8,13 +8,15 @@
 pub(crate) mod head;
 mod refusal;
 mod request;
+mod request_line;
 mod response;
 #[cfg(test)]
 mod tests;
 
 pub use head::Fields;
 pub use refusal::{Malformed, REFUSAL_BYTES_MAX, Refusal};
-pub use request::{Credential, HeadLimits, Parsed, Request, Target, Upgrade, parse, resume};
+pub use request::{Credential, HeadLimits, Parsed, Request, Upgrade, parse, resume};
+pub use request_line::Target;
 pub use response::{
     ACCEPT_BYTES_MAX, HEALTH_BYTES_MAX, Health, SUBPROTOCOL_BYTES_MAX, accept, health_response,
 };

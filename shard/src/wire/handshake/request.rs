@@ -1,13 +1,12 @@
 //! The request head at the door, from its first byte: strict, and refused as early as the bytes
 //! allow. What a request *asks* for is answered by methods, one question each.
 
-use std::borrow::Cow;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::head::{self, BadFields, Fields, is_token_byte};
 use super::refusal::{Malformed, Refusal};
+use super::request_line::{RequestLine, Target, is_target_byte, is_token68, request_line};
 
 /// Bounds of one request head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,13 +52,6 @@ pub struct Request<'a> {
     pub fields: Fields<'a>,
 }
 
-/// An origin-form target (RFC 9112 §3.2.1), still percent-encoded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Target<'a> {
-    pub path: &'a str,
-    pub query: Option<&'a str>,
-}
-
 /// What `Authorization` carries (protocol §1.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Credential<'a> {
@@ -82,8 +74,8 @@ pub fn parse<'a>(bytes: &'a [u8], limits: &HeadLimits) -> Result<Parsed<'a>, Ref
     resume(bytes, 0, limits)
 }
 
-/// As [`parse`], when it has already found the first `scanned` of `bytes` incomplete: a head that
-/// arrives byte by byte then costs no more than one that arrives whole.
+/// As [`parse`], when it has already found the first `scanned` of `bytes` incomplete: of a head
+/// that arrives byte by byte then only the request line is read again and again.
 pub fn resume<'a>(
     bytes: &'a [u8],
     scanned: usize,
@@ -109,85 +101,6 @@ pub fn resume<'a>(
         _ if bytes.len() >= limits.head_bytes_max => Err(Refusal::HeadTooLarge),
         _ => Ok(Parsed::Incomplete),
     }
-}
-
-#[derive(Debug, Clone, Copy)]
-struct RequestLine<'a> {
-    method: &'a str,
-    target: Target<'a>,
-    len: usize,
-}
-
-/// The request line at the start of `bytes`, `None` while it may still become one.
-fn request_line<'a>(
-    bytes: &'a [u8],
-    limits: &HeadLimits,
-) -> Result<Option<RequestLine<'a>>, Refusal> {
-    let method_len = run(bytes, is_token_byte);
-    if method_len > METHOD_BYTES_MAX {
-        return Err(Malformed::RequestLine.into());
-    }
-    let Some((method, rest)) = split_at_space(bytes, method_len).ok_or(Malformed::RequestLine)?
-    else {
-        return Ok(None);
-    };
-    if method.is_empty() {
-        return Err(Malformed::RequestLine.into());
-    }
-    if rest.first().is_some_and(|first| *first != b'/') {
-        return Err(Malformed::Target.into());
-    }
-    let target_len = run(rest, is_target_byte);
-    if target_len > limits.target_bytes_max {
-        return Err(Refusal::HeadTooLarge);
-    }
-    let Some((target, rest)) = split_at_space(rest, target_len).ok_or(Malformed::Target)? else {
-        return Ok(None);
-    };
-    let matching = rest
-        .iter()
-        .zip(VERSION_LINE)
-        .take_while(|(found, wanted)| found == wanted)
-        .count();
-    if matching == VERSION_LINE.len() {
-        let len = method_len + 1 + target_len + 1 + VERSION_LINE.len();
-        return Ok(Some(RequestLine {
-            method,
-            target: Target::new(target),
-            len,
-        }));
-    }
-    match rest.len() - matching {
-        0 => Ok(None),
-        _ if matching >= b"HTTP/".len() => Err(Malformed::HttpVersion.into()),
-        _ => Err(Malformed::RequestLine.into()),
-    }
-}
-
-/// The first `len` bytes and what stands behind the space after them; the inner `None` when that
-/// space is still to come, the outer one when there is something else.
-fn split_at_space(bytes: &[u8], len: usize) -> Option<Option<(&str, &[u8])>> {
-    let (text, rest) = bytes.split_at(len);
-    match rest.split_first() {
-        None => Some(None),
-        Some((b' ', rest)) => Some(Some((head::ascii(text)?, rest))),
-        Some(_) => None,
-    }
-}
-
-fn run(bytes: &[u8], belongs: fn(u8) -> bool) -> usize {
-    bytes
-        .iter()
-        .position(|byte| !belongs(*byte))
-        .unwrap_or(bytes.len())
-}
-
-/// Characters of path and query (RFC 3986 §3.3, §3.4).
-fn is_target_byte(byte: u8) -> bool {
-    matches!(
-        byte,
-        b'!' | b'$'..=b'/' | b':' | b';' | b'=' | b'?' | b'@' | b'_' | b'~'
-    ) || byte.is_ascii_alphanumeric()
 }
 
 impl<'a> RequestLine<'a> {
@@ -217,6 +130,7 @@ impl<'a> RequestLine<'a> {
 }
 
 /// Could this be `uri-host [":" port]` (RFC 3986 §3.2.2)? What it names is nobody's question here.
+/// A comma is left out: it is how an intermediary joins two fields into one.
 fn is_host(host: &str) -> bool {
     let port = match host.strip_prefix('[') {
         Some(literal) => literal.split_once(']').and_then(|(address, port)| {
@@ -231,7 +145,7 @@ fn is_host(host: &str) -> bool {
             let valid = !name.is_empty()
                 && name
                     .bytes()
-                    .all(|b| is_target_byte(b) && !b"/:?@".contains(&b));
+                    .all(|b| is_target_byte(b) && !b"/:?@,".contains(&b));
             valid.then_some(port)
         }
     };
@@ -307,15 +221,6 @@ fn websocket_key(text: &str) -> Option<&[u8; 24]> {
     (decoded == 16).then_some(text.as_bytes().try_into().ok()?)
 }
 
-/// RFC 9110 §11.2: what JWTs and base64 of either alphabet consist of.
-fn is_token68(token: &str) -> bool {
-    let body = token.trim_end_matches('=');
-    !body.is_empty()
-        && body
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte))
-}
-
 impl<'a> Upgrade<'a> {
     /// Subprotocols offered, the most wanted first.
     pub fn subprotocols(&self) -> impl Iterator<Item = &'a str> {
@@ -326,80 +231,8 @@ impl<'a> Upgrade<'a> {
     }
 }
 
-impl<'a> Target<'a> {
-    fn new(text: &'a str) -> Self {
-        match text.split_once('?') {
-            Some((path, query)) => Self {
-                path,
-                query: Some(query),
-            },
-            None => Self {
-                path: text,
-                query: None,
-            },
-        }
-    }
-
-    /// The still encoded value of `name` in the query; the first if there are several.
-    #[must_use]
-    pub fn parameter(&self, name: &str) -> Option<&'a str> {
-        self.parameters(name).next()
-    }
-
-    /// The token of `?token=`, decoded; `None` without that parameter. Copied only if it was
-    /// percent-encoded. `+` stands for itself: base64 uses it, and no token holds a space.
-    pub fn token(&self, limits: &HeadLimits) -> Result<Option<Cow<'a, str>>, Refusal> {
-        let mut values = self.parameters("token");
-        let Some(value) = values.next() else {
-            return Ok(None);
-        };
-        if values.next().is_some() {
-            return Err(Malformed::Credential.into());
-        }
-        let token = percent_decoded(value).ok_or(Refusal::BadCredential)?;
-        if is_token68(&token) && token.len() <= limits.token_bytes_max {
-            Ok(Some(token))
-        } else {
-            Err(Refusal::BadCredential)
-        }
-    }
-
-    fn parameters(&self, name: &str) -> impl Iterator<Item = &'a str> {
-        let pairs = self.query.unwrap_or_default().split('&');
-        pairs
-            .filter_map(|pair| pair.split_once('='))
-            .filter(move |(key, _)| *key == name)
-            .map(|(_, value)| value)
-    }
-}
-
-/// `None` when an escape is broken or the result is not UTF-8.
-fn percent_decoded(text: &str) -> Option<Cow<'_, str>> {
-    if !text.contains('%') {
-        return Some(Cow::Borrowed(text));
-    }
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        decoded.push(match byte {
-            b'%' => hex_digit(bytes.next()?)? << 4 | hex_digit(bytes.next()?)?,
-            plain => plain,
-        });
-    }
-    String::from_utf8(decoded).ok().map(Cow::Owned)
-}
-
-fn hex_digit(byte: u8) -> Option<u8> {
-    char::from(byte).to_digit(16).map(|digit| digit as u8)
-}
-
 /// Content type of a TLS handshake record: how a ClientHello begins.
 const TLS_HANDSHAKE: u8 = 0x16;
 
 /// As much of the HTTP/2 connection preface (RFC 9113 §3.4) as tells it from a request.
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0";
-
-const VERSION_LINE: &[u8] = b"HTTP/1.1\r\n";
-
-/// Longer than any registered method; a first word beyond it is not HTTP.
-const METHOD_BYTES_MAX: usize = 24;
