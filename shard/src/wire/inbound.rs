@@ -462,6 +462,7 @@ fn close_arrival(payload: &[u8]) -> Result<Arrival, InboundError> {
 struct ControlWindow {
     /// Of the monotonic clock.
     second: u32,
+    /// Saturates: a limit of 65 535 or more is none.
     count: u16,
 }
 
