@@ -266,15 +266,15 @@ impl Inbound {
         blocks: &mut BlockPool,
     ) -> Result<Start, InboundError> {
         let input = &input[*used..];
-        let stashed = self.held.as_ref().map_or(Stash::EMPTY, Assembly::stash);
-        let mut header_bytes = stashed;
-        header_bytes.fill(input, HEADER_MAX);
-        let header = FrameHeader::parse(header_bytes.as_slice(), limits.role)?;
+        let mut stash = self.held.as_ref().map_or(Stash::EMPTY, Assembly::stash);
+        let stashed = stash.len();
+        stash.fill(input, HEADER_MAX);
+        let header = FrameHeader::parse(stash.as_slice(), limits.role)?;
         let wanted = header.map_or(HEADER_MAX, |header| match header.opcode.is_control() {
             true => header.header_len + usize::try_from(header.payload_len).unwrap_or(0),
             false => header.header_len,
         });
-        let mut stash = stashed;
+        stash.truncate(stashed);
         *used += stash.fill(input, wanted);
         let Some(header) = header.filter(|_| stash.len() == wanted) else {
             return self.keep_stash(&stash, limits, blocks);
