@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::block::BLOCK_MIN;
-use crate::wire::frame::{client_header_len, write_client_header};
+use crate::wire::frame::{FrameError, client_header_len, write_client_header};
 
 mod oracle;
 mod split;
@@ -162,7 +162,7 @@ impl Receiver {
 
 #[test]
 fn an_idle_connection_is_small_and_holds_nothing() {
-    assert!(size_of::<Inbound>() <= 48, "{}", size_of::<Inbound>());
+    assert!(size_of::<Inbound>() <= 40, "{}", size_of::<Inbound>());
     assert!(!Inbound::new().is_mid_message());
 }
 
@@ -367,11 +367,13 @@ fn a_message_above_the_limit_is_skipped_and_leaves_its_head() {
 }
 
 #[test]
-fn a_message_at_the_limit_passes() {
+fn a_message_at_the_limit_passes_in_place() {
+    let mut receiver = Receiver::new();
     assert_eq!(
-        Receiver::new().receive(&frame(FIN | BINARY, &[1; 1000])),
+        receiver.receive(&frame(FIN | BINARY, &[1; 1000])),
         [binary(&[1; 1000])]
     );
+    assert_eq!(receiver.assembled, 0);
 }
 
 #[test]
@@ -440,11 +442,20 @@ fn the_number_of_empty_fragments_is_bounded() {
         &frame(CONTINUATION, &[]),
         InboundError::TooManyEmptyFragments,
     );
-    let mut receiver = Receiver::new();
-    assert_eq!(
-        receiver.receive(&frame(FIN | BINARY, &[]).repeat(9)).len(),
-        9
-    );
+}
+
+#[test]
+fn an_unfragmented_message_counts_as_no_fragment() {
+    let limits = InboundLimits {
+        fragments_max: 0,
+        empty_fragments_max: 0,
+        ..LIMITS
+    };
+    let stream = [frame(FIN | BINARY, &[]), frame(FIN | BINARY, &[1; 9])].concat();
+    for piece in [1, stream.len()] {
+        let events = Receiver::with(limits).receive_in_pieces(&stream, piece);
+        assert_eq!(events, [binary(&[]), binary(&[1; 9])]);
+    }
 }
 
 #[test]
