@@ -1,7 +1,7 @@
 //! The receive side of one WebSocket connection: bytes in, messages out, in place where possible.
 //!
 //! A whole unfragmented message is unmasked where it lies. Everything else is taken apart as it
-//! arrives and collected in a pooled block ([`assembly`]), which grows with what has come, never
+//! arrives and collected in a pooled block, which grows with what has come, never
 //! with what a header declares. What a message means is the business of `session`.
 
 mod assembly;

@@ -2,7 +2,8 @@
 
 use crate::wire::frame::FrameError;
 
-/// Why a connection must end; [`super::close::CloseCode`] says with which code.
+/// Why a connection must end; [`CloseCode`](crate::wire::close::CloseCode) says with
+/// which code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InboundError {
     #[error(transparent)]

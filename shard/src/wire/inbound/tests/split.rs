@@ -111,7 +111,7 @@ fn message() -> impl Strategy<Value = Vec<Piece>> {
 }
 
 pub(super) fn pieces() -> impl Strategy<Value = Vec<Piece>> {
-    prop::collection::vec(message(), 0..10).prop_map(|messages| messages.concat())
+    prop::collection::vec(message(), 1..10).prop_map(|messages| messages.concat())
 }
 
 pub(super) fn encode(pieces: &[Piece], role: Role) -> Vec<u8> {
