@@ -28,9 +28,15 @@ pub enum OpCode {
 }
 
 impl OpCode {
+    /// `None` for data frames.
     #[must_use]
-    pub const fn is_control(self) -> bool {
-        matches!(self, Self::Close | Self::Ping | Self::Pong)
+    pub const fn control(self) -> Option<ControlKind> {
+        match self {
+            Self::Continuation | Self::Text | Self::Binary => None,
+            Self::Close => Some(ControlKind::Close),
+            Self::Ping => Some(ControlKind::Ping),
+            Self::Pong => Some(ControlKind::Pong),
+        }
     }
 
     const fn from_bits(bits: u8) -> Option<Self> {
@@ -94,7 +100,8 @@ impl FrameHeader {
         }
         let fin = first & 0x80 != 0;
         let opcode = OpCode::from_bits(first & 0x0F).ok_or(FrameError::UnknownOpCode)?;
-        if opcode.is_control() && !fin {
+        let is_control = opcode.control().is_some();
+        if is_control && !fin {
             return Err(FrameError::FragmentedControl);
         }
         let Some(&second) = bytes.get(1) else {
@@ -106,7 +113,7 @@ impl FrameHeader {
             (Role::Server, true) | (Role::Client, false) => {}
         }
         let short = second & 0x7F;
-        if opcode.is_control() && usize::from(short) > CONTROL_PAYLOAD_MAX {
+        if is_control && usize::from(short) > CONTROL_PAYLOAD_MAX {
             return Err(FrameError::ControlTooLong);
         }
         let (payload_len, length_end) = match short {

@@ -1,22 +1,24 @@
 //! The receive side of one WebSocket connection: bytes in, messages out, in place where possible.
 //!
 //! A whole unfragmented message is unmasked where it lies. Everything else is taken apart as it
-//! arrives and collected in a pooled block ([`assembly`]), which grows with what has come, never
+//! arrives and collected in a pooled block, which grows with what has come, never
 //! with what a header declares. What a message means is the business of `session`.
 
 mod assembly;
+mod control;
+mod error;
 #[cfg(test)]
 mod tests;
 
 use std::ops::Range;
 
 use self::assembly::{Assembly, Fate, Position, Progress, Stash};
-use super::close::is_valid_on_wire;
-use super::frame::{ControlPayload, FrameError, FrameHeader, HEADER_MAX, OpCode, Role};
+use super::frame::{ControlKind, ControlPayload, FrameHeader, HEADER_MAX, OpCode, Role};
 use super::mask::unmask;
-use super::utf8::InvalidUtf8;
 use crate::block::{Block, BlockPool};
 use crate::clock::Instant;
+
+pub use self::error::InboundError;
 
 /// What is kept of a message that is too long: enough for the binary header of a request.
 pub const HEAD_BYTES: usize = 31;
@@ -77,44 +79,14 @@ pub enum Arrival {
     },
 }
 
-/// Why a connection must end; [`super::close::CloseCode`] says with which code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum InboundError {
-    #[error(transparent)]
-    Frame(#[from] FrameError),
-    #[error("continuation frame without a message to continue")]
-    ContinuationWithoutStart,
-    #[error("new message inside an unfinished one")]
-    MessageInsideMessage,
-    #[error("close frame with half a code")]
-    TruncatedCloseCode,
-    #[error("close code that may not be sent")]
-    InvalidCloseCode,
-    #[error("text that is not UTF-8")]
-    InvalidUtf8,
-    #[error("message above the hard limit")]
-    MessageTooLong,
-    #[error("too many fragments")]
-    TooManyFragments,
-    #[error("too many empty fragments")]
-    TooManyEmptyFragments,
-    #[error("too many control frames in a second")]
-    TooManyControlFrames,
-    #[error("no block left to collect a message in")]
-    OutOfBlocks,
-}
-
-impl From<InvalidUtf8> for InboundError {
-    fn from(_: InvalidUtf8) -> Self {
-        Self::InvalidUtf8
-    }
-}
-
 /// The receive state of one connection. Holds at most one pooled block, and none between messages.
 #[derive(Debug, Default)]
 pub struct Inbound {
     held: Option<Assembly>,
-    controls: ControlWindow,
+    /// Second of the monotonic clock that `control_count` belongs to; wraps after 136 years.
+    control_second: u32,
+    /// Saturates: a limit of 65 535 or more is none.
+    control_count: u16,
     gate: Gate,
 }
 
@@ -131,7 +103,7 @@ enum Gate {
 enum Start {
     NeedMore,
     Data(FrameHeader),
-    Control(OpCode, ControlPayload),
+    Control(ControlKind, ControlPayload),
 }
 
 impl Inbound {
@@ -221,9 +193,9 @@ impl Inbound {
             match self.take_start(input, &mut used, limits, blocks)? {
                 Start::NeedMore => return Ok((used, Arrival::NeedMore)),
                 Start::Data(header) => self.begin_frame(&header, limits, blocks)?,
-                Start::Control(opcode, payload) => {
-                    self.controls.admit(now, limits.control_frames_per_second)?;
-                    return Ok((used, control_arrival(opcode, payload)?));
+                Start::Control(kind, payload) => {
+                    self.admit_control(now, limits.control_frames_per_second)?;
+                    return Ok((used, control::arrival(kind, payload)?));
                 }
             }
         }
@@ -266,28 +238,28 @@ impl Inbound {
         blocks: &mut BlockPool,
     ) -> Result<Start, InboundError> {
         let input = &input[*used..];
-        let stashed = self.held.as_ref().map_or(Stash::EMPTY, Assembly::stash);
-        let mut header_bytes = stashed;
-        header_bytes.fill(input, HEADER_MAX);
-        let header = FrameHeader::parse(header_bytes.as_slice(), limits.role)?;
-        let wanted = header.map_or(HEADER_MAX, |header| match header.opcode.is_control() {
-            true => header.header_len + usize::try_from(header.payload_len).unwrap_or(0),
-            false => header.header_len,
+        let mut stash = self.held.as_ref().map_or(Stash::EMPTY, Assembly::stash);
+        let stashed = stash.len();
+        stash.fill(input, HEADER_MAX);
+        let header = FrameHeader::parse(stash.as_slice(), limits.role)?;
+        let wanted = header.map_or(HEADER_MAX, |header| match header.opcode.control() {
+            Some(_) => header.header_len + usize::try_from(header.payload_len).unwrap_or(0),
+            None => header.header_len,
         });
-        let mut stash = stashed;
+        stash.truncate(stashed);
         *used += stash.fill(input, wanted);
         let Some(header) = header.filter(|_| stash.len() == wanted) else {
             return self.keep_stash(&stash, limits, blocks);
         };
         self.clear_stash(blocks);
-        if !header.opcode.is_control() {
+        let Some(kind) = header.opcode.control() else {
             return Ok(Start::Data(header));
-        }
+        };
         let mut payload = ControlPayload::new(&stash.as_slice()[header.header_len..]);
         if let Some(mask) = header.mask {
             unmask(payload.as_mut_slice(), mask, 0);
         }
-        Ok(Start::Control(header.opcode, payload))
+        Ok(Start::Control(kind, payload))
     }
 
     fn keep_stash(
@@ -296,7 +268,7 @@ impl Inbound {
         limits: &InboundLimits,
         blocks: &mut BlockPool,
     ) -> Result<Start, InboundError> {
-        self.held(limits, blocks)?.set_stash(stash);
+        self.held_or_new(limits, blocks)?.set_stash(stash);
         Ok(Start::NeedMore)
     }
 
@@ -333,16 +305,16 @@ impl Inbound {
             (_, None) => DataKind::Binary,
         });
         let fragmented = header.opcode == OpCode::Continuation || !header.fin;
-        progress.fragments += u32::from(fragmented);
+        progress.fragments = progress.fragments.saturating_add(u32::from(fragmented));
         if progress.fragments > limits.fragments_max {
             return Err(InboundError::TooManyFragments);
         }
-        progress.empty_fragments += u32::from(fragmented && header.payload_len == 0);
+        let empty = fragmented && header.payload_len == 0;
+        progress.empty_fragments = progress.empty_fragments.saturating_add(u32::from(empty));
         if progress.empty_fragments > limits.empty_fragments_max {
             return Err(InboundError::TooManyEmptyFragments);
         }
-        // Neither side of the sum reaches 2^63.
-        progress.total += header.payload_len;
+        progress.total = progress.total.saturating_add(header.payload_len);
         if progress.total > limits.message_bytes_hard as u64 {
             return Err(InboundError::MessageTooLong);
         }
@@ -360,12 +332,25 @@ impl Inbound {
                 self.held = Some(held.keep_only_head(blocks)?);
             }
         }
-        self.held(limits, blocks)?.set_progress(progress);
+        self.held_or_new(limits, blocks)?.set_progress(progress);
+        Ok(())
+    }
+
+    fn admit_control(&mut self, now: Instant, per_second: u32) -> Result<(), InboundError> {
+        let second = (now.0 / 1_000_000_000) as u32;
+        if second != self.control_second {
+            self.control_second = second;
+            self.control_count = 0;
+        }
+        self.control_count = self.control_count.saturating_add(1);
+        if u32::from(self.control_count) > per_second {
+            return Err(InboundError::TooManyControlFrames);
+        }
         Ok(())
     }
 
     /// What is held; a block is taken when nothing is yet.
-    fn held(
+    fn held_or_new(
         &mut self,
         limits: &InboundLimits,
         blocks: &mut BlockPool,
@@ -420,62 +405,5 @@ fn finish(assembly: Assembly, blocks: &mut BlockPool) -> Result<Arrival, Inbound
                 head_len,
             })
         }
-    }
-}
-
-fn control_arrival(opcode: OpCode, payload: ControlPayload) -> Result<Arrival, InboundError> {
-    Ok(match opcode {
-        OpCode::Ping => Arrival::Ping(payload),
-        OpCode::Pong => Arrival::Pong(payload),
-        OpCode::Close | OpCode::Continuation | OpCode::Text | OpCode::Binary => {
-            close_arrival(payload.as_slice())?
-        }
-    })
-}
-
-/// RFC 6455 §5.5.1 and §7.4.
-fn close_arrival(payload: &[u8]) -> Result<Arrival, InboundError> {
-    let Some((code, reason)) = payload.split_first_chunk::<2>() else {
-        return match payload {
-            [] => Ok(Arrival::Close {
-                code: None,
-                reason: ControlPayload::EMPTY,
-            }),
-            _ => Err(InboundError::TruncatedCloseCode),
-        };
-    };
-    let code = u16::from_be_bytes(*code);
-    if !is_valid_on_wire(code) {
-        return Err(InboundError::InvalidCloseCode);
-    }
-    if std::str::from_utf8(reason).is_err() {
-        return Err(InboundError::InvalidUtf8);
-    }
-    Ok(Arrival::Close {
-        code: Some(code),
-        reason: ControlPayload::new(reason),
-    })
-}
-
-/// Control frames of the current second.
-#[derive(Debug, Clone, Copy, Default)]
-struct ControlWindow {
-    /// Of the monotonic clock.
-    second: u32,
-    count: u16,
-}
-
-impl ControlWindow {
-    fn admit(&mut self, now: Instant, per_second: u32) -> Result<(), InboundError> {
-        // Wraps after 136 years.
-        let second = (now.0 / 1_000_000_000) as u32;
-        if second != self.second {
-            *self = Self { second, count: 0 };
-        }
-        self.count = self.count.saturating_add(1);
-        if u32::from(self.count) > per_second {
-            return Err(InboundError::TooManyControlFrames);
-        }
-        Ok(())
     }
 }

@@ -5,17 +5,14 @@
 #[inline]
 pub fn unmask(bytes: &mut [u8], mask: [u8; 4], phase: usize) {
     let key = rotated(mask, phase);
-    let (wide, rest) = bytes.as_chunks_mut::<WIDE>();
-    for chunk in wide {
-        *chunk = xor(*chunk, repeat(key));
-    }
-    // A key of 4 bytes divides every chunk size, so each rest begins in phase again.
-    let (half, rest) = rest.as_chunks_mut::<8>();
-    for chunk in half {
-        *chunk = xor(*chunk, repeat(key));
-    }
-    for (byte, key) in rest.iter_mut().zip(repeat::<8>(key)) {
-        *byte ^= key;
+    match bytes.len() {
+        0..4 => bytes
+            .iter_mut()
+            .zip(key)
+            .for_each(|(byte, key)| *byte ^= key),
+        4..8 => unmask_by::<4>(bytes, key),
+        8..16 => unmask_by::<8>(bytes, key),
+        _ => unmask_by::<16>(bytes, key),
     }
 }
 
@@ -28,18 +25,49 @@ pub fn copy_masked(source: &[u8], target: &mut [u8], mask: [u8; 4], phase: usize
         "both sides of a copy have one length"
     );
     let key = rotated(mask, phase);
-    let (wide, rest) = source.as_chunks::<WIDE>();
-    let (wide_out, rest_out) = target.as_chunks_mut::<WIDE>();
-    for (from, to) in wide.iter().zip(wide_out) {
-        *to = xor(*from, repeat(key));
+    match source.len() {
+        0..4 => {
+            let masked = source.iter().zip(key).map(|(byte, key)| byte ^ key);
+            target
+                .iter_mut()
+                .zip(masked)
+                .for_each(|(to, byte)| *to = byte);
+        }
+        4..8 => copy_by::<4>(source, target, key),
+        8..16 => copy_by::<8>(source, target, key),
+        _ => copy_by::<16>(source, target, key),
     }
-    let (half, rest) = rest.as_chunks::<8>();
-    let (half_out, rest_out) = rest_out.as_chunks_mut::<8>();
-    for (from, to) in half.iter().zip(half_out) {
-        *to = xor(*from, repeat(key));
+}
+
+/// In steps of `N` bytes; the last step overlaps the one before, so no tail is left for single
+/// bytes. `N` is a multiple of the key's length and at most `bytes.len()`.
+#[inline]
+fn unmask_by<const N: usize>(bytes: &mut [u8], key: [u8; 4]) {
+    let last_key = rotated(key, bytes.len());
+    // Taken before the steps in front of it change a part of it.
+    let last = bytes.last_chunk::<N>().map(|last| xor(*last, last_key));
+    for step in bytes.as_chunks_mut::<N>().0 {
+        *step = xor(*step, key);
     }
-    for ((from, to), key) in rest.iter().zip(rest_out).zip(repeat::<8>(key)) {
-        *to = from ^ key;
+    if let (Some(place), Some(last)) = (bytes.last_chunk_mut(), last) {
+        *place = last;
+    }
+}
+
+/// As [`unmask_by`].
+#[inline]
+fn copy_by<const N: usize>(source: &[u8], target: &mut [u8], key: [u8; 4]) {
+    let last_key = rotated(key, source.len());
+    for (from, to) in source
+        .as_chunks::<N>()
+        .0
+        .iter()
+        .zip(target.as_chunks_mut::<N>().0)
+    {
+        *to = xor(*from, key);
+    }
+    if let (Some(from), Some(to)) = (source.last_chunk::<N>(), target.last_chunk_mut::<N>()) {
+        *to = xor(*from, last_key);
     }
 }
 
@@ -50,17 +78,9 @@ pub(super) fn rotated(mask: [u8; 4], phase: usize) -> [u8; 4] {
     u32::from_le_bytes(mask).rotate_right(bits).to_le_bytes()
 }
 
-/// Bytes per step of the main loop; two vector registers of the baseline target.
-const WIDE: usize = 32;
-
 #[inline]
-fn repeat<const N: usize>(key: [u8; 4]) -> [u8; N] {
-    std::array::from_fn(|i| key[i % 4])
-}
-
-#[inline]
-fn xor<const N: usize>(bytes: [u8; N], key: [u8; N]) -> [u8; N] {
-    std::array::from_fn(|i| bytes[i] ^ key[i])
+fn xor<const N: usize>(bytes: [u8; N], key: [u8; 4]) -> [u8; N] {
+    std::array::from_fn(|i| bytes[i] ^ key[i % 4])
 }
 
 #[cfg(test)]

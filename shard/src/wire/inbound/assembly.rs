@@ -40,6 +40,10 @@ impl Stash {
         usize::from(self.len)
     }
 
+    pub(super) fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len as u8);
+    }
+
     /// Appends what fits of `bytes` up to a length of `target`; returns how many bytes that were.
     pub(super) fn fill(&mut self, bytes: &[u8], target: usize) -> usize {
         let at = self.len();
