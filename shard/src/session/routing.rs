@@ -135,7 +135,8 @@ impl Session {
     }
 
     /// Replaces everything that came from the configuration. Must happen before the next message
-    /// is routed with the new snapshot: indices of two versions do not mix.
+    /// is routed with the new snapshot: indices of two versions do not mix. The rate buckets start
+    /// anew, since what they hold was measured by the old limits.
     pub fn adopt(
         &mut self,
         capabilities: Rc<CapabilitySet>,
@@ -145,6 +146,8 @@ impl Session {
         self.index.clear(tables);
         self.capabilities = capabilities;
         self.inbound_priority = inbound_priority(&self.identity, snapshot);
+        self.routed = Bucket::default();
+        self.lax = Bucket::default();
     }
 
     /// Gives back what the session holds of the shard's pools.

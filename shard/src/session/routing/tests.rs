@@ -582,6 +582,24 @@ fn a_reload_replaces_what_a_session_may_call() {
     assert_eq!(bench.request(0, after), call(2, WantsReply::Yes));
 }
 
+#[test]
+fn a_reload_measures_by_the_new_rate_limit_at_once() {
+    let mut bench = Bench::new(|s| {
+        s.session.messages_per_window = 10;
+        s.session.rate_window = Duration::from_secs(3600);
+    });
+    let guid = bench.guid(0);
+    for _ in 0..10 {
+        assert_eq!(bench.request(0, guid), call(0, WantsReply::Yes));
+    }
+    bench.snapshot.session.rate_window = Duration::from_secs(1);
+    bench.rates = RateLimits::new(&bench.snapshot.session);
+    let roles = &bench.session.identity().roles;
+    let set = Capabilities::new(&bench.snapshot).of_roles(&bench.snapshot, roles);
+    bench.session.adopt(set, &bench.snapshot, &mut bench.tables);
+    assert_eq!(bench.request(0, guid), call(0, WantsReply::Yes));
+}
+
 /// The protocol's §5.2 and the small print, written down once more: first row that matches.
 struct Model {
     snapshot: Snapshot,
