@@ -14,7 +14,7 @@ use crate::session::capability::CapabilitySet;
 use crate::session::fingerprints::FingerprintTables;
 use crate::session::guid_index::{GuidIndex, Remembered};
 use crate::session::message_id::MessageIds;
-use crate::session::rate::{Admission, Bucket, Offences, RateLimits, Tolerance};
+use crate::session::rate::{Allowance, Offences, OverLimit, RateLimits, Tolerance};
 use crate::session::rpc::PendingRpcs;
 use crate::session::shortcuts::{Shortcut, ShortcutIndex, Shortcuts};
 use crate::session::verdict::{CloseReason, MetaKind, Priority, TextVerdict, Verdict};
@@ -29,9 +29,7 @@ pub struct Session {
     identity: Rc<Identity>,
     capabilities: Rc<CapabilitySet>,
     index: GuidIndex,
-    routed: Bucket,
-    lax: Bucket,
-    refusals: Offences,
+    allowance: Allowance,
     short_frames: Offences,
     message_ids: MessageIds,
     text_refusals: u32,
@@ -90,9 +88,7 @@ impl Session {
             identity,
             capabilities,
             index: GuidIndex::default(),
-            routed: Bucket::default(),
-            lax: Bucket::default(),
-            refusals: Offences::default(),
+            allowance: Allowance::default(),
             short_frames: Offences::default(),
             message_ids: MessageIds::new(seed),
             text_refusals: 0,
@@ -135,8 +131,8 @@ impl Session {
     }
 
     /// Replaces everything that came from the configuration. Must happen before the next message
-    /// is routed with the new snapshot: indices of two versions do not mix. The rate buckets start
-    /// anew, since what they hold was measured by the old limits.
+    /// is routed with the new snapshot: indices of two versions do not mix. The allowance starts
+    /// anew, since what is spent of it was measured by the old limits.
     pub fn adopt(
         &mut self,
         capabilities: Rc<CapabilitySet>,
@@ -146,8 +142,7 @@ impl Session {
         self.index.clear(tables);
         self.capabilities = capabilities;
         self.inbound_priority = inbound_priority(&self.identity, snapshot);
-        self.routed = Bucket::default();
-        self.lax = Bucket::default();
+        self.allowance = Allowance::default();
     }
 
     /// Gives back what the session holds of the shard's pools.
@@ -185,21 +180,19 @@ impl Session {
         let Ok(header) = Header::parse(head) else {
             return (None, Verdict::Close(CloseReason::MessageTooLong));
         };
-        let verdict = match self.lax.admit(ctx.rates.lax, ctx.now.mono) {
-            Admission::Admitted => Verdict::Refuse(SessionRefusal::MessageTooLong),
-            Admission::Refused => self.over_rate(ctx.rates, ctx.now.mono),
+        let verdict = match self.allowance.spend_lax(ctx.rates, ctx.now.mono) {
+            Ok(()) => Verdict::Refuse(SessionRefusal::MessageTooLong),
+            Err(over) => over.into(),
         };
         (Some(header.reply_to()), verdict)
     }
 
     /// Text is answered 14 from a sequence of its own, or 12 when there was too much of it.
     pub fn on_text(&mut self, rates: &RateLimits, now: Now) -> TextVerdict {
-        let code = match self.lax.admit(rates.lax, now.mono) {
-            Admission::Admitted => ResponseCode::TextProtocolNotSupported,
-            Admission::Refused => match self.over_rate(rates, now.mono) {
-                Verdict::Close(reason) => return TextVerdict::Close(reason),
-                _ => ResponseCode::TooManyRequests,
-            },
+        let code = match self.allowance.spend_lax(rates, now.mono) {
+            Ok(()) => ResponseCode::TextProtocolNotSupported,
+            Err(OverLimit::Refused) => ResponseCode::TooManyRequests,
+            Err(OverLimit::Abused) => return TextVerdict::Close(CloseReason::RateAbuse),
         };
         self.text_refusals = self.text_refusals.wrapping_add(1);
         let answer = ResponseHeader {
@@ -214,12 +207,9 @@ impl Session {
 
     /// A Pong that answers no Ping: ignored, but not for free.
     pub fn on_unsolicited_pong(&mut self, rates: &RateLimits, now: Now) -> Result<(), CloseReason> {
-        match self.lax.admit(rates.lax, now.mono) {
-            Admission::Admitted => Ok(()),
-            Admission::Refused => match self.over_rate(rates, now.mono) {
-                Verdict::Close(reason) => Err(reason),
-                _ => Ok(()),
-            },
+        match self.allowance.spend_lax(rates, now.mono) {
+            Ok(()) | Err(OverLimit::Refused) => Ok(()),
+            Err(OverLimit::Abused) => Err(CloseReason::RateAbuse),
         }
     }
 
@@ -232,9 +222,9 @@ impl Session {
                 code: answer.code,
             };
         }
-        match self.lax.admit(ctx.rates.lax, now) {
-            Admission::Admitted => Verdict::Refuse(SessionRefusal::UnmatchedAnswer),
-            Admission::Refused => self.over_rate(ctx.rates, now),
+        match self.allowance.spend_lax(ctx.rates, now) {
+            Ok(()) => Verdict::Refuse(SessionRefusal::UnmatchedAnswer),
+            Err(over) => over.into(),
         }
     }
 
@@ -254,14 +244,16 @@ impl Session {
         let target = match target {
             Ok(target) => target,
             Err(Invalid::Code(code)) => return self.invalid(code, ctx),
-            Err(Invalid::TooManyUnknown) => return self.over_rate(ctx.rates, ctx.now.mono),
+            Err(Invalid::TooManyUnknown) => {
+                return self.allowance.refuse(ctx.rates, ctx.now.mono).into();
+            }
         };
         if is_meta {
             return self.meta(request, target, ctx);
         }
-        match self.routed.admit(ctx.rates.routed, ctx.now.mono) {
-            Admission::Admitted => self.dispatch(request, target, ctx),
-            Admission::Refused => self.over_rate(ctx.rates, ctx.now.mono),
+        match self.allowance.spend_routed(ctx.rates, ctx.now.mono) {
+            Ok(()) => self.dispatch(request, target, ctx),
+            Err(over) => over.into(),
         }
     }
 
@@ -314,7 +306,7 @@ impl Session {
         let found = match self.index.recall(guid, ctx.tables) {
             Remembered::Found(endpoint) => return Ok(endpoint),
             Remembered::Unknown => None,
-            Remembered::Missed if self.lax.is_empty(ctx.rates.lax, ctx.now.mono) => {
+            Remembered::Missed if self.allowance.lax_is_spent(ctx.rates, ctx.now.mono) => {
                 return Err(Invalid::TooManyUnknown);
             }
             Remembered::Missed => {
@@ -343,12 +335,12 @@ impl Session {
             Ok(endpoint) => endpoint,
             Err(code) => return self.invalid(code, ctx),
         };
-        match self.lax.admit(ctx.rates.lax, ctx.now.mono) {
-            Admission::Admitted => Verdict::Meta {
+        match self.allowance.spend_lax(ctx.rates, ctx.now.mono) {
+            Ok(()) => Verdict::Meta {
                 endpoint,
                 kind: MetaKind::from_channel(request.channel),
             },
-            Admission::Refused => self.over_rate(ctx.rates, ctx.now.mono),
+            Err(over) => over.into(),
         }
     }
 
@@ -414,16 +406,9 @@ impl Session {
 
     /// Answers an invalid message, as long as there are not too many of them.
     fn invalid(&mut self, code: ResponseCode, ctx: &RoutingContext<'_>) -> Verdict {
-        match self.lax.admit(ctx.rates.lax, ctx.now.mono) {
-            Admission::Admitted => Verdict::Reply(code),
-            Admission::Refused => self.over_rate(ctx.rates, ctx.now.mono),
-        }
-    }
-
-    fn over_rate(&mut self, rates: &RateLimits, now: Instant) -> Verdict {
-        match self.refusals.add(rates.refusals_max, rates.window, now) {
-            Tolerance::Tolerated => Verdict::Refuse(SessionRefusal::RateLimited),
-            Tolerance::Exhausted => Verdict::Close(CloseReason::RateAbuse),
+        match self.allowance.spend_lax(ctx.rates, ctx.now.mono) {
+            Ok(()) => Verdict::Reply(code),
+            Err(over) => over.into(),
         }
     }
 

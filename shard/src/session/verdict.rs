@@ -3,6 +3,7 @@
 use thiserror::Error;
 
 use crate::id::EndpointId;
+use crate::session::rate::OverLimit;
 use crate::session::rpc::RpcTicket;
 use crate::session::shortcuts::ShortcutIndex;
 use crate::wire::code::{ResponseCode, SessionRefusal};
@@ -52,6 +53,15 @@ pub enum Verdict {
     /// A message too short to be answered; to be counted.
     Ignore,
     Close(CloseReason),
+}
+
+impl From<OverLimit> for Verdict {
+    fn from(over: OverLimit) -> Self {
+        match over {
+            OverLimit::Refused => Self::Refuse(SessionRefusal::RateLimited),
+            OverLimit::Abused => Self::Close(CloseReason::RateAbuse),
+        }
+    }
 }
 
 /// What the client wants to know about an endpoint (protocol §5.4).

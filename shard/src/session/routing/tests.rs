@@ -527,7 +527,12 @@ fn finding_an_endpoint_does_not_spend_the_lax_bucket() {
             bench.request(0, guids[i % 2]),
             call(i as u16 % 2, WantsReply::Yes)
         );
-        assert!(!bench.session.lax.is_empty(bench.rates.lax, bench.now.mono));
+        assert!(
+            !bench
+                .session
+                .allowance
+                .lax_is_spent(&bench.rates, bench.now.mono)
+        );
     }
     assert_eq!(
         bench.request(0x20, Guid::NULL),
