@@ -14,6 +14,7 @@ pub mod rate;
 pub mod routing;
 pub mod rpc;
 pub mod shortcuts;
+pub mod verdict;
 
 #[cfg(test)]
 pub(crate) mod fixtures;

@@ -16,6 +16,10 @@ pub struct TooManyRpcs;
 
 /// Per session, by message id. Registered before the RPC is sent.
 #[derive(Debug, Default)]
+#[expect(
+    clippy::box_collection,
+    reason = "one word in every session, absent in nearly all"
+)]
 pub struct PendingRpcs(Option<Box<Vec<PendingRpc>>>);
 
 #[derive(Debug)]

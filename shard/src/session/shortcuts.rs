@@ -44,6 +44,10 @@ pub enum ShortcutRefused {
 
 /// Per session; gone with its connection.
 #[derive(Debug, Default)]
+#[expect(
+    clippy::box_collection,
+    reason = "one word in every session, absent in nearly all"
+)]
 pub struct Shortcuts(Option<Box<Vec<Shortcut>>>);
 
 impl Shortcuts {

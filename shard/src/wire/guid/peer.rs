@@ -158,7 +158,11 @@ mod tests {
     #[test]
     fn peer_guids_equal_the_frozen_vectors() {
         let vectors = [
-            ("", route(0, 0, 0, 0), "3696c790-31fc-4d46-b8dc-5bc25b5f6d83"),
+            (
+                "",
+                route(0, 0, 0, 0),
+                "3696c790-31fc-4d46-b8dc-5bc25b5f6d83",
+            ),
             (
                 "bannou-dev-connect-salt-change-in-production",
                 route(0, 0, 0, 0),

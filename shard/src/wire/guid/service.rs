@@ -45,8 +45,8 @@ impl ServiceGuids {
             let service = snapshot.services.get(usize::from(endpoint.service.0));
             let name = service.map_or("", |service| &service.name);
             let hole = [0; Guid::TEXT_LEN];
-            // The words "service" and "session" stand before the wrong values on purpose: clients
-            // and services in the field expect what upstream really emits (protocol §4.1).
+            // The words "service" and "session" stand before the wrong values on purpose: these
+            // are the GUIDs that servers in the field emit (protocol §4.1).
             let preimage: [&[u8]; 7] = [
                 PREFIX,
                 &hole,
@@ -107,8 +107,8 @@ fn generate(preimage: &[&str], version: u8) -> Guid {
     from_hash(hash, version)
 }
 
-/// Upstream hands the hash to a constructor that reads the first three fields little-endian, so
-/// they are reversed on the wire and the version is the high nibble of wire byte 7, not 6.
+/// The first three fields of the masked hash are little-endian and the wire is big-endian, so they
+/// are reversed and the version ends up in the high nibble of wire byte 7, not 6.
 fn from_hash(mut hash: [u8; 16], version: u8) -> Guid {
     hash[6] = (hash[6] & 0x0F) | (version << 4);
     hash[8] = (hash[8] & 0x3F) | 0x80;
