@@ -1,0 +1,313 @@
+//! Calls to services: from a session's verdict to its backend and back, in the order of channels.
+
+use super::http_upstream::Job;
+use super::{Arrived, BLOCK_HEADROOM, Engine, Role, Source};
+use crate::block::Block;
+use crate::clock::Instant;
+use crate::id::{ConnectionKey, EndpointId, ServiceId};
+use crate::outbox::Priority;
+use crate::probe::Shed;
+use crate::session::calls::{
+    Admission, Answered, CallId, Calls, Credit, Failed, Ready, Reply, Request, Returned, Transport,
+};
+use crate::session::verdict::MetaKind;
+use crate::snapshot::UpstreamKind;
+use crate::sockets::Sockets;
+use crate::wire::code::{ResponseCode, SessionRefusal};
+use crate::wire::frame::OpCode;
+use crate::wire::header::{ReplyTo, RequestHeader, WantsReply};
+
+/// A request that waits for its turn: the whole message.
+#[derive(Debug)]
+pub(super) struct Kept {
+    what: Question,
+    message: Block,
+}
+
+/// The open calls of one session.
+pub(super) type OpenCalls = Calls<Kept, Block>;
+
+/// What is asked of an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Question {
+    pub(super) endpoint: EndpointId,
+    /// `None` calls it.
+    pub(super) meta: Option<MetaKind>,
+}
+
+/// Whose call a backend is busy with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct CallRef {
+    pub(super) client: ConnectionKey,
+    pub(super) id: CallId,
+}
+
+impl<S: Sockets> Engine<S> {
+    pub(super) fn call(
+        &mut self,
+        key: ConnectionKey,
+        reply_to: ReplyTo,
+        what: Question,
+        wants_reply: WantsReply,
+        mut arrived: Arrived<'_>,
+    ) {
+        let Some(service) = self.service_of(what.endpoint) else {
+            self.discard(arrived);
+            return self.refuse_message(key, &reply_to, SessionRefusal::BackendUnreachable);
+        };
+        let config = &self.snapshot.services[usize::from(service.0)];
+        let transport = match config.kind {
+            UpstreamKind::Http => Transport::Http,
+            UpstreamKind::Link { .. } => Transport::Link,
+        };
+        if self.upstreams.services[usize::from(service.0)].running >= config.running_max {
+            self.discard(arrived);
+            return self.refuse_message(key, &reply_to, SessionRefusal::ServiceBusy);
+        }
+        let bytes = arrived.payload.len();
+        let request = Request {
+            reply_to,
+            service,
+            transport,
+            reply: match wants_reply {
+                WantsReply::Yes => Reply::Wanted,
+                WantsReply::No => Reply::None,
+            },
+            bytes,
+            deadline: self.now.mono + config.call_timeout,
+        };
+        let credit = self.credit_for(key, &request);
+        let Some(connection) = self.table.get_mut(key) else { return self.discard(arrived) };
+        let Role::Session(player) = &mut connection.role else { return self.discard(arrived) };
+        let calls =
+            player.calls.get_or_insert_with(|| self.spare_calls.pop().unwrap_or_default());
+        let blocks = &mut self.blocks;
+        let admission = calls.admit(request, &self.limits.session, credit, || {
+            let mut message = blocks.take(bytes)?;
+            message.append(arrived.bytes());
+            Some(Kept { what, message })
+        });
+        match admission {
+            Admission::Dispatch(id) => {
+                let call = CallRef { client: key, id };
+                self.dispatch(call, &request, what, arrived.bytes());
+                self.discard(arrived);
+            }
+            Admission::Wait(_) => {
+                self.copies += 1;
+                self.discard(arrived);
+            }
+            Admission::Refused => {
+                self.discard(arrived);
+                self.refuse_message(key, &reply_to, SessionRefusal::CallLineFull);
+                return self.put_calls_away(key);
+            }
+        }
+        self.wake_by(key, request.deadline);
+    }
+
+    fn service_of(&self, endpoint: EndpointId) -> Option<ServiceId> {
+        let service = self.snapshot.endpoints.get(usize::from(endpoint.0))?.service;
+        (usize::from(service.0) < self.upstreams.services.len()).then_some(service)
+    }
+
+    fn credit_for(&self, key: ConnectionKey, request: &Request) -> Credit {
+        if request.transport == Transport::Http {
+            return Credit::Available;
+        }
+        if self.link_has_credit(key, request) { Credit::Available } else { Credit::Exhausted }
+    }
+
+    /// Hands a call to its backend. `message` is the whole message of the client.
+    fn dispatch(&mut self, call: CallRef, request: &Request, what: Question, message: &[u8]) {
+        let state = &mut self.upstreams.services[usize::from(request.service.0)];
+        state.running += 1;
+        self.running += 1;
+        match request.transport {
+            Transport::Http => self.dispatch_http(call, request, what, message),
+            Transport::Link => self.dispatch_link(call, request, what, message),
+        }
+    }
+
+    fn dispatch_http(&mut self, call: CallRef, request: &Request, what: Question, message: &[u8]) {
+        let payload = message.get(RequestHeader::LEN..).unwrap_or_default();
+        let session = self.player(call.client).map(|player| player.session.id());
+        let (Some(session), Some(head)) = (session, self.upstreams.head(what.endpoint)) else {
+            self.service_freed(request.service);
+            return self.fail_call(call, SessionRefusal::BackendUnreachable);
+        };
+        let body = if what.meta.is_some() { &[][..] } else { head.body(payload) };
+        let Some(mut block) = self.blocks.take(head.bytes_max() + body.len()) else {
+            self.service_freed(request.service);
+            return self.fail_call(call, SessionRefusal::BlocksExhausted);
+        };
+        let room = block.reserve(head.bytes_max());
+        let head_len = match what.meta {
+            None => head.write_call(session, body.len(), "", room),
+            Some(kind) => head.write_meta(kind, session, "", room),
+        };
+        block.truncate(head_len);
+        block.append(body);
+        self.copies += u64::from(!body.is_empty());
+        let endpoint = &self.snapshot.endpoints[usize::from(what.endpoint.0)];
+        self.place_job(Job {
+            call,
+            service: request.service,
+            request: Some(block),
+            idempotent: endpoint.idempotent || what.meta.is_some(),
+            deadline: request.deadline,
+            attempts: 0,
+        });
+    }
+
+    /// One call less with a service's backends.
+    pub(super) fn service_freed(&mut self, service: ServiceId) {
+        if let Some(state) = self.upstreams.service(service) {
+            state.running -= 1;
+        }
+        self.running -= 1;
+    }
+
+    /// A backend has answered. The payload goes to the client now, or waits for earlier answers.
+    pub(super) fn answer_call(&mut self, call: CallRef, code: ResponseCode, arrived: Arrived<'_>) {
+        if code != ResponseCode::Ok {
+            self.discard(arrived);
+            return self.end_call(call, code);
+        }
+        let mut arrived = arrived;
+        let bytes = arrived.payload.len();
+        let Some(connection) = self.table.get_mut(call.client) else { return self.late(arrived) };
+        let Role::Session(player) = &mut connection.role else { return self.late(arrived) };
+        let Some(calls) = &mut player.calls else { return self.late(arrived) };
+        let blocks = &mut self.blocks;
+        let answered = calls.answered(call.id, bytes, &self.limits.session, || {
+            let mut block = blocks.take(BLOCK_HEADROOM + bytes)?;
+            block.reset(BLOCK_HEADROOM);
+            block.append(arrived.bytes());
+            Some(block)
+        });
+        match answered {
+            Answered::Leaves(reply_to) => self.send_answer(call.client, &reply_to, arrived),
+            Answered::Held => {
+                self.copies += 1;
+                self.discard(arrived);
+            }
+            Answered::Silent => self.discard(arrived),
+            Answered::Displaced => {
+                self.probe.shed(Shed::HeldAnswerFull);
+                self.discard(arrived);
+            }
+            Answered::Late => return self.late(arrived),
+        }
+        self.after_call(call.client);
+    }
+
+    fn late(&mut self, arrived: Arrived<'_>) {
+        self.probe.shed(Shed::LateAnswer);
+        self.discard(arrived);
+    }
+
+    /// Ends a call for a reason of the gateway's own.
+    pub(super) fn fail_call(&mut self, call: CallRef, refusal: SessionRefusal) {
+        if let Some(shed) = refusal.shed() {
+            self.probe.shed(shed);
+        }
+        self.end_call(call, refusal.code());
+    }
+
+    /// Ends a call with a code and no payload.
+    pub(super) fn end_call(&mut self, call: CallRef, code: ResponseCode) {
+        let Some(connection) = self.table.get_mut(call.client) else { return };
+        let Role::Session(player) = &mut connection.role else { return };
+        let Some(calls) = &mut player.calls else { return };
+        let Some(Failed { payload, leaves }) = calls.fail(call.id, code.value()) else {
+            return self.probe.shed(Shed::LateAnswer);
+        };
+        if let Some(kept) = payload {
+            self.blocks.give_back(kept.message);
+        }
+        if let Some(reply_to) = leaves {
+            self.reply(call.client, &reply_to, code);
+        }
+        self.after_call(call.client);
+    }
+
+    fn send_answer(&mut self, client: ConnectionKey, reply_to: &ReplyTo, arrived: Arrived<'_>) {
+        self.probe.response(ResponseCode::Ok.value());
+        let header = reply_to.header(ResponseCode::Ok).to_bytes();
+        let sent = self.forward_under(client, OpCode::Binary, &header, arrived, Priority::Normal);
+        if sent.is_err() {
+            self.overflowed(client);
+        }
+    }
+
+    /// After a call of `client` has ended: answers that waited for it, then calls that did.
+    pub(super) fn after_call(&mut self, client: ConnectionKey) {
+        while let Some(ready) = self.open_calls(client).and_then(Calls::pop_ready) {
+            match ready {
+                Ready::Answer(reply_to, block) => {
+                    let payload = 0..block.len();
+                    let arrived = Arrived { source: Source::Block(block), payload };
+                    self.send_answer(client, &reply_to, arrived);
+                }
+                Ready::Failure(reply_to, code) => {
+                    let code = ResponseCode::from_value(code).unwrap_or(ResponseCode::BackendError);
+                    self.reply(client, &reply_to, code);
+                }
+            }
+        }
+        self.dispatch_waiting(client);
+        self.put_calls_away(client);
+    }
+
+    /// Sends waiting calls that may go now.
+    pub(super) fn dispatch_waiting(&mut self, client: ConnectionKey) {
+        loop {
+            let Some(mut calls) = self.player(client).and_then(|player| player.calls.take()) else {
+                return;
+            };
+            let next = calls.next_to_dispatch(&self.limits.session, |request| {
+                self.link_has_credit(client, request)
+            });
+            match self.player(client) {
+                Some(player) => player.calls = Some(calls),
+                None => return,
+            }
+            let Some(next) = next else { return };
+            let call = CallRef { client, id: next.id };
+            self.dispatch(call, &next.call, next.payload.what, next.payload.message.as_slice());
+            self.blocks.give_back(next.payload.message);
+        }
+    }
+
+    fn open_calls(&mut self, client: ConnectionKey) -> Option<&mut OpenCalls> {
+        self.player(client)?.calls.as_deref_mut()
+    }
+
+    /// Detaches an empty line of calls, so that a quiet session holds none.
+    fn put_calls_away(&mut self, client: ConnectionKey) {
+        let idle = self.open_calls(client).is_some_and(|calls| calls.is_idle());
+        if idle && let Some(calls) = self.player(client).and_then(|player| player.calls.take()) {
+            self.spare_calls.push(calls);
+        }
+    }
+
+    /// Fails the calls of a session whose time is up.
+    pub(super) fn expire_calls(&mut self, client: ConnectionKey) {
+        let now: Instant = self.now.mono;
+        while let Some(id) = self.open_calls(client).and_then(|calls| calls.expired(now)) {
+            self.fail_call(CallRef { client, id }, SessionRefusal::CallTimedOut);
+        }
+    }
+
+    /// A session has ended: whatever its calls kept is given back. Backends finish for nobody.
+    pub(super) fn abandon_calls(&mut self, mut calls: Box<OpenCalls>) {
+        let blocks = &mut self.blocks;
+        calls.drain(|returned| match returned {
+            Returned::Request(kept) => blocks.give_back(kept.message),
+            Returned::Answer(block) => blocks.give_back(block),
+            Returned::Running(_) => {}
+        });
+        self.spare_calls.push(calls);
+    }
+}
