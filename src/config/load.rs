@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use thiserror::Error;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -34,21 +35,40 @@ pub struct Sources {
     pub overrides: Overrides,
 }
 
-/// Variables of our prefix that are no keys: they name the file itself.
-const OTHER_VARIABLES: [&str; 1] = ["CORELANE_CONFIG"];
+/// Variables of our prefix that are no keys: arguments of the command line.
+const OTHER_VARIABLES: [&str; 2] = ["CORELANE_CONFIG", "CORELANE_TOKEN"];
 
 /// Shorter secrets than the hash are guessed sooner than the signature (RFC 7518 §3.2).
 const HS256_SECRET_BYTES_MIN: usize = 32;
 
-impl Sources {
-    /// Reads the file, if one is given, and takes the process's `CORELANE_*` and `CONNECT_*`
-    /// variables. `flags` are pairs of `table.key` and value.
-    pub fn gather(path: Option<&Path>, flags: Vec<(String, String)>) -> io::Result<Self> {
-        let file = match path {
+/// Where a process takes its configuration from; kept, so that a reload reads the same places.
+#[derive(Debug, Clone, Default)]
+pub struct ConfigSource {
+    pub path: Option<PathBuf>,
+    /// Pairs of `table.key` and value, from the command line.
+    pub flags: Vec<(String, String)>,
+}
+
+#[derive(Debug, Error)]
+pub enum LoadError {
+    #[error("cannot read {}: {source}", path.display())]
+    Unreadable { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Refused(#[from] Refused),
+}
+
+impl ConfigSource {
+    /// Reads the file and the process's `CORELANE_*` and `CONNECT_*` variables.
+    pub fn load(&self) -> Result<Config, LoadError> {
+        let file = match &self.path {
             Some(path) => {
-                let text = std::fs::read_to_string(path)?;
+                let text =
+                    std::fs::read_to_string(path).map_err(|source| LoadError::Unreadable {
+                        path: path.clone(),
+                        source,
+                    })?;
                 Some(SourceFile {
-                    path: path.to_owned(),
+                    path: path.clone(),
                     text,
                 })
             }
@@ -58,10 +78,11 @@ impl Sources {
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .filter(|(name, _)| is_ours(name))
             .collect();
-        Ok(Self {
-            file,
-            overrides: Overrides { flags, environment },
-        })
+        let overrides = Overrides {
+            flags: self.flags.clone(),
+            environment,
+        };
+        Ok(Config::load(&Sources { file, overrides })?)
     }
 }
 

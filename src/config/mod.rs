@@ -28,7 +28,7 @@ use key::Section;
 
 pub use document::{defaults_file, reload_table};
 pub use key::{Key, Occurs, Reload, Table};
-pub use load::{SourceFile, Sources};
+pub use load::{ConfigSource, LoadError, SourceFile, Sources};
 pub use memory::{MemoryBudget, MemoryTerm, physical_memory};
 pub use problem::{Origin, Problem, Refused};
 pub use quantity::{parse_duration, parse_size, show_duration, show_size};

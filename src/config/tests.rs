@@ -1,4 +1,3 @@
-use std::path::Path;
 use std::time::Duration;
 
 use corelane_shard::id::EndpointId;
@@ -341,7 +340,7 @@ fn references_and_names_are_checked_across_tables() {
     let misspelt = DEMO.replace("\"game:/game/move\"", "\"game:/game/mvoe\"");
     assert_refused(
         load(&misspelt),
-        &[":20:14: ", "did you mean \"game:/game/move\"?"],
+        &[":17:14: ", "did you mean \"game:/game/move\"?"],
     );
     let twice = DEMO.replace("name = \"game\"", "name = \"demo\"");
     assert!(refusals(load(&twice))[0].contains("two services are called \"demo\""));
@@ -472,8 +471,18 @@ fn the_debug_form_of_a_configuration_hides_secrets() {
 }
 
 #[test]
-fn a_missing_file_is_an_io_error() {
-    assert!(Sources::gather(Some(Path::new("/nonexistent/corelane.toml")), Vec::new()).is_err());
+fn a_missing_file_is_named() {
+    let path = Some("/nonexistent/corelane.toml".into());
+    let error = ConfigSource {
+        path,
+        flags: Vec::new(),
+    }
+    .load()
+    .unwrap_err();
+    assert!(
+        error.to_string().contains("/nonexistent/corelane.toml"),
+        "{error}"
+    );
 }
 
 fn secs(count: u64) -> Duration {
