@@ -212,7 +212,7 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() => {
-            output::notice(&error.render().ansi().to_string());
+            output::notice(error.render().to_string().trim_end());
             return ExitCode::from(64);
         }
         Err(help) => {

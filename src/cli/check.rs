@@ -15,7 +15,7 @@ pub(super) fn run(source: &ConfigSource) -> Result<(), Failure> {
     output::line(reload_table().trim_end());
     output::line("");
     output::line(&format!(
-        "memory when every bound is reached, {shards} shards on {cores} cores"
+        "memory when every bound is reached (shards: {shards}, cores: {cores})"
     ));
     output::line(&budget.to_string());
     for warning in config.warnings() {

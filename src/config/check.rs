@@ -7,7 +7,7 @@ use super::problem::Problem;
 use super::quantity::{show_duration, show_size};
 use super::reader::Notes;
 use super::upstream::Scheme;
-use super::{Config, WELL_KNOWN_SALT};
+use super::{Config, Profile, WELL_KNOWN_SALT};
 
 /// Paths that the gateway itself serves.
 const OWN_PATHS: [&str; 2] = ["/connect", "/health"];
@@ -219,6 +219,9 @@ impl Config {
         }
         if self.roles.is_empty() && !self.services.is_empty() {
             found.push("no [[role]]: no session may call any service".to_owned());
+        }
+        if self.limits.profile == Profile::Conformance {
+            found.push("limits.profile is \"conformance\": for test suites only".to_owned());
         }
         if self.session.server_salt.reveal() == WELL_KNOWN_SALT {
             found.push("the server salt is the public default: for development only".to_owned());

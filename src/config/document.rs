@@ -12,6 +12,7 @@ pub fn defaults_file() -> String {
         "# corelane.toml: every key with its default. Delete what you do not change.\n\
          # Precedence: default < this file < environment variable < command line flag.\n\
          # Durations have a unit (us, ms, s, m, h, d), sizes may have one (KiB, MiB, GiB).\n\
+         # Tables in [[double brackets]] may stand many times; they are examples here.\n\
          # live: SIGHUP applies a change, no connection is closed. restart: needs a new process.\n",
     );
     for table in TABLES {
@@ -51,10 +52,7 @@ fn write_table(out: &mut String, table: &Table) {
         push(out, format_args!("# {}", facts(table, key)));
         match table.occurs {
             Occurs::Once => push(out, format_args!("{} = {}", key.name, key.default)),
-            Occurs::Each if key.is_required() => {
-                push(out, format_args!("#{} =", key.name));
-            }
-            Occurs::Each => push(out, format_args!("#{} = {}", key.name, key.default)),
+            Occurs::Each => push(out, format_args!("#{} = {}", key.name, key.example)),
         }
     }
 }

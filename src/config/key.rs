@@ -37,8 +37,10 @@ pub struct Key {
     pub name: &'static str,
     /// The protocol's variable, where the key is one of the protocol's.
     pub protocol_variable: Option<&'static str>,
-    /// A TOML literal, or [`REQUIRED`].
+    /// A TOML literal; empty when every row must set the key.
     pub default: &'static str,
+    /// A TOML literal for the defaults file: the default, or what a row might say.
+    pub example: &'static str,
     /// Lines, each with the blank that a doc comment leaves in front.
     pub doc: &'static str,
     pub reload: Reload,
@@ -46,13 +48,10 @@ pub struct Key {
     pub expects: fn() -> String,
 }
 
-/// The "default" of a key that every row must set.
-pub(super) const REQUIRED: &str = "";
-
 impl Key {
     #[must_use]
     pub fn is_required(&self) -> bool {
-        self.default == REQUIRED
+        self.default.is_empty()
     }
 }
 
@@ -96,7 +95,8 @@ pub(super) fn expects(shape: &impl Shape) -> String {
     shape.expects()
 }
 
-/// Declares one table: `field: Type = "TOML default", Reload [, "PROTOCOL_VARIABLE"] => shape;`.
+/// Declares one table: `field: Type = "TOML default", Reload [, "PROTOCOL_VARIABLE"] => shape;`,
+/// or `= required "TOML example"`.
 /// The doc comments become the comments of `corelane config defaults`.
 macro_rules! table {
     (
@@ -104,7 +104,8 @@ macro_rules! table {
         [$table:literal] $occurs:ident $Section:ident {
             $(
                 $(#[doc = $doc:literal])*
-                $field:ident: $type:ty = $default:expr, $reload:ident $(, $variable:literal)?
+                $field:ident: $type:ty = $($default:literal)? $(required $example:literal)?,
+                    $reload:ident $(, $variable:literal)?
                     => $shape:expr;
             )*
         }
@@ -124,7 +125,8 @@ macro_rules! table {
                     $crate::config::key::Key {
                         name: stringify!($field),
                         protocol_variable: $crate::config::key::table!(@variable $($variable)?),
-                        default: $default,
+                        default: concat!($($default)?),
+                        example: concat!($($default)? $($example)?),
                         doc: concat!($($doc, "\n"),*),
                         reload: $crate::config::key::Reload::$reload,
                         expects: || $crate::config::key::expects(&$shape),

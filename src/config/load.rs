@@ -75,7 +75,12 @@ impl ConfigSource {
             None => None,
         };
         let environment = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .filter_map(|(name, value)| {
+                Some((
+                    name.into_string().ok()?,
+                    value.to_string_lossy().into_owned(),
+                ))
+            })
             .filter(|(name, _)| is_ours(name))
             .collect();
         let overrides = Overrides {

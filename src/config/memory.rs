@@ -55,22 +55,22 @@ impl MemoryBudget {
         let terms = vec![
             term(
                 "receive buffers",
-                format!("{shards} shards x {buffers} x {}", show_size(buffer)),
+                format!("shards {shards} x {buffers} x {}", show_size(buffer)),
                 shards * buffers * (buffer + BUFFER_ENTRY_BYTES),
             ),
             term(
                 "rings",
-                format!("{shards} shards x {submissions} submissions, {completions} completions"),
+                format!("shards {shards} x {submissions} submissions, {completions} completions"),
                 shards * (submissions * SUBMISSION_BYTES + completions * COMPLETION_BYTES),
             ),
             term(
                 "block pools",
-                format!("{shards} shards x {}", show_size(pool)),
+                format!("shards {shards} x {}", show_size(pool)),
                 shards * pool,
             ),
             term(
                 "connection tables",
-                format!("{shards} shards x {connections} x {CONNECTION_BYTES}B"),
+                format!("shards {shards} x {connections} x {CONNECTION_BYTES}B"),
                 shards * connections * CONNECTION_BYTES,
             ),
             term(

@@ -82,7 +82,7 @@ pub struct Refused {
 impl Refused {
     pub(super) fn new(name: &str, text: &str, problems: Vec<Problem>) -> Self {
         Self {
-            source: NamedSource::new(name, text.to_owned()),
+            source: NamedSource::new(name, without_secrets(text)),
             problems,
         }
     }
@@ -106,6 +106,27 @@ impl Refused {
             format!("{place}{problem}{}", help.unwrap_or_default())
         })
     }
+}
+
+/// Keys whose values a report must not quote, not even as the line beside an error.
+const SECRET_KEYS: [&str; 2] = ["server_salt", "internal_service_token"];
+
+/// The same text byte for byte, but with stars from the `=` of a secret key to the line's end.
+fn without_secrets(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for line in text.split_inclusive('\n') {
+        let named = SECRET_KEYS.iter().filter_map(|key| line.find(key)).min();
+        let value = named.and_then(|at| Some(at + line[at..].find('=')? + 1));
+        let (shown, hidden) = line.split_at(value.unwrap_or(line.len()));
+        out.push_str(shown);
+        for c in hidden.chars() {
+            match c {
+                '\r' | '\n' | ' ' => out.push(c),
+                _ => out.extend(std::iter::repeat_n('*', c.len_utf8())),
+            }
+        }
+    }
+    out
 }
 
 /// Both count from 1; columns are characters.

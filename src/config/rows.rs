@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use corelane_shard::snapshot::Method;
 
-use super::key::{REQUIRED, table};
+use super::key::table;
 use super::shape::{
     Auto, AutoOr, Choice, Count, File, Flag, Name, OffOr, Size, Span, Text, UrlPath, some,
 };
@@ -42,9 +42,9 @@ table! {
     /// pinned: a token that differs in any of them is refused.
     ["auth.key"] Each AuthKey {
         /// The `kid` of the tokens that this key signs.
-        id: String = REQUIRED, Live => Text;
+        id: String = required r#""main""#, Live => Text;
         /// Algorithm of the signature.
-        algorithm: Algorithm = REQUIRED, Live => Choice(&[
+        algorithm: Algorithm = required r#""RS256""#, Live => Choice(&[
             ("HS256", Algorithm::Hs256),
             ("RS256", Algorithm::Rs256),
             ("ES256", Algorithm::Es256),
@@ -52,11 +52,11 @@ table! {
         ]);
         /// File with the key: the shared secret for HS256, otherwise PEM. `token mint` needs the
         /// private key, the gateway only the public one.
-        file: PathBuf = REQUIRED, Live => File;
+        file: PathBuf = required r#""issuer.pem""#, Live => File;
         /// The token's `iss`.
-        issuer: String = REQUIRED, Live => Text;
+        issuer: String = required r#""https://login.example""#, Live => Text;
         /// The token's `aud`.
-        audience: String = REQUIRED, Live => Text;
+        audience: String = required r#""https://game.example""#, Live => Text;
         /// This issuer's UUID claims are used as they are; those of others are hashed with issuer
         /// and tenant. For one issuer at most.
         native: bool = "false", Live => Flag;
@@ -70,9 +70,9 @@ table! {
     /// long-lived connections (the path may be left out: `/corelane-link`).
     ["service"] Each ServiceSettings {
         /// Name in endpoint keys and manifests.
-        name: String = REQUIRED, Live => Name;
+        name: String = required r#""demo""#, Live => Name;
         /// Where its backends listen.
-        addresses: Vec<ServiceAddress> = REQUIRED, Live => some(Url);
+        addresses: Vec<ServiceAddress> = required r#"["http://127.0.0.1:7000"]"#, Live => some(Url);
         /// Deadline of one call, retries included. "auto" is `session.http_client_timeout_seconds`.
         call_timeout: Auto<Duration> = r#""auto""#, Live => AutoOr(Span(MS, HOUR));
         /// Time for a connection to a backend.
@@ -101,7 +101,7 @@ table! {
     /// One callable path of a service.
     ["service.endpoints"] Each EndpointSettings {
         /// Path; with the service's name the key of its GUIDs.
-        path: String = REQUIRED, Live => UrlPath;
+        path: String = required r#""/demo/echo""#, Live => UrlPath;
         /// Method of the request to an http backend.
         method: Method = r#""POST""#, Live => Choice(&[
             ("GET", Method::Get),
@@ -119,8 +119,8 @@ table! {
     /// What the bearers of a role may call.
     ["role"] Each RoleSettings {
         /// Name, as in the token's `roles`.
-        name: String = REQUIRED, Live => Text;
+        name: String = required r#""user""#, Live => Text;
         /// Endpoints as `service:/path`, or `service:*` for all of a service.
-        endpoints: Vec<String> = REQUIRED, Live => some(Text);
+        endpoints: Vec<String> = required r#"["demo:*"]"#, Live => some(Text);
     }
 }
