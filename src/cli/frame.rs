@@ -248,14 +248,18 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], FrameError> {
     Ok(*taken)
 }
 
-/// Both readings of the bytes, the likelier one alone: a WebSocket frame only if its length fits
-/// exactly and its opcode exists.
+/// The likelier of two readings: a WebSocket frame if its opcode exists, its length fits exactly and
+/// its payload makes sense; otherwise a bare message.
 fn explain(bytes: &[u8]) -> Result<String, FrameError> {
     let first = bytes.first().copied().unwrap_or(0);
     let is_opcode = matches!(first & 0x7f, 0..=2 | 8..=10);
-    match WebSocketFrame::parse(bytes) {
-        Ok(frame) if is_opcode && frame.is_plausible() => frame.explain(),
-        _ => Frame::decode(bytes).map(|frame| frame.to_string()),
+    let outer = WebSocketFrame::parse(bytes);
+    match (outer, Frame::decode(bytes)) {
+        (Ok(frame), _) if is_opcode && frame.is_plausible() => frame.explain(),
+        (_, Ok(frame)) => Ok(frame.to_string()),
+        // Neither: a final WebSocket frame that was cut is likelier than a cut meta request.
+        (Err(error), Err(_)) if is_opcode && first & 0x80 != 0 => Err(error),
+        (_, Err(error)) => Err(error),
     }
 }
 

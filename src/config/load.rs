@@ -1,24 +1,23 @@
 //! From sources to [`Config`]: the file is parsed, the layers are merged table by table, and only
 //! a configuration without any problem leaves here.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use jsonwebtoken::{DecodingKey, EncodingKey};
 use thiserror::Error;
-use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::DeTable;
 
 use super::check::cross_check;
-use super::key::{Occurs, Table};
-use super::nearest::nearest;
 use super::problem::{Origin, Problem, Refused};
 use super::reader::{Notes, Overrides, Reader, rows};
 use super::rows::{Algorithm, AuthKey, EndpointSettings, RoleSettings, ServiceSettings};
-use super::unsupported::{UNSUPPORTED, Unsupported};
+use super::unknown::{
+    find, is_ours, refuse_unknown_flags, refuse_unknown_tables, refuse_unknown_variables,
+};
 use super::{
     Auth, Config, Control, Drain, Echo, Limits, ListenAdmin, ListenPublic, Log, Priority, Secret,
-    Service, Session, Shards, TABLES, profile,
+    Service, Session, Shards, profile,
 };
 
 /// The text of `corelane.toml`, and the name that errors give it.
@@ -34,9 +33,6 @@ pub struct Sources {
     pub file: Option<SourceFile>,
     pub overrides: Overrides,
 }
-
-/// Variables of our prefix that are no keys: arguments of the command line.
-const OTHER_VARIABLES: [&str; 2] = ["CORELANE_CONFIG", "CORELANE_TOKEN"];
 
 /// Shorter secrets than the hash are guessed sooner than the signature (RFC 7518 §3.2).
 const HS256_SECRET_BYTES_MIN: usize = 32;
@@ -134,10 +130,6 @@ impl AuthKey {
 /// What every key of [`TABLES`] gives without any other layer.
 pub(super) fn defaults() -> Config {
     read("", &Overrides::default(), &mut Notes::default()).expect("defaults have their shape")
-}
-
-fn is_ours(variable: &str) -> bool {
-    variable.starts_with("CORELANE_") || variable.starts_with("CONNECT_")
 }
 
 fn read(text: &str, overrides: &Overrides, notes: &mut Notes) -> Option<Config> {
@@ -243,110 +235,6 @@ fn read_service(reader: &mut Reader<'_>) -> Option<Service> {
     })
 }
 
-/// Follows a dotted path of table names.
-fn find<'a>(root: &'a DeTable<'a>, path: &str) -> Option<&'a Spanned<DeValue<'a>>> {
-    let (parents, last) = path
-        .rsplit_once('.')
-        .map_or((None, path), |(p, l)| (Some(p), l));
-    let table = match parents {
-        Some(parents) => find(root, parents)?.get_ref().as_table()?,
-        None => root,
-    };
-    table.get(last)
-}
-
-fn refuse_unknown_tables(root: &DeTable<'_>, notes: &mut Notes) {
-    let first = |table: &Table| table.name.split('.').next().unwrap_or(table.name);
-    let known: BTreeSet<&str> = TABLES.iter().map(first).collect();
-    refuse_tables_other_than(&known, "", root, notes);
-    let listen = root
-        .get("listen")
-        .and_then(|value| value.get_ref().as_table());
-    if let Some(listen) = listen {
-        refuse_tables_other_than(
-            &BTreeSet::from(["public", "admin"]),
-            "listen.",
-            listen,
-            notes,
-        );
-    }
-    let once = TABLES.iter().filter(|table| table.occurs == Occurs::Once);
-    for path in once.map(|table| table.name).chain(["listen"]) {
-        if let Some(value) = find(root, path).filter(|value| !value.get_ref().is_table()) {
-            let message = format!("`{path}`: expected a table, written [{path}]");
-            notes.report(Problem::new(Origin::File(value.span()), message));
-        }
-    }
-}
-
-fn refuse_tables_other_than(
-    known: &BTreeSet<&str>,
-    prefix: &str,
-    written: &DeTable<'_>,
-    notes: &mut Notes,
-) {
-    for name in written.keys() {
-        let text: &str = name.get_ref();
-        if known.contains(text) {
-            continue;
-        }
-        let message = format!("unknown table or key `{prefix}{text}`");
-        let problem = Problem::new(Origin::File(name.span()), message);
-        notes.report(match nearest(text, known.iter().copied()) {
-            Some(name) => problem.help(format!("did you mean [{prefix}{name}]?")),
-            None => problem,
-        });
-    }
-}
-
-fn refuse_unknown_variables(environment: &BTreeMap<String, String>, notes: &mut Notes) {
-    let keys = TABLES
-        .iter()
-        .flat_map(|table| table.keys.iter().map(move |key| (table, key)));
-    let mut known: Vec<String> = keys
-        .filter_map(|(table, key)| table.variable(key))
-        .collect();
-    known.extend(OTHER_VARIABLES.map(str::to_owned));
-    let unsupported = UNSUPPORTED.iter();
-    let names: Vec<String> = unsupported
-        .map(|key| format!("CONNECT_{}", key.name.to_ascii_uppercase()))
-        .collect();
-    for (name, value) in environment {
-        if !is_ours(name) || known.contains(name) {
-            continue;
-        }
-        let origin = Origin::Variable(name.clone());
-        if let Some(key) = Unsupported::by_variable(name) {
-            if !key.is_default(value) {
-                notes.report(Problem::new(origin, key.message()));
-            }
-            continue;
-        }
-        let problem = Problem::new(origin, "no key has this variable");
-        let candidates = known.iter().chain(&names).map(String::as_str);
-        notes.report(match nearest(name, candidates) {
-            Some(name) => problem.help(format!("did you mean `{name}`?")),
-            None => problem,
-        });
-    }
-}
-
-fn refuse_unknown_flags(flags: &[(String, String)], notes: &mut Notes) {
-    let once = TABLES.iter().filter(|table| table.occurs == Occurs::Once);
-    let known: Vec<String> = once
-        .flat_map(|table| table.keys.iter().map(|key| table.path(key)))
-        .collect();
-    for (name, _) in flags {
-        if !known.contains(name) {
-            let problem = Problem::new(Origin::Flag, format!("no key is called `{name}`"));
-            notes.report(match nearest(name, known.iter().map(String::as_str)) {
-                Some(name) => problem.help(format!("did you mean `{name}`?")),
-                None => problem,
-            });
-        }
-    }
-}
-
 /// Makes file names absolute or relative to the process, and reads what must be readable.
 fn read_files(config: &mut Config, folder: &Path, notes: &mut Notes) {
     for (index, key) in config.auth_keys.iter_mut().enumerate() {
@@ -361,6 +249,11 @@ fn read_files(config: &mut Config, folder: &Path, notes: &mut Notes) {
                     key.file.display(),
                     bytes.len()
                 );
+                notes.report(Problem::new(origin, message));
+            }
+            Ok(bytes) if !holds_key(key.algorithm, &bytes) => {
+                let name = key.algorithm.name();
+                let message = format!("{} holds no PEM key for {name}", key.file.display());
                 notes.report(Problem::new(origin, message));
             }
             Ok(_) => {}
@@ -382,6 +275,22 @@ fn read_files(config: &mut Config, folder: &Path, notes: &mut Notes) {
                 notes.report(Problem::new(origin, message));
             }
             Err(error) => notes.report(unreadable(origin, file, &error)),
+        }
+    }
+}
+
+/// A public or a private key of the algorithm's family.
+fn holds_key(algorithm: Algorithm, bytes: &[u8]) -> bool {
+    match algorithm {
+        Algorithm::Hs256 => true,
+        Algorithm::Rs256 => {
+            DecodingKey::from_rsa_pem(bytes).is_ok() || EncodingKey::from_rsa_pem(bytes).is_ok()
+        }
+        Algorithm::Es256 => {
+            DecodingKey::from_ec_pem(bytes).is_ok() || EncodingKey::from_ec_pem(bytes).is_ok()
+        }
+        Algorithm::EdDsa => {
+            DecodingKey::from_ed_pem(bytes).is_ok() || EncodingKey::from_ed_pem(bytes).is_ok()
         }
     }
 }

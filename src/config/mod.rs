@@ -15,12 +15,14 @@ mod profile;
 mod quantity;
 mod reader;
 mod rows;
+mod scalar;
 mod secret;
 mod shape;
 mod snapshot;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod unknown;
 mod unsupported;
 mod upstream;
 

@@ -6,9 +6,8 @@ use std::time::Duration;
 use corelane_shard::snapshot::Method;
 
 use super::key::table;
-use super::shape::{
-    Auto, AutoOr, Choice, Count, File, Flag, Name, OffOr, Size, Span, Text, UrlPath, some,
-};
+use super::scalar::{Choice, Count, File, Flag, Name, Size, Span, Text, UrlPath};
+use super::shape::{Auto, AutoOr, OffOr, some};
 use super::upstream::{ServiceAddress, Url};
 
 const KIB: usize = 1 << 10;

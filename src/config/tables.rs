@@ -5,11 +5,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::key::table;
-use super::secret::Secret;
-use super::shape::{
-    Auto, AutoOr, Choice, Count, Flag, Hidden, Name, OffOr, PowerOfTwo, Size, Socket, Span, Text,
-    UrlPath, list, minutes, seconds, some,
+use super::scalar::{
+    Choice, Count, Flag, Hidden, Name, PowerOfTwo, Size, Socket, Span, Text, UrlPath, minutes,
+    seconds,
 };
+use super::secret::Secret;
+use super::shape::{Auto, AutoOr, OffOr, list, some};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;

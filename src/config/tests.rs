@@ -414,6 +414,43 @@ fn a_file_that_cannot_be_read_is_reported_at_its_key() {
 }
 
 #[test]
+fn a_key_file_must_hold_a_key_of_its_algorithm() {
+    let file = std::env::temp_dir().join(format!("corelane-key-{}", std::process::id()));
+    std::fs::write(&file, "0123456789abcdef0123456789abcde\n").unwrap();
+    let key = |algorithm: &str| {
+        format!(
+            "[[auth.key]]\nid = \"a\"\nalgorithm = {algorithm:?}\nfile = {file:?}\n\
+             issuer = \"i\"\naudience = \"o\""
+        )
+    };
+    assert_refused(load(&key("HS256")), &[":4:8: ", "has 31 bytes"]);
+    assert_refused(load(&key("EdDSA")), &[":4:8: ", "no PEM key for EdDSA"]);
+    std::fs::write(&file, "0123456789abcdef0123456789abcdef\n").unwrap();
+    let config = load(&key("HS256")).unwrap();
+    assert_eq!(config.auth_keys[0].read_file().unwrap().len(), 32);
+    std::fs::remove_file(file).unwrap();
+}
+
+#[test]
+fn the_token_of_a_link_is_read_and_must_fit_a_header() {
+    let file = std::env::temp_dir().join(format!("corelane-token-{}", std::process::id()));
+    let text = DEMO.replace("call_timeout = \"3s\"", &format!("token_file = {file:?}"));
+    std::fs::write(&file, "of the link\n").unwrap();
+    assert_refused(load(&text), &["holds no token of one line"]);
+    std::fs::write(&file, "of-the-link\n").unwrap();
+    let kind = load(&text).unwrap().snapshot(1).services[1].kind.clone();
+    let token = Some("of-the-link".into());
+    assert_eq!(
+        kind,
+        UpstreamKind::Link {
+            path: LINK_PATH.into(),
+            token
+        }
+    );
+    std::fs::remove_file(file).unwrap();
+}
+
+#[test]
 fn services_become_indexed_endpoints_and_roles_find_them() {
     let config = load(DEMO).unwrap();
     let snapshot = config.snapshot(7);

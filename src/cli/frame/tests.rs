@@ -98,6 +98,14 @@ fn short_frames_and_bad_digits_say_so() {
             needed: 31
         })
     );
+    assert_eq!(
+        explain(&[0x82, 0x9f, 1, 2, 3, 4, 0x10]),
+        Err(FrameError::Truncated)
+    );
+    assert_eq!(
+        explain(&[0x89, 0x01, 0x41, 0x42]),
+        Err(FrameError::Trailing)
+    );
     for text in ["", "4", "zz", "4 0 1"] {
         assert_eq!(parse_hex(text), Err(FrameError::NotHex), "{text:?}");
     }
