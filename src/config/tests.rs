@@ -414,6 +414,25 @@ fn a_file_that_cannot_be_read_is_reported_at_its_key() {
 }
 
 #[test]
+fn key_ids_are_unique_and_one_issuer_at_most_is_native() {
+    let file = std::env::temp_dir().join(format!("corelane-native-{}", std::process::id()));
+    std::fs::write(&file, "0123456789abcdef0123456789abcdef").unwrap();
+    let key = |id: &str, issuer: &str| {
+        format!(
+            "[[auth.key]]\nid = {id:?}\nalgorithm = \"HS256\"\nfile = {file:?}\n\
+             issuer = {issuer:?}\naudience = \"o\"\nnative = true\n"
+        )
+    };
+    let rotated = format!("{}{}", key("old", "one"), key("new", "one"));
+    assert!(load(&rotated).is_ok());
+    let same = format!("{}{}", key("old", "one"), key("old", "one"));
+    assert_refused(load(&same), &[":9:6: ", "two keys have the id \"old\""]);
+    let two = format!("{}{}", key("old", "one"), key("new", "two"));
+    assert_refused(load(&two), &[":14:10: ", "only one issuer can be native"]);
+    std::fs::remove_file(file).unwrap();
+}
+
+#[test]
 fn a_key_file_must_hold_a_key_of_its_algorithm() {
     let file = std::env::temp_dir().join(format!("corelane-key-{}", std::process::id()));
     std::fs::write(&file, "0123456789abcdef0123456789abcde\n").unwrap();

@@ -14,7 +14,7 @@ pub(super) struct Unsupported {
 const STORE: &str = "sessions are kept in this process only, not in a store";
 const RESUME: &str = "resuming a session with a reconnection token is not built";
 const INTERNAL: &str = "the Internal connection mode is not built";
-const RPC: &str = "calls from a backend to a client live as long as their link";
+const RPC: &str = "the life of a backend's call to a client is not configurable";
 const COMPRESSION: &str = "compression is not built";
 const BROADCAST: &str = "broadcasts stay on their node";
 
