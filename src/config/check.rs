@@ -1,0 +1,231 @@
+//! What no single key can know: relations between keys, references between tables.
+
+use std::collections::HashSet;
+
+use super::nearest::nearest;
+use super::problem::Problem;
+use super::quantity::{show_duration, show_size};
+use super::reader::Notes;
+use super::upstream::Scheme;
+use super::{Config, Profile, WELL_KNOWN_SALT};
+
+/// Paths that the gateway itself serves.
+const OWN_PATHS: [&str; 2] = ["/connect", "/health"];
+
+/// `service` of a shortcut's manifest entry.
+const RESERVED_SERVICE: &str = "shortcut";
+
+/// Endpoints and services are numbered with 16 bits.
+const ENDPOINTS_MAX: usize = u16::MAX as usize;
+
+pub(super) fn cross_check(config: &Config, notes: &mut Notes) {
+    check_listeners(config, notes);
+    check_auth(config, notes);
+    check_session(config, notes);
+    check_drain(config, notes);
+    check_services(config, notes);
+    check_roles(config, notes);
+}
+
+fn report(notes: &mut Notes, path: &str, message: impl Into<String>) {
+    let origin = notes.origin(path);
+    notes.report(Problem::new(origin, message));
+}
+
+fn check_listeners(config: &Config, notes: &mut Notes) {
+    let admin = config.listen_admin.address;
+    if !admin.ip().is_loopback() {
+        let message = format!("`listen.admin.address`: {admin} is not a loopback address");
+        report(notes, "listen.admin.address", message);
+    }
+    if admin.port() != 0 && config.listen_public.address.contains(&admin) {
+        let message = format!("`listen.admin.address`: {admin} is a public address too");
+        report(notes, "listen.admin.address", message);
+    }
+    if OWN_PATHS.contains(&config.echo.path.as_str()) {
+        let message = format!(
+            "`echo.path`: {} is served by the gateway itself",
+            config.echo.path
+        );
+        report(notes, "echo.path", message);
+    }
+}
+
+fn check_auth(config: &Config, notes: &mut Notes) {
+    if !config.auth.header && !config.auth.query {
+        let message = "`auth.header` and `auth.query` are both off: nobody could connect";
+        report(notes, "auth.header", message);
+    }
+    let mut ids = HashSet::new();
+    let mut native = None;
+    for (index, key) in config.auth_keys.iter().enumerate() {
+        if !ids.insert(&key.id) {
+            let message = format!("two keys have the id {:?}", key.id);
+            report(notes, &format!("auth.key.{index}.id"), message);
+        }
+        // An issuer that rotates its key has two of them for a while.
+        if key.native
+            && native
+                .replace(&key.issuer)
+                .is_some_and(|other| *other != key.issuer)
+        {
+            let message = "only one issuer can be native: its session ids would meet another's";
+            report(notes, &format!("auth.key.{index}.native"), message);
+        }
+    }
+}
+
+fn check_session(config: &Config, notes: &mut Notes) {
+    let session = &config.session;
+    let limits = &config.limits;
+    if session.server_salt.reveal() == WELL_KNOWN_SALT && !session.allow_well_known_salt {
+        let origin = notes.origin("session.server_salt");
+        let message = "`session.server_salt` is the public default: GUIDs could be forged";
+        notes.report(Problem::new(origin, message).help(
+            "set your own, the same on every node (CONNECT_SERVER_SALT keeps it out of the file), \
+             or `allow_well_known_salt = true` for development",
+        ));
+    }
+    let ceilings = [
+        ("limits.message_bytes_hard", limits.message_bytes_hard),
+        ("limits.outbox_bytes_max", limits.outbox_bytes_max),
+        ("shards.block_pool_bytes", config.shards.block_pool_bytes),
+    ];
+    for (path, ceiling) in ceilings {
+        if ceiling < session.buffer_size {
+            let [size, ceiling] =
+                [session.buffer_size, ceiling].map(|bytes| show_size(bytes as u64));
+            let message = format!(
+                "`{path}` = {ceiling} is less than one message (`session.buffer_size` = {size})"
+            );
+            report(notes, path, message);
+        }
+    }
+}
+
+fn check_drain(config: &Config, notes: &mut Notes) {
+    let drain = &config.drain;
+    let sum = drain.grace + drain.spread + drain.calls;
+    if sum > drain.deadline {
+        let message = format!(
+            "`drain.deadline` = {} is less than grace, spread and calls together ({})",
+            show_duration(drain.deadline),
+            show_duration(sum)
+        );
+        report(notes, "drain.deadline", message);
+    }
+}
+
+fn check_services(config: &Config, notes: &mut Notes) {
+    let mut names = HashSet::new();
+    let mut endpoints = 0;
+    for (index, service) in config.services.iter().enumerate() {
+        let settings = &service.settings;
+        let path = format!("service.{index}");
+        if settings.name == RESERVED_SERVICE {
+            report(
+                notes,
+                &format!("{path}.name"),
+                "the name \"shortcut\" is the protocol's own",
+            );
+        }
+        if !names.insert(&settings.name) {
+            let message = format!("two services are called {:?}", settings.name);
+            report(notes, &format!("{path}.name"), message);
+        }
+        let scheme = &settings.addresses[0].scheme;
+        for (at, address) in settings.addresses.iter().enumerate() {
+            if address.scheme != *scheme {
+                let message = "all addresses of a service have one scheme and one link path";
+                report(notes, &format!("{path}.addresses.{at}"), message);
+            }
+        }
+        if *scheme == Scheme::Http && settings.token_file.is_some() {
+            let message = "`token_file` is for links; an http backend is sent no token";
+            report(notes, &format!("{path}.token_file"), message);
+        }
+        let mut paths = HashSet::new();
+        for (at, endpoint) in service.endpoints.iter().enumerate() {
+            if !paths.insert(&endpoint.path) {
+                let message = format!(
+                    "{}:{} stands twice; a GUID names service and path, not the method",
+                    settings.name, endpoint.path
+                );
+                report(notes, &format!("{path}.endpoints.{at}.path"), message);
+            }
+        }
+        endpoints += service.endpoints.len();
+    }
+    if endpoints > ENDPOINTS_MAX || config.services.len() > ENDPOINTS_MAX {
+        let message = format!("more than {ENDPOINTS_MAX} services or endpoints");
+        report(notes, "service", message);
+    }
+}
+
+fn check_roles(config: &Config, notes: &mut Notes) {
+    let known: Vec<String> = config
+        .services
+        .iter()
+        .flat_map(|service| {
+            let name = &service.settings.name;
+            let paths = service
+                .endpoints
+                .iter()
+                .map(move |one| format!("{name}:{}", one.path));
+            paths.chain([format!("{name}:*")])
+        })
+        .collect();
+    let mut names = HashSet::new();
+    for (index, role) in config.roles.iter().enumerate() {
+        if !names.insert(role.name.as_str()) {
+            let message = format!("two roles are called {:?}", role.name);
+            report(notes, &format!("role.{index}.name"), message);
+        }
+        for (at, endpoint) in role.endpoints.iter().enumerate() {
+            if known.contains(endpoint) {
+                continue;
+            }
+            let origin = notes.origin(&format!("role.{index}.endpoints.{at}"));
+            let problem = Problem::new(origin, format!("no service has the endpoint {endpoint:?}"));
+            notes.report(match nearest(endpoint, known.iter().map(String::as_str)) {
+                Some(name) => problem.help(format!("did you mean {name:?}?")),
+                None => problem.help("write `service:/path`, or `service:*` for all of a service"),
+            });
+        }
+    }
+    for (at, role) in config.priority.roles.iter().enumerate() {
+        if !names.contains(role.as_str()) {
+            let message = format!("no [[role]] is called {role:?}");
+            report(notes, &format!("priority.roles.{at}"), message);
+        }
+    }
+}
+
+impl Config {
+    /// What is legal but hardly meant; printed at start and by `corelane check`.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        if self.auth_keys.is_empty() {
+            found.push("no [[auth.key]]: every client is answered 401".to_owned());
+        }
+        for service in &self.services {
+            if service.endpoints.is_empty() {
+                found.push(format!(
+                    "service {:?} has no endpoints",
+                    service.settings.name
+                ));
+            }
+        }
+        if self.roles.is_empty() && !self.services.is_empty() {
+            found.push("no [[role]]: no session may call any service".to_owned());
+        }
+        if self.limits.profile == Profile::Conformance {
+            found.push("limits.profile is \"conformance\": for test suites only".to_owned());
+        }
+        if self.session.server_salt.reveal() == WELL_KNOWN_SALT {
+            found.push("the server salt is the public default: for development only".to_owned());
+        }
+        found
+    }
+}

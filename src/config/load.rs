@@ -1,0 +1,306 @@
+//! From sources to [`Config`]: the file is parsed, the layers are merged table by table, and only
+//! a configuration without any problem leaves here.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use jsonwebtoken::{DecodingKey, EncodingKey};
+use thiserror::Error;
+use toml::de::DeTable;
+
+use super::check::cross_check;
+use super::problem::{Origin, Problem, Refused};
+use super::reader::{Notes, Overrides, Reader, rows};
+use super::rows::{Algorithm, AuthKey, EndpointSettings, RoleSettings, ServiceSettings};
+use super::unknown::{
+    find, is_ours, refuse_unknown_flags, refuse_unknown_tables, refuse_unknown_variables,
+};
+use super::{
+    Auth, Config, Control, Drain, Echo, Limits, ListenAdmin, ListenPublic, Log, Priority, Secret,
+    Service, Session, Shards, profile,
+};
+
+/// The text of `corelane.toml`, and the name that errors give it.
+#[derive(Debug, Clone)]
+pub struct SourceFile {
+    pub path: PathBuf,
+    pub text: String,
+}
+
+/// Everything that a configuration is made of.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    pub file: Option<SourceFile>,
+    pub overrides: Overrides,
+}
+
+/// Shorter secrets than the hash are guessed sooner than the signature (RFC 7518 §3.2).
+const HS256_SECRET_BYTES_MIN: usize = 32;
+
+/// Where a process takes its configuration from; kept, so that a reload reads the same places.
+#[derive(Debug, Clone, Default)]
+pub struct ConfigSource {
+    pub path: Option<PathBuf>,
+    /// Pairs of `table.key` and value, from the command line.
+    pub flags: Vec<(String, String)>,
+}
+
+#[derive(Debug, Error)]
+pub enum LoadError {
+    #[error("cannot read {}: {source}", path.display())]
+    Unreadable { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Refused(#[from] Refused),
+}
+
+impl ConfigSource {
+    /// Reads the file and the process's `CORELANE_*` and `CONNECT_*` variables.
+    pub fn load(&self) -> Result<Config, LoadError> {
+        let file = match &self.path {
+            Some(path) => {
+                let text =
+                    std::fs::read_to_string(path).map_err(|source| LoadError::Unreadable {
+                        path: path.clone(),
+                        source,
+                    })?;
+                Some(SourceFile {
+                    path: path.clone(),
+                    text,
+                })
+            }
+            None => None,
+        };
+        let environment = std::env::vars_os()
+            .filter_map(|(name, value)| {
+                Some((
+                    name.into_string().ok()?,
+                    value.to_string_lossy().into_owned(),
+                ))
+            })
+            .filter(|(name, _)| is_ours(name))
+            .collect();
+        let overrides = Overrides {
+            flags: self.flags.clone(),
+            environment,
+        };
+        Ok(Config::load(&Sources { file, overrides })?)
+    }
+}
+
+impl Config {
+    /// Merges, checks, and reads the files that keys name. All problems come back at once.
+    pub fn load(sources: &Sources) -> Result<Self, Refused> {
+        let (name, text, folder) = match &sources.file {
+            Some(file) => {
+                let folder = file.path.parent().unwrap_or(Path::new(""));
+                (file.path.display().to_string(), file.text.as_str(), folder)
+            }
+            None => ("corelane.toml".to_owned(), "", Path::new("")),
+        };
+        let mut notes = Notes::default();
+        let config = read(text, &sources.overrides, &mut notes).map(|mut config| {
+            read_files(&mut config, folder, &mut notes);
+            cross_check(&config, &mut notes);
+            profile::apply(&mut config);
+            config
+        });
+        match config {
+            Some(config) if notes.problems.is_empty() => Ok(config),
+            _ => Err(Refused::new(&name, text, notes.problems)),
+        }
+    }
+}
+
+impl AuthKey {
+    /// The key's bytes; of a shared secret without the line end that editors add.
+    pub fn read_file(&self) -> io::Result<Vec<u8>> {
+        let mut bytes = std::fs::read(&self.file)?;
+        if self.algorithm == Algorithm::Hs256 {
+            while bytes
+                .last()
+                .is_some_and(|byte| matches!(byte, b'\n' | b'\r'))
+            {
+                bytes.pop();
+            }
+        }
+        Ok(bytes)
+    }
+}
+
+/// What every key of [`TABLES`] gives without any other layer.
+pub(super) fn defaults() -> Config {
+    read("", &Overrides::default(), &mut Notes::default()).expect("defaults have their shape")
+}
+
+fn read(text: &str, overrides: &Overrides, notes: &mut Notes) -> Option<Config> {
+    let (root, errors) = DeTable::parse_recoverable(text);
+    if !errors.is_empty() {
+        for error in errors {
+            let span = error.span().unwrap_or(0..0);
+            notes.report(Problem::new(Origin::File(span), error.message()));
+        }
+        return None;
+    }
+    let root = root.get_ref();
+    refuse_unknown_tables(root, notes);
+    refuse_unknown_variables(&overrides.environment, notes);
+    refuse_unknown_flags(&overrides.flags, notes);
+
+    macro_rules! once {
+        ($Section:ident, $nested:expr) => {{
+            let path = $Section::TABLE.name;
+            $Section::read(
+                &mut Reader::once(path, overrides, find(root, path), notes),
+                $nested,
+            )
+        }};
+    }
+    let listen_public = once!(ListenPublic, &[]);
+    let listen_admin = once!(ListenAdmin, &[]);
+    let shards = once!(Shards, &[]);
+    let auth = once!(Auth, &["key"]);
+    let session = once!(Session, &[]);
+    let limits = once!(Limits, &[]);
+    let priority = once!(Priority, &[]);
+    let control = once!(Control, &[]);
+    let echo = once!(Echo, &[]);
+    let drain = once!(Drain, &[]);
+    let log = once!(Log, &[]);
+    let auth_keys = each(root, "auth.key", notes, |reader| AuthKey::read(reader, &[]));
+    let services = each(root, "service", notes, read_service);
+    let roles = each(root, "role", notes, |reader| {
+        RoleSettings::read(reader, &[])
+    });
+    Some(Config {
+        listen_public: listen_public?,
+        listen_admin: listen_admin?,
+        shards: shards?,
+        auth: auth?,
+        auth_keys: auth_keys?,
+        session: session?,
+        limits: limits?,
+        priority: priority?,
+        control: control?,
+        echo: echo?,
+        drain: drain?,
+        log: log?,
+        services: services?,
+        roles: roles?,
+    })
+}
+
+/// All rows of the array at `path`; `None` when one of them has a problem.
+fn each<T>(
+    root: &DeTable<'_>,
+    path: &str,
+    notes: &mut Notes,
+    read: impl Fn(&mut Reader<'_>) -> Option<T>,
+) -> Option<Vec<T>> {
+    let Some(value) = find(root, path) else {
+        return Some(Vec::new());
+    };
+    let mut all = Some(Vec::new());
+    for (index, (header, table)) in rows(path, value, notes).into_iter().enumerate() {
+        let row = read(&mut Reader::row(
+            format!("{path}.{index}"),
+            header,
+            table,
+            notes,
+        ));
+        all = all.zip(row).map(|(mut rows, row)| {
+            rows.push(row);
+            rows
+        });
+    }
+    all
+}
+
+fn read_service(reader: &mut Reader<'_>) -> Option<Service> {
+    let settings = ServiceSettings::read(reader, &["endpoints"]);
+    let path = reader.path().to_owned();
+    let mut endpoints = Some(Vec::new());
+    for (index, (header, table)) in reader.rows("endpoints").into_iter().enumerate() {
+        let path = format!("{path}.endpoints.{index}");
+        let row =
+            EndpointSettings::read(&mut Reader::row(path, header, table, reader.notes()), &[]);
+        endpoints = endpoints.zip(row).map(|(mut rows, row)| {
+            rows.push(row);
+            rows
+        });
+    }
+    Some(Service {
+        settings: settings?,
+        endpoints: endpoints?,
+        token: None,
+    })
+}
+
+/// Makes file names absolute or relative to the process, and reads what must be readable.
+fn read_files(config: &mut Config, folder: &Path, notes: &mut Notes) {
+    for (index, key) in config.auth_keys.iter_mut().enumerate() {
+        key.file = folder.join(&key.file);
+        let origin = notes.origin(&format!("auth.key.{index}.file"));
+        match key.read_file() {
+            Ok(bytes)
+                if key.algorithm == Algorithm::Hs256 && bytes.len() < HS256_SECRET_BYTES_MIN =>
+            {
+                let message = format!(
+                    "the secret in {} has {} bytes; HS256 needs at least {HS256_SECRET_BYTES_MIN}",
+                    key.file.display(),
+                    bytes.len()
+                );
+                notes.report(Problem::new(origin, message));
+            }
+            Ok(bytes) if !holds_key(key.algorithm, &bytes) => {
+                let name = key.algorithm.name();
+                let message = format!("{} holds no PEM key for {name}", key.file.display());
+                notes.report(Problem::new(origin, message));
+            }
+            Ok(_) => {}
+            Err(error) => notes.report(unreadable(origin, &key.file, &error)),
+        }
+    }
+    for (index, service) in config.services.iter_mut().enumerate() {
+        let Some(file) = &mut service.settings.token_file else {
+            continue;
+        };
+        *file = folder.join(&*file);
+        let origin = notes.origin(&format!("service.{index}.token_file"));
+        match std::fs::read_to_string(&*file) {
+            Ok(text) if is_header_value(text.trim()) => {
+                service.token = Some(Secret::new(text.trim()));
+            }
+            Ok(_) => {
+                let message = format!("{} holds no token of one line", file.display());
+                notes.report(Problem::new(origin, message));
+            }
+            Err(error) => notes.report(unreadable(origin, file, &error)),
+        }
+    }
+}
+
+/// A public or a private key of the algorithm's family.
+fn holds_key(algorithm: Algorithm, bytes: &[u8]) -> bool {
+    match algorithm {
+        Algorithm::Hs256 => true,
+        Algorithm::Rs256 => {
+            DecodingKey::from_rsa_pem(bytes).is_ok() || EncodingKey::from_rsa_pem(bytes).is_ok()
+        }
+        Algorithm::Es256 => {
+            DecodingKey::from_ec_pem(bytes).is_ok() || EncodingKey::from_ec_pem(bytes).is_ok()
+        }
+        Algorithm::EdDsa => {
+            DecodingKey::from_ed_pem(bytes).is_ok() || EncodingKey::from_ed_pem(bytes).is_ok()
+        }
+    }
+}
+
+/// The token becomes a header of the upgrade request: a line end in it would start another.
+fn is_header_value(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+fn unreadable(origin: Origin, file: &Path, error: &io::Error) -> Problem {
+    Problem::new(origin, format!("cannot read {}: {error}", file.display()))
+        .help("a relative path counts from the folder of the configuration file")
+}

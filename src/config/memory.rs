@@ -1,0 +1,175 @@
+//! The sum of everything bounded: what the process may take when every bound is reached.
+
+use std::fmt;
+
+use super::Config;
+use super::quantity::show_size;
+
+/// One summand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemoryTerm {
+    pub name: &'static str,
+    /// How the bytes come about, for people.
+    pub sum: String,
+    pub bytes: u64,
+}
+
+/// Term by term. Code, stacks, the allocator's slack and the kernel's socket buffers are not ours
+/// to bound and stand outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemoryBudget {
+    pub terms: Vec<MemoryTerm>,
+}
+
+/// A slot with everything that an idle session keeps.
+const CONNECTION_BYTES: u64 = 512;
+/// An entry of the session directory, with its share of the map's spare room.
+const DIRECTORY_ENTRY_BYTES: u64 = 128;
+const SUBMISSION_BYTES: u64 = 64;
+const COMPLETION_BYTES: u64 = 16;
+const COMPLETIONS_PER_SUBMISSION: u64 = 4;
+const LANE_SLOT_BYTES: u64 = 64;
+/// Requests and answers.
+const LANES_PER_PAIR: u64 = 2;
+/// A peer's entry in the provided-buffer ring.
+const BUFFER_ENTRY_BYTES: u64 = 16;
+
+impl MemoryBudget {
+    #[must_use]
+    pub fn of(config: &Config, shards: usize) -> Self {
+        let shards = shards as u64;
+        let cores = shards + 1;
+        let [buffers, buffer, submissions, pool, lane, connections] = [
+            config.shards.receive_buffers,
+            config.shards.receive_buffer_bytes,
+            config.shards.submission_entries,
+            config.shards.block_pool_bytes,
+            config.shards.lane_capacity,
+            config.shards.connections_max,
+        ]
+        .map(|value| value as u64);
+        let sessions = u64::from(config.session.max_concurrent_connections);
+        let completions = submissions * COMPLETIONS_PER_SUBMISSION;
+        let pairs = cores * (cores - 1);
+        let term = |name, sum, bytes| MemoryTerm { name, sum, bytes };
+        let terms = vec![
+            term(
+                "receive buffers",
+                format!("shards {shards} x {buffers} x {}", show_size(buffer)),
+                shards * buffers * (buffer + BUFFER_ENTRY_BYTES),
+            ),
+            term(
+                "rings",
+                format!("shards {shards} x {submissions} submissions, {completions} completions"),
+                shards * (submissions * SUBMISSION_BYTES + completions * COMPLETION_BYTES),
+            ),
+            term(
+                "block pools",
+                format!("shards {shards} x {}", show_size(pool)),
+                shards * pool,
+            ),
+            term(
+                "connection tables",
+                format!("shards {shards} x {connections} x {CONNECTION_BYTES}B"),
+                shards * connections * CONNECTION_BYTES,
+            ),
+            term(
+                "lanes",
+                format!("{pairs} pairs x {LANES_PER_PAIR} x {lane} x {LANE_SLOT_BYTES}B"),
+                pairs * LANES_PER_PAIR * lane * LANE_SLOT_BYTES,
+            ),
+            term(
+                "session directory",
+                format!("{sessions} x {DIRECTORY_ENTRY_BYTES}B"),
+                sessions * DIRECTORY_ENTRY_BYTES,
+            ),
+        ];
+        Self { terms }
+    }
+
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.terms.iter().map(|term| term.bytes).sum()
+    }
+
+    /// `Err` says in one sentence what does not fit. `physical` counts when `limits.memory_max`
+    /// is "auto".
+    pub fn fits(&self, config: &Config, physical: u64) -> Result<(), String> {
+        let max = config.limits.memory_max;
+        let max = max.unwrap_or_else(|| usize::try_from(physical).unwrap_or(usize::MAX)) as u64;
+        let total = self.total();
+        if total <= max {
+            return Ok(());
+        }
+        let mebibytes = |bytes: u64| bytes.div_ceil(1 << 20);
+        Err(format!(
+            "the limits add up to {} MiB, more than limits.memory_max ({} MiB)",
+            mebibytes(total),
+            mebibytes(max)
+        ))
+    }
+}
+
+impl fmt::Display for MemoryBudget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mebibytes = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
+        for term in &self.terms {
+            writeln!(
+                f,
+                "  {:<18} {:>12}  {}",
+                term.name,
+                mebibytes(term.bytes),
+                term.sum
+            )?;
+        }
+        write!(f, "  {:<18} {:>12}", "together", mebibytes(self.total()))
+    }
+}
+
+/// The machine's memory in bytes.
+#[must_use]
+pub fn physical_memory() -> u64 {
+    let machine = rustix::system::sysinfo();
+    u64::from(machine.mem_unit) * machine.totalram
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Auto;
+
+    #[test]
+    fn the_sum_grows_with_every_pool_and_with_every_shard() {
+        let base = Config::default();
+        let total = MemoryBudget::of(&base, 1).total();
+        assert!(MemoryBudget::of(&base, 2).total() > total);
+        let grown: [fn(&mut Config); 6] = [
+            |config| config.shards.receive_buffers *= 2,
+            |config| config.shards.receive_buffer_bytes *= 2,
+            |config| config.shards.submission_entries *= 2,
+            |config| config.shards.block_pool_bytes *= 2,
+            |config| config.shards.connections_max *= 2,
+            |config| config.shards.lane_capacity *= 2,
+        ];
+        for grow in grown {
+            let mut config = base.clone();
+            grow(&mut config);
+            assert!(MemoryBudget::of(&config, 1).total() > total);
+        }
+    }
+
+    #[test]
+    fn a_sum_above_the_bound_does_not_fit() {
+        let mut config = Config::default();
+        let budget = MemoryBudget::of(&config, 1);
+        assert_eq!(budget.fits(&config, budget.total()), Ok(()));
+        assert!(budget.fits(&config, budget.total() - 1).is_err());
+        config.limits.memory_max = Auto::Fixed(1 << 24);
+        assert!(
+            budget
+                .fits(&config, u64::MAX)
+                .unwrap_err()
+                .contains("(16 MiB)")
+        );
+    }
+}

@@ -1,0 +1,130 @@
+//! `corelane.toml` and what overrides it, read once into typed, checked values.
+//!
+//! `tables` and `rows` declare every key; all else follows from them. Nothing here opens sockets
+//! or resolves names; files named by keys are read while loading, so that a missing one is found
+//! by `corelane check`.
+
+mod check;
+mod document;
+mod key;
+mod load;
+mod memory;
+mod nearest;
+mod problem;
+mod profile;
+mod quantity;
+mod reader;
+mod rows;
+mod scalar;
+mod secret;
+mod shape;
+mod snapshot;
+mod tables;
+#[cfg(test)]
+mod tests;
+mod unknown;
+mod unsupported;
+mod upstream;
+
+use key::Section;
+
+pub use document::{defaults_file, reload_table};
+pub use key::{Key, Occurs, Reload, Table};
+pub use load::{ConfigSource, LoadError, SourceFile, Sources};
+pub use memory::{MemoryBudget, MemoryTerm, physical_memory};
+pub use problem::{Origin, Problem, Refused};
+pub use quantity::{parse_duration, parse_size, show_duration, show_size};
+pub use reader::Overrides;
+pub use rows::{Algorithm, AuthKey, EndpointSettings, RoleSettings, ServiceSettings};
+pub use secret::Secret;
+pub use shape::Auto;
+pub use tables::{
+    Auth, ConnectionMode, Control, Drain, Echo, Limits, ListenAdmin, ListenPublic, Log, LogFormat,
+    LogLevel, Priority, Profile, Session, Shards, WELL_KNOWN_SALT,
+};
+pub use upstream::{LINK_PATH, Scheme, ServiceAddress, Upstream};
+
+/// Every table, in the order of the defaults file.
+pub const TABLES: &[Table] = &[
+    ListenPublic::TABLE,
+    ListenAdmin::TABLE,
+    Shards::TABLE,
+    Auth::TABLE,
+    AuthKey::TABLE,
+    Session::TABLE,
+    Limits::TABLE,
+    Priority::TABLE,
+    Control::TABLE,
+    Echo::TABLE,
+    Drain::TABLE,
+    Log::TABLE,
+    ServiceSettings::TABLE,
+    EndpointSettings::TABLE,
+    RoleSettings::TABLE,
+];
+
+/// One backend service as configured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    pub settings: ServiceSettings,
+    pub endpoints: Vec<EndpointSettings>,
+    /// The text of `token_file`.
+    pub token: Option<Secret>,
+}
+
+/// The whole configuration; checked, so that nobody validates again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    pub listen_public: ListenPublic,
+    pub listen_admin: ListenAdmin,
+    pub shards: Shards,
+    pub auth: Auth,
+    pub auth_keys: Vec<AuthKey>,
+    pub session: Session,
+    pub limits: Limits,
+    pub priority: Priority,
+    pub control: Control,
+    pub echo: Echo,
+    pub drain: Drain,
+    pub log: Log,
+    pub services: Vec<Service>,
+    pub roles: Vec<RoleSettings>,
+}
+
+impl Config {
+    /// Paths of the keys that differ in `next` and cannot change in a running process. A reload
+    /// that finds any is refused as a whole.
+    #[must_use]
+    pub fn restart_changes(&self, next: &Self) -> Vec<String> {
+        let mut found = Vec::new();
+        self.listen_public
+            .restart_changes(&next.listen_public, &mut found);
+        self.listen_admin
+            .restart_changes(&next.listen_admin, &mut found);
+        self.shards.restart_changes(&next.shards, &mut found);
+        self.auth.restart_changes(&next.auth, &mut found);
+        self.session.restart_changes(&next.session, &mut found);
+        self.limits.restart_changes(&next.limits, &mut found);
+        self.priority.restart_changes(&next.priority, &mut found);
+        self.control.restart_changes(&next.control, &mut found);
+        self.echo.restart_changes(&next.echo, &mut found);
+        self.drain.restart_changes(&next.drain, &mut found);
+        self.log.restart_changes(&next.log, &mut found);
+        found
+    }
+
+    /// Shards to start on a machine of `cores` usable cores.
+    #[must_use]
+    pub fn shard_count(&self, cores: usize) -> usize {
+        self.shards
+            .count
+            .unwrap_or_else(|| cores.saturating_sub(1).clamp(1, 64))
+    }
+}
+
+impl Default for Config {
+    /// What an empty file gives, before the cross-checks: with the public salt.
+    fn default() -> Self {
+        load::defaults()
+    }
+}

@@ -1,0 +1,255 @@
+//! The tables that stand once in `corelane.toml`: every key with its default, its bounds, its
+//! variable, what a reload may do to it, and the text that `corelane config defaults` prints.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::key::table;
+use super::scalar::{
+    Choice, Count, Flag, Hidden, Name, PowerOfTwo, Size, Socket, Span, Text, UrlPath, minutes,
+    seconds,
+};
+use super::secret::Secret;
+use super::shape::{Auto, AutoOr, OffOr, list, some};
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+const GIB: usize = 1 << 30;
+const ZERO: Duration = Duration::ZERO;
+const MS: Duration = Duration::from_millis(1);
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// The default of `session.server_salt`: published with the protocol, so no secret at all.
+pub const WELL_KNOWN_SALT: &str = "bannou-dev-connect-salt-change-in-production";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectionMode {
+    External,
+    Relayed,
+}
+
+/// A named set of limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    /// The limits as they are written.
+    Production,
+    /// Size, fragment, rate and control-frame limits raised for a conformance suite.
+    Conformance,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Human,
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+}
+
+table! {
+    /// Where game clients connect: `GET /connect` and `GET /health`.
+    ["listen.public"] Once ListenPublic {
+        /// Addresses to listen on, IPv4 or IPv6. Every shard listens on each of them.
+        address: Vec<SocketAddr> = r#"["127.0.0.1:8080"]"#, Restart => some(Socket);
+        /// Connections that the kernel holds until a shard takes them, per shard and address.
+        backlog: u32 = "4096", Restart => Count(16, 65_535);
+    }
+}
+
+table! {
+    /// Where operators look: health, readiness, metrics, sessions. Loopback only.
+    ["listen.admin"] Once ListenAdmin {
+        /// Address of the admin server.
+        address: SocketAddr = r#""127.0.0.1:9100""#, Restart => Socket;
+    }
+}
+
+table! {
+    /// The cores that carry connections, and the memory that each of them owns.
+    ["shards"] Once Shards {
+        /// Number of shards. "auto" gives core 0 to the control core and a shard to every other.
+        count: Auto<usize> = r#""auto""#, Restart => AutoOr(Count(1, 64));
+        /// Sockets per shard: clients and backends together. A client beyond it gets a 503.
+        connections_max: usize = "16384", Restart => Count(64, 1 << 20);
+        /// Receive buffers per shard, shared by all its connections.
+        receive_buffers: usize = "4096", Restart => PowerOfTwo(64, 32_768);
+        /// Bytes of one receive buffer. A message that fits is forwarded without a copy.
+        receive_buffer_bytes: usize = r#""2KiB""#, Restart => Size(KIB, 64 * KIB);
+        /// Submission queue entries of the shard's ring; the completion queue has four times as many.
+        submission_entries: usize = "4096", Restart => PowerOfTwo(64, 32_768);
+        /// Memory per shard for what must outlive a turn: long messages, queued output, calls.
+        block_pool_bytes: usize = r#""64MiB""#, Restart => Size(MIB, 64 * GIB);
+        /// Messages that one core may have under way to one other core.
+        lane_capacity: usize = "4096", Restart => PowerOfTwo(64, 65_536);
+        /// Waits this long for more arrivals before a turn: less CPU per message for more latency.
+        batch_window: Option<Duration> = r#""off""#, Restart
+            => OffOr(Span(Duration::from_micros(10), MS));
+        /// Polls without sleeping: half the latency for a whole core per shard.
+        spin: bool = "false", Restart => Flag;
+    }
+}
+
+table! {
+    /// How clients prove who they are. The keys themselves are `[[auth.key]]`.
+    ["auth"] Once Auth {
+        /// Accept the token in `Authorization: Bearer`.
+        header: bool = "true", Live => Flag;
+        /// Accept the token as `?token=`, for browsers, which cannot set headers. Never logged.
+        query: bool = "true", Live => Flag;
+        /// Claims that may name the session; the first one present wins.
+        session_claim: Vec<String> = r#"["session_key", "sid", "jti"]"#, Live => some(Text);
+        /// No token lives longer: how long a revocation is remembered.
+        max_token_life: Duration = r#""24h""#, Live
+            => Span(Duration::from_secs(60), Duration::from_secs(30 * 86_400));
+    }
+}
+
+table! {
+    /// Sessions: the protocol's own keys, with the protocol's variables and units.
+    ["session"] Once Session {
+        /// "External" keeps players apart; "Relayed" lets them address each other and broadcast.
+        connection_mode: ConnectionMode = r#""External""#, Restart, "CONNECT_CONNECTION_MODE"
+            => Choice(&[("External", ConnectionMode::External), ("Relayed", ConnectionMode::Relayed)]);
+        /// Client connections of this process, all shards together.
+        max_concurrent_connections: u32 = "10000", Live, "CONNECT_MAX_CONCURRENT_CONNECTIONS"
+            => Count(1, 1_000_000);
+        /// Longest message from a client in bytes, its 31-byte header included.
+        buffer_size: usize = "65536", Live, "CONNECT_BUFFER_SIZE" => Size(KIB, MIB);
+        /// Highest channel number.
+        max_channel_number: u16 = "1000", Live, "CONNECT_MAX_CHANNEL_NUMBER" => Count(1, 65_535);
+        /// Whether a client may send to another client. Off answers 40.
+        enable_client_to_client_routing: bool = "true", Live,
+            "CONNECT_ENABLE_CLIENT_TO_CLIENT_ROUTING" => Flag;
+        /// Secret from which the GUIDs of services and peers follow; the same on every node.
+        /// Set your own: the default is public and refused.
+        server_salt: Secret = r#""bannou-dev-connect-salt-change-in-production""#, Restart,
+            "CONNECT_SERVER_SALT" => Hidden;
+        /// Accept the public default salt. For development only.
+        allow_well_known_salt: bool = "false", Restart => Flag;
+        /// A client that sends and receives nothing for so many minutes is closed with 4004.
+        inactive_connection_timeout_minutes: Duration = "30", Live,
+            "CONNECT_INACTIVE_CONNECTION_TIMEOUT_MINUTES" => minutes(1, 1440);
+        /// How long a client may take to answer a close, in seconds.
+        connection_shutdown_timeout_seconds: Duration = "5", Live,
+            "CONNECT_CONNECTION_SHUTDOWN_TIMEOUT_SECONDS" => seconds(1, 60);
+        /// Deadline of a call to a backend in seconds, retries included. Clients give up at 30.
+        http_client_timeout_seconds: Duration = "25", Live,
+            "CONNECT_HTTP_CLIENT_TIMEOUT_SECONDS" => seconds(1, 300);
+        /// Seconds between Pings to a quiet client.
+        websocket_keep_alive_interval_seconds: Duration = "25", Live,
+            "CONNECT_WEBSOCKET_KEEP_ALIVE_INTERVAL_SECONDS" => seconds(1, 3600);
+        /// A client that sends nothing for so long after a Ping is dropped.
+        pong_timeout: Duration = r#""20s""#, Live => Span(Duration::from_secs(1), HOUR);
+        /// Pause between the 101 and the first frame; client libraries lose an earlier one.
+        first_frame_delay: Duration = r#""20ms""#, Live => Span(ZERO, Duration::from_secs(5));
+    }
+}
+
+table! {
+    /// Bounds of one session unless it says otherwise; everything beyond them is refused and counted.
+    ["limits"] Once Limits {
+        /// "conformance" raises size, fragment, rate and control-frame limits for a test suite.
+        profile: Profile = r#""production""#, Restart => Choice(&[
+            ("production", Profile::Production),
+            ("conformance", Profile::Conformance),
+        ]);
+        /// Messages per rate window; a burst of as many passes at once. 0 switches the limit off.
+        messages_per_window: u32 = "1000", Live, "CONNECT_MAX_MESSAGES_PER_MINUTE"
+            => Count(0, 100_000);
+        /// Length of the rate window in minutes.
+        rate_limit_window_minutes: Duration = "1", Live, "CONNECT_RATE_LIMIT_WINDOW_MINUTES"
+            => minutes(1, 60);
+        /// A message longer than `session.buffer_size` but not than this is discarded and answered
+        /// 11; a longer one closes the connection with 1009.
+        message_bytes_hard: usize = r#""1MiB""#, Live => Size(KIB, 32 * MIB);
+        /// WebSocket frames of one message.
+        fragments_max: u32 = "64", Live => Count(1, 1_000_000);
+        /// Pings, Pongs and Closes per second.
+        control_frames_per_second: u32 = "20", Live => Count(1, 1_000_000);
+        /// Messages that wait for a slow client.
+        outbox_messages_max: usize = "1024", Live => Count(1, 1 << 20);
+        /// Bytes that wait for a slow client.
+        outbox_bytes_max: usize = r#""1MiB""#, Live => Size(4 * KIB, GIB);
+        /// A client that takes nothing of what was sent for so long is closed with 1013.
+        write_stall: Duration = r#""10s""#, Live => Span(Duration::from_millis(100), HOUR);
+        /// Calls that run at a time.
+        calls_running_max: usize = "32", Live => Count(1, 4096);
+        /// Calls that wait for their turn; one more is answered 12.
+        calls_waiting_max: usize = "256", Live => Count(0, 65_536);
+        /// Bytes of waiting calls.
+        calls_waiting_bytes_max: usize = r#""256KiB""#, Live => Size(0, GIB);
+        /// Answers held back until an earlier one of their channel is there.
+        answers_held_max: usize = "32", Live => Count(0, 4096);
+        /// Bytes of answers held back.
+        answers_held_bytes_max: usize = r#""256KiB""#, Live => Size(0, GIB);
+        /// Time for a complete request head; then 408.
+        head_timeout: Duration = r#""10s""#, Live => Span(Duration::from_millis(100), HOUR);
+        /// The sum of all pools and tables may not exceed this. "auto" is the machine's memory.
+        memory_max: Auto<usize> = r#""auto""#, Restart => AutoOr(Size(16 * MIB, 1 << 50));
+    }
+}
+
+table! {
+    /// Who may overtake.
+    ["priority"] Once Priority {
+        /// Roles whose high-priority flag (0x08) counts on messages from clients.
+        roles: Vec<String> = "[]", Live => list(Name);
+    }
+}
+
+table! {
+    /// The control core: session directory, name resolution, admin server.
+    ["control"] Once Control {
+        /// CPU of the control core. "auto" is the first that the process may use.
+        cpu: Auto<usize> = r#""auto""#, Restart => AutoOr(Count(0, 1023));
+        /// Number of this node, different on every node that shares a salt.
+        node: u16 = "0", Restart => Count(0, 4095);
+    }
+}
+
+table! {
+    /// A WebSocket echo without authentication, for conformance tests and measurements.
+    ["echo"] Once Echo {
+        /// Serve it.
+        enabled: bool = "false", Restart => Flag;
+        /// Where.
+        path: String = r#""/echo""#, Restart => UrlPath;
+    }
+}
+
+table! {
+    /// Shutdown on SIGTERM, phase by phase. The unit's TimeoutStopSec must exceed `deadline`.
+    ["drain"] Once Drain {
+        /// Not ready, but still accepting: time for a load balancer to notice.
+        grace: Duration = r#""3s""#, Live => Span(ZERO, HOUR);
+        /// Sessions are told to go at random moments within this time.
+        spread: Duration = r#""20s""#, Live => Span(ZERO, HOUR);
+        /// Time for the running calls of a session that is told to go.
+        calls: Duration = r#""10s""#, Live => Span(ZERO, HOUR);
+        /// From the signal: what is left is cut. At least grace, spread and calls together.
+        deadline: Duration = r#""45s""#, Live => Span(ZERO, 4 * HOUR);
+    }
+}
+
+table! {
+    /// Logs go to standard error.
+    ["log"] Once Log {
+        /// "human" or "json", one event a line.
+        format: LogFormat = r#""human""#, Restart => Choice(&[
+            ("human", LogFormat::Human),
+            ("json", LogFormat::Json),
+        ]);
+        /// Least severity that is written.
+        level: LogLevel = r#""info""#, Restart => Choice(&[
+            ("error", LogLevel::Error),
+            ("warn", LogLevel::Warn),
+            ("info", LogLevel::Info),
+            ("debug", LogLevel::Debug),
+        ]);
+    }
+}

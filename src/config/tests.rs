@@ -1,0 +1,584 @@
+use std::time::Duration;
+
+use corelane_shard::id::EndpointId;
+use corelane_shard::snapshot::{Method, SessionLimits, UpstreamKind};
+use proptest::prelude::*;
+
+use super::*;
+
+const SALT: &str = "[session]\nserver_salt = \"of our own\"\n";
+
+const DEMO: &str = r#"
+[[service]]
+name = "demo"
+addresses = ["http://127.0.0.1:7000", "http://demo.internal:7000"]
+endpoints = [
+    { path = "/demo/echo" },
+    { path = "/demo/{id}", method = "get", idempotent = true },
+]
+[[service]]
+name = "game"
+addresses = ["link://127.0.0.1:7001"]
+call_timeout = "3s"
+[[service.endpoints]]
+path = "/game/move"
+[[role]]
+name = "user"
+endpoints = ["game:/game/move", "demo:*", "demo:/demo/echo"]
+"#;
+
+fn sources(text: &str) -> Sources {
+    let file = SourceFile {
+        path: "corelane.toml".into(),
+        text: text.to_owned(),
+    };
+    Sources {
+        file: Some(file),
+        overrides: Overrides::default(),
+    }
+}
+
+/// With a salt, so that the text need not have one.
+fn load(text: &str) -> Result<Config, Refused> {
+    let mut sources = sources(text);
+    sources
+        .overrides
+        .flags
+        .push(("session.server_salt".into(), "of our own".into()));
+    Config::load(&sources)
+}
+
+fn with_variable(name: &str, value: &str) -> Result<Config, Refused> {
+    let mut sources = sources(SALT);
+    sources
+        .overrides
+        .environment
+        .insert(name.into(), value.into());
+    Config::load(&sources)
+}
+
+fn refusals(result: Result<Config, Refused>) -> Vec<String> {
+    result.unwrap_err().lines().collect()
+}
+
+/// The one refusal, which must contain every one of `parts`.
+fn assert_refused(result: Result<Config, Refused>, parts: &[&str]) {
+    let lines = refusals(result);
+    assert_eq!(lines.len(), 1, "{lines:#?}");
+    for part in parts {
+        assert!(lines[0].contains(part), "{part:?} is not in {:?}", lines[0]);
+    }
+}
+
+#[test]
+fn the_defaults_file_says_the_defaults() {
+    let mut sources = sources(&defaults_file());
+    sources
+        .overrides
+        .flags
+        .push(("session.allow_well_known_salt".into(), "true".into()));
+    let mut expected = Config::default();
+    expected.session.allow_well_known_salt = true;
+    assert_eq!(Config::load(&sources).unwrap(), expected);
+}
+
+#[test]
+fn the_defaults_file_explains_every_key_of_every_table() {
+    let text = defaults_file();
+    for table in TABLES {
+        assert!(
+            text.contains(&format!("[{}]", table.name)),
+            "{}",
+            table.name
+        );
+        for key in table.keys {
+            assert!(
+                !key.doc.trim().is_empty(),
+                "{}.{} has no text",
+                table.name,
+                key.name
+            );
+            assert!(
+                text.contains(&format!("{} =", key.name)),
+                "{}.{}",
+                table.name,
+                key.name
+            );
+            if let Some(variable) = table.variable(key) {
+                assert!(text.contains(&variable), "{variable}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_example_rows_of_the_defaults_file_are_valid() {
+    let text = defaults_file();
+    let uncommented = text.lines().map(|line| match line.strip_prefix('#') {
+        Some(code) if !code.starts_with(' ') => code,
+        _ => line,
+    });
+    let lines = refusals(load(&uncommented.collect::<Vec<_>>().join("\n")));
+    assert_eq!(lines.len(), 1, "{lines:#?}");
+    assert!(lines[0].contains("cannot read issuer.pem"), "{lines:?}");
+}
+
+#[test]
+fn a_report_does_not_quote_a_secret_beside_the_error() {
+    let text = "[session]\nserver_salt = \"gehéim\" # comment\nbuffer_size = 1\n";
+    let refused = Config::load(&sources(text)).unwrap_err();
+    let report = format!("{:?}", miette::Report::new(refused));
+    assert!(
+        report.contains("server_salt = **") && !report.contains("geh"),
+        "{report}"
+    );
+    assert!(report.contains("corelane.toml:3:15"), "{report}");
+}
+
+#[test]
+fn the_default_session_limits_are_those_of_the_shard() {
+    assert_eq!(Config::default().session_limits(), SessionLimits::default());
+}
+
+#[test]
+fn the_public_salt_is_refused_unless_allowed() {
+    assert_refused(
+        Config::load(&sources("")),
+        &["session.server_salt", "CONNECT_SERVER_SALT"],
+    );
+    assert!(Config::load(&sources(SALT)).is_ok());
+    assert!(Config::load(&sources("[session]\nallow_well_known_salt = true")).is_ok());
+    assert_refused(
+        Config::load(&sources("[session]\nserver_salt = \"\"")),
+        &[":2:15: "],
+    );
+}
+
+#[test]
+fn an_error_about_a_secret_does_not_quote_it() {
+    let lines = refusals(Config::load(&sources("[session]\nserver_salt = 12345")));
+    assert!(!lines.join("\n").contains("12345"), "{lines:?}");
+}
+
+#[test]
+fn every_key_can_be_set_by_its_variable_and_a_wrong_value_names_the_variable() {
+    for table in TABLES.iter().filter(|table| table.occurs == Occurs::Once) {
+        for key in table.keys {
+            let variable = table.variable(key).unwrap();
+            let default = key.default.trim_matches(['"', '[', ']']).replace('"', "");
+            if key.name != "server_salt" {
+                assert!(
+                    with_variable(&variable, &default).is_ok(),
+                    "{variable}={default}"
+                );
+            }
+            if !key.default.starts_with('[') && !(key.expects)().contains("a text") {
+                let lines = refusals(with_variable(&variable, "no such value"));
+                assert!(lines[0].contains(&variable), "{lines:?}");
+                assert!(lines[0].contains(&(key.expects)()), "{lines:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn variables_carry_lists_and_the_units_of_the_protocol() {
+    let config = with_variable("CORELANE_LISTEN_PUBLIC_ADDRESS", "127.0.0.1:1, [::1]:2").unwrap();
+    assert_eq!(config.listen_public.address[1], "[::1]:2".parse().unwrap());
+    let config = with_variable("CONNECT_INACTIVE_CONNECTION_TIMEOUT_MINUTES", "2").unwrap();
+    assert_eq!(
+        config.session_limits().idle_timeout,
+        Duration::from_secs(120)
+    );
+    let config = with_variable("CONNECT_CONNECTION_MODE", "relayed").unwrap();
+    assert_eq!(config.session.connection_mode, ConnectionMode::Relayed);
+}
+
+#[test]
+fn the_stronger_layer_wins() {
+    let path = "limits.fragments_max";
+    for (file, variable, flag, expected) in [
+        (None, None, None, 64),
+        (Some(1), None, None, 1),
+        (Some(1), Some("2"), None, 2),
+        (None, Some("2"), None, 2),
+        (Some(1), Some("2"), Some("3"), 3),
+        (Some(1), None, Some("3"), 3),
+    ] {
+        let limits = file.map(|value| format!("[limits]\nfragments_max = {value}"));
+        let mut sources = sources(&format!("{SALT}{}", limits.unwrap_or_default()));
+        if let Some(value) = variable {
+            let name = "CORELANE_LIMITS_FRAGMENTS_MAX".to_owned();
+            sources.overrides.environment.insert(name, value.to_owned());
+        }
+        if let Some(value) = flag {
+            sources
+                .overrides
+                .flags
+                .push((path.to_owned(), value.to_owned()));
+        }
+        assert_eq!(
+            Config::load(&sources).unwrap().limits.fragments_max,
+            expected
+        );
+    }
+}
+
+#[test]
+fn a_strong_layer_does_not_hide_an_error_of_its_own() {
+    let mut sources = sources(SALT);
+    sources
+        .overrides
+        .flags
+        .push(("limits.fragments_max".into(), "many".into()));
+    assert_refused(
+        Config::load(&sources),
+        &["command line: ", "`limits.fragments_max`"],
+    );
+}
+
+#[test]
+fn a_misspelt_key_is_refused_with_its_place_and_the_name_that_was_meant() {
+    let text = "\n[listen.public]\nadress = [\"127.0.0.1:1\"]\n";
+    assert_refused(
+        load(text),
+        &["corelane.toml:3:1: ", "`adress`", "did you mean `address`?"],
+    );
+    assert_refused(
+        load("[limit]"),
+        &["corelane.toml:1:2: ", "did you mean [limits]?"],
+    );
+    assert_refused(
+        load("[listen.publik]"),
+        &["`listen.publik`", "[listen.public]"],
+    );
+}
+
+#[test]
+fn a_key_in_the_wrong_table_is_shown_the_right_one() {
+    assert_refused(load("[session]\nnode = 1"), &["it is `node` in [control]"]);
+    let text = "[session]\nmax_messages_per_minute = 5";
+    assert_refused(load(text), &["it is `messages_per_window` in [limits]"]);
+}
+
+#[test]
+fn a_misspelt_variable_or_flag_is_refused_with_the_name_that_was_meant() {
+    let result = with_variable("CONNECT_BUFER_SIZE", "70000");
+    assert_refused(
+        result,
+        &["CONNECT_BUFER_SIZE", "did you mean `CONNECT_BUFFER_SIZE`?"],
+    );
+    assert_refused(with_variable("CORELANE_LISTEN", "x"), &["CORELANE_LISTEN"]);
+    assert!(with_variable("CORELANE_CONFIG", "x").is_ok());
+    let mut sources = sources(SALT);
+    sources
+        .overrides
+        .flags
+        .push(("shard.count".into(), "1".into()));
+    assert_refused(Config::load(&sources), &["did you mean `shards.count`?"]);
+}
+
+#[test]
+fn wrong_types_and_ranges_say_where_and_what_is_expected() {
+    let text = "[session]\nbuffer_size = \"big\"";
+    assert_refused(
+        load(text),
+        &["corelane.toml:2:15: ", "from 1KiB to 1MiB", "found \"big\""],
+    );
+    assert_refused(load("[session]\nbuffer_size = 5"), &["found 5"]);
+    assert_refused(
+        load("[limits]\nwrite_stall = 10"),
+        &["with a unit", "found 10"],
+    );
+    assert_refused(load("[limits]\nfragments_max = -1"), &["from 1 to 1000000"]);
+    assert_refused(
+        load("[shards]\nreceive_buffers = 1000"),
+        &["a power of two"],
+    );
+    assert_refused(
+        load("session = 5"),
+        &["expected a table, written [session]"],
+    );
+    assert_refused(load("[role]\nname = \"x\""), &["written [[role]]"]);
+    assert_refused(load("[auth]\nsession_claim = []"), &["not empty"]);
+}
+
+#[test]
+fn an_element_of_a_list_is_pointed_at() {
+    let text = "[listen.public]\naddress = [\"127.0.0.1:1\", \"nowhere\"]";
+    assert_refused(load(text), &["corelane.toml:2:27: ", "found \"nowhere\""]);
+}
+
+#[test]
+fn all_problems_are_reported_at_once() {
+    let text = "[limits]\nfragments_max = 0\nwrite_stall = 1\ncolour = 2\n[auth]\nquery = 3";
+    assert_eq!(refusals(load(text)).len(), 4);
+}
+
+#[test]
+fn broken_toml_is_reported_with_its_line() {
+    assert!(refusals(load("[limits]\nfragments_max = = 3"))[0].starts_with("corelane.toml:2:"));
+}
+
+#[test]
+fn the_report_shows_the_line_of_the_file() {
+    let refused = load("[listen.public]\nadress = 1").unwrap_err();
+    let report = format!("{:?}", miette::Report::new(refused));
+    assert!(report.contains("corelane.toml:2:1"), "{report}");
+    assert!(report.contains("adress = 1"), "{report}");
+    assert!(report.contains("did you mean `address`?"), "{report}");
+}
+
+#[test]
+fn keys_that_are_not_built_pass_at_their_default_only() {
+    let default = "compression_enabled = false\nsession_ttl_seconds = 86400\n\
+                   internal_auth_mode = \"servicetoken\"";
+    assert!(load(&format!("[session]\n{default}")).is_ok());
+    let text = "[session]\ncompression_enabled = true";
+    assert_refused(
+        load(text),
+        &["`compression_enabled`", "compression is not built"],
+    );
+    assert!(with_variable("CONNECT_COMPRESSION_ENABLED", "false").is_ok());
+    assert_refused(
+        with_variable("CONNECT_COMPRESSION_ENABLED", "true"),
+        &["not built"],
+    );
+    assert_refused(
+        with_variable("CONNECT_CONNECTION_MODE", "Internal"),
+        &["\"Relayed\""],
+    );
+}
+
+#[test]
+fn a_missing_key_of_a_row_is_reported_at_the_row() {
+    let text = "\n[[role]]\nname = \"user\"";
+    assert_refused(
+        load(text),
+        &["corelane.toml:2:1: ", "[[role]] lacks `endpoints`"],
+    );
+}
+
+#[test]
+fn references_and_names_are_checked_across_tables() {
+    let misspelt = DEMO.replace("\"game:/game/move\"", "\"game:/game/mvoe\"");
+    assert_refused(
+        load(&misspelt),
+        &[":17:14: ", "did you mean \"game:/game/move\"?"],
+    );
+    let twice = DEMO.replace("name = \"game\"", "name = \"demo\"");
+    assert!(refusals(load(&twice))[0].contains("two services are called \"demo\""));
+    let unknown = format!("[priority]\nroles = [\"admin\"]\n{DEMO}");
+    assert_refused(load(&unknown), &["no [[role]] is called \"admin\""]);
+    let mixed = DEMO.replace("http://demo.internal", "link://demo.internal");
+    assert_refused(load(&mixed), &["one scheme"]);
+    let repeated = DEMO.replace("/demo/{id}", "/demo/echo");
+    assert_refused(load(&repeated), &["demo:/demo/echo stands twice"]);
+    let reserved = DEMO.replace("\"game", "\"shortcut");
+    assert_refused(load(&reserved), &["the protocol's own"]);
+}
+
+#[test]
+fn phases_sizes_and_listeners_must_fit_together() {
+    assert_refused(
+        load("[drain]\nspread = \"40s\""),
+        &["drain.deadline", "(53s)"],
+    );
+    assert_refused(
+        load("[limits]\nmessage_bytes_hard = \"32KiB\""),
+        &["limits.message_bytes_hard"],
+    );
+    assert_refused(
+        load("[listen.admin]\naddress = \"0.0.0.0:1\""),
+        &["loopback"],
+    );
+    assert_refused(
+        load("[listen.admin]\naddress = \"127.0.0.1:8080\""),
+        &["a public address"],
+    );
+    assert_refused(load("[echo]\npath = \"/connect\""), &["echo.path"]);
+    assert_refused(
+        load("[auth]\nheader = false\nquery = false"),
+        &["nobody could connect"],
+    );
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_reported_at_its_key() {
+    let key = "[[auth.key]]\nid = \"a\"\nalgorithm = \"HS256\"\nfile = \"/nonexistent/key\"\n\
+               issuer = \"i\"\naudience = \"o\"";
+    assert_refused(
+        load(key),
+        &["corelane.toml:4:8: ", "cannot read /nonexistent/key"],
+    );
+}
+
+#[test]
+fn key_ids_are_unique_and_one_issuer_at_most_is_native() {
+    let file = std::env::temp_dir().join(format!("corelane-native-{}", std::process::id()));
+    std::fs::write(&file, "0123456789abcdef0123456789abcdef").unwrap();
+    let key = |id: &str, issuer: &str| {
+        format!(
+            "[[auth.key]]\nid = {id:?}\nalgorithm = \"HS256\"\nfile = {file:?}\n\
+             issuer = {issuer:?}\naudience = \"o\"\nnative = true\n"
+        )
+    };
+    let rotated = format!("{}{}", key("old", "one"), key("new", "one"));
+    assert!(load(&rotated).is_ok());
+    let same = format!("{}{}", key("old", "one"), key("old", "one"));
+    assert_refused(load(&same), &[":9:6: ", "two keys have the id \"old\""]);
+    let two = format!("{}{}", key("old", "one"), key("new", "two"));
+    assert_refused(load(&two), &[":14:10: ", "only one issuer can be native"]);
+    std::fs::remove_file(file).unwrap();
+}
+
+#[test]
+fn a_key_file_must_hold_a_key_of_its_algorithm() {
+    let file = std::env::temp_dir().join(format!("corelane-key-{}", std::process::id()));
+    std::fs::write(&file, "0123456789abcdef0123456789abcde\n").unwrap();
+    let key = |algorithm: &str| {
+        format!(
+            "[[auth.key]]\nid = \"a\"\nalgorithm = {algorithm:?}\nfile = {file:?}\n\
+             issuer = \"i\"\naudience = \"o\""
+        )
+    };
+    assert_refused(load(&key("HS256")), &[":4:8: ", "has 31 bytes"]);
+    assert_refused(load(&key("EdDSA")), &[":4:8: ", "no PEM key for EdDSA"]);
+    std::fs::write(&file, "0123456789abcdef0123456789abcdef\n").unwrap();
+    let config = load(&key("HS256")).unwrap();
+    assert_eq!(config.auth_keys[0].read_file().unwrap().len(), 32);
+    std::fs::remove_file(file).unwrap();
+}
+
+#[test]
+fn the_token_of_a_link_is_read_and_must_fit_a_header() {
+    let file = std::env::temp_dir().join(format!("corelane-token-{}", std::process::id()));
+    let text = DEMO.replace("call_timeout = \"3s\"", &format!("token_file = {file:?}"));
+    std::fs::write(&file, "of the link\n").unwrap();
+    assert_refused(load(&text), &["holds no token of one line"]);
+    std::fs::write(&file, "of-the-link\n").unwrap();
+    let kind = load(&text).unwrap().snapshot(1).services[1].kind.clone();
+    let token = Some("of-the-link".into());
+    assert_eq!(
+        kind,
+        UpstreamKind::Link {
+            path: LINK_PATH.into(),
+            token
+        }
+    );
+    std::fs::remove_file(file).unwrap();
+}
+
+#[test]
+fn services_become_indexed_endpoints_and_roles_find_them() {
+    let config = load(DEMO).unwrap();
+    let snapshot = config.snapshot(7);
+    assert_eq!(snapshot.version, 7);
+    assert_eq!(&*snapshot.salt, "of our own");
+    let paths: Vec<_> = snapshot
+        .endpoints
+        .iter()
+        .map(|endpoint| &*endpoint.path)
+        .collect();
+    assert_eq!(paths, ["/demo/echo", "/demo/{id}", "/game/move"]);
+    assert_eq!(snapshot.endpoints[1].method, Method::Get);
+    assert_eq!(*snapshot.roles[0].endpoints, [0, 1, 2].map(EndpointId));
+    let [demo, game] = &*snapshot.services else {
+        panic!("two services")
+    };
+    assert_eq!((demo.call_timeout, game.call_timeout), (secs(25), secs(3)));
+    assert_eq!((demo.connections_max, game.connections_max), (64, 1));
+    assert_eq!(&*demo.host, "127.0.0.1:7000");
+    assert_eq!(
+        game.kind,
+        UpstreamKind::Link {
+            path: LINK_PATH.into(),
+            token: None
+        }
+    );
+    let upstreams: Vec<_> = config.upstreams().collect();
+    assert_eq!(
+        upstreams[0].1[1],
+        Upstream::Name {
+            host: "demo.internal".into(),
+            port: 7000
+        }
+    );
+}
+
+#[test]
+fn a_name_that_begins_like_a_service_does_not_open_it() {
+    let text = format!(
+        "{DEMO}\n[[service]]\nname = \"dem\"\naddresses = [\"http://a:1\"]\n\
+                        endpoints = [{{ path = \"/demo/echo\" }}]\n\
+                        [[role]]\nname = \"other\"\nendpoints = [\"dem:*\"]"
+    );
+    assert_eq!(
+        *load(&text).unwrap().snapshot(1).roles[1].endpoints,
+        [EndpointId(3)]
+    );
+}
+
+#[test]
+fn a_reload_may_change_live_keys_and_names_the_others() {
+    let old = load(DEMO).unwrap();
+    let mut new = old.clone();
+    new.limits.fragments_max = 9;
+    new.services.clear();
+    assert_eq!(old.restart_changes(&new), Vec::<String>::new());
+    new.shards.receive_buffers = 64;
+    new.control.node = 3;
+    assert_eq!(
+        old.restart_changes(&new),
+        ["shards.receive_buffers", "control.node"]
+    );
+}
+
+#[test]
+fn the_conformance_profile_raises_limits_and_keeps_higher_ones() {
+    let config = load("[limits]\nprofile = \"conformance\"\noutbox_bytes_max = \"1GiB\"").unwrap();
+    let limits = config.session_limits();
+    assert!(limits.message_bytes_max > 16 << 20 && limits.message_bytes_hard > 16 << 20);
+    assert_eq!(
+        (limits.messages_per_window, limits.outbox_bytes_max),
+        (0, 1 << 30)
+    );
+}
+
+#[test]
+fn the_debug_form_of_a_configuration_hides_secrets() {
+    assert!(!format!("{:?}", load(DEMO).unwrap()).contains("of our own"));
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let path = Some("/nonexistent/corelane.toml".into());
+    let error = ConfigSource {
+        path,
+        flags: Vec::new(),
+    }
+    .load()
+    .unwrap_err();
+    assert!(
+        error.to_string().contains("/nonexistent/corelane.toml"),
+        "{error}"
+    );
+}
+
+fn secs(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
+
+proptest! {
+    #[test]
+    fn no_text_panics(text in "(\\[{1,2}[a-z.]{0,12}\\]{1,2}\n)?([a-z_]{1,20} = .{0,12}\n){0,3}") {
+        drop(load(&text));
+    }
+
+    #[test]
+    fn a_value_set_by_variable_is_the_value(count in 1_u32..=1_000_000) {
+        let name = "CORELANE_LIMITS_CONTROL_FRAMES_PER_SECOND";
+        let config = with_variable(name, &count.to_string()).unwrap();
+        prop_assert_eq!(config.limits.control_frames_per_second, count);
+    }
+}

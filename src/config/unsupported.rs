@@ -1,0 +1,96 @@
+//! Keys of the protocol that nothing here reads yet. They are accepted at their default, so that a
+//! deployment can keep its settings, and refused by name at any other value.
+
+/// One such key.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Unsupported {
+    /// In `[session]`; its variable is `CONNECT_` and the name in capitals.
+    pub(super) name: &'static str,
+    /// Empty: unset.
+    pub(super) default: &'static str,
+    pub(super) reason: &'static str,
+}
+
+const STORE: &str = "sessions are kept in this process only, not in a store";
+const RESUME: &str = "resuming a session with a reconnection token is not built";
+const INTERNAL: &str = "the Internal connection mode is not built";
+const RPC: &str = "the life of a backend's call to a client is not configurable";
+const COMPRESSION: &str = "compression is not built";
+const BROADCAST: &str = "broadcasts stay on their node";
+
+pub(super) const UNSUPPORTED: [Unsupported; 20] = [
+    key("heartbeat_interval_seconds", "30", STORE),
+    key(
+        "message_queue_size",
+        "1000",
+        "the bounds of a queue are limits.outbox_*",
+    ),
+    key("internal_auth_mode", "ServiceToken", INTERNAL),
+    key("internal_service_token", "", INTERNAL),
+    key("session_ttl_seconds", "86400", STORE),
+    key("heartbeat_ttl_seconds", "300", STORE),
+    key("reconnection_window_seconds", "300", RESUME),
+    key("reconnection_window_extension_minutes", "1", RESUME),
+    key("rpc_cleanup_interval_seconds", "30", RPC),
+    key("default_rpc_timeout_seconds", "30", RPC),
+    key(
+        "connection_cleanup_interval_seconds",
+        "30",
+        "every session has its own timers",
+    ),
+    key(
+        "pending_message_timeout_seconds",
+        "30",
+        "every call has its own deadline",
+    ),
+    key(
+        "companion_room_mode",
+        "Disabled",
+        "companion rooms are not built",
+    ),
+    key("compression_enabled", "false", COMPRESSION),
+    key("compression_threshold_bytes", "1024", COMPRESSION),
+    key("compression_quality", "1", COMPRESSION),
+    key("multinode_broadcast_mode", "None", BROADCAST),
+    key("broadcast_internal_url", "", BROADCAST),
+    key("broadcast_heartbeat_interval_seconds", "30", BROADCAST),
+    key("broadcast_stale_threshold_seconds", "90", BROADCAST),
+];
+
+const fn key(name: &'static str, default: &'static str, reason: &'static str) -> Unsupported {
+    Unsupported {
+        name,
+        default,
+        reason,
+    }
+}
+
+impl Unsupported {
+    pub(super) fn by_name(name: &str) -> Option<&'static Self> {
+        UNSUPPORTED.iter().find(|key| key.name == name)
+    }
+
+    pub(super) fn by_variable(variable: &str) -> Option<&'static Self> {
+        let name = variable.strip_prefix("CONNECT_")?.to_ascii_lowercase();
+        Self::by_name(&name)
+    }
+
+    pub(super) fn is_default(&self, written: &str) -> bool {
+        written
+            .trim()
+            .trim_matches('"')
+            .eq_ignore_ascii_case(self.default)
+    }
+
+    pub(super) fn message(&self) -> String {
+        let default = if self.default.is_empty() {
+            "unset"
+        } else {
+            self.default
+        };
+        format!(
+            "`{}` cannot be set: {}; leave it at its default ({default})",
+            self.name, self.reason
+        )
+    }
+}

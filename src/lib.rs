@@ -1,0 +1,5 @@
+//! The corelane gateway: configuration, command line, and the composition of everything that is
+//! not one core's world (that is `corelane-shard`).
+
+pub mod cli;
+pub mod config;
