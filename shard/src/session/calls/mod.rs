@@ -9,6 +9,7 @@
 mod call;
 mod line;
 mod places;
+mod rules;
 #[cfg(test)]
 mod tests;
 
@@ -20,9 +21,9 @@ pub use call::{
 };
 use line::{Lines, NONE};
 use places::{Entry, Places, Stage};
+use rules::Starved;
 
 use crate::clock::Instant;
-use crate::id::ServiceId;
 use crate::snapshot::SessionLimits;
 
 /// The open calls of one connection; attached to it only while there are any, and pooled between
@@ -55,9 +56,6 @@ const COMMON_CALLS: usize = 8;
 
 /// Response code of a call whose answer could not be kept: the backend failed (protocol §3).
 const BACKEND_FAILED: u8 = 60;
-
-/// Services found without credit in one search; beyond these no further link call is considered.
-const STARVED_MAX: usize = 8;
 
 impl<P, A> Default for Calls<P, A> {
     fn default() -> Self {
@@ -272,72 +270,6 @@ impl<P, A> Calls<P, A> {
         self.held_bytes = 0;
     }
 
-    fn may_go_at_once(
-        &self,
-        call: &Request,
-        line: Option<u16>,
-        limits: &SessionLimits,
-        credit: Credit,
-    ) -> bool {
-        let own_rule = match call.transport {
-            Transport::Http => line.is_none_or(|l| self.lines[l].http_open == 0),
-            Transport::Link => credit == Credit::Available && !self.link_waits_before(call, limits),
-        };
-        let first = line.is_none_or(|l| self.lines[l].head == NONE) || call.reply == Reply::None;
-        own_rule && self.running < limits.calls_running_max && (first || self.may_pile_up(limits))
-    }
-
-    /// The rules of [`Self::may_go_at_once`] for a call in the line. HTTP calls of a channel never
-    /// overtake each other.
-    fn may_go_now(
-        &mut self,
-        index: u16,
-        limits: &SessionLimits,
-        starved: &mut Starved,
-        has_credit: &mut impl FnMut(&Request) -> bool,
-    ) -> bool {
-        let Entry { call, line, .. } = &self.places[index];
-        let line = *line;
-        let first = self.lines[line].head == index || call.reply == Reply::None;
-        let room = first || self.may_pile_up(limits);
-        match call.transport {
-            Transport::Http => {
-                let waits =
-                    self.lines[line].http_running || self.lines[line].skipped == self.search;
-                if waits || !room {
-                    self.lines[line].skipped = self.search;
-                    return false;
-                }
-                true
-            }
-            Transport::Link => {
-                room && !starved.contains(call.service)
-                    && (has_credit(call) || starved.add(call.service))
-            }
-        }
-    }
-
-    /// Whether one more call may go that is not the first of its channel. Without this bound,
-    /// answers without number could pile up behind one slow call. The first of a channel always
-    /// may: what is piled up waits for it.
-    fn may_pile_up(&self, limits: &SessionLimits) -> bool {
-        let gone = self.places.occupied() - self.waiting.len();
-        gone < limits.calls_running_max + limits.answers_held_max
-    }
-
-    /// Whether a new link call would overtake one that waits for credit of the same service, or one
-    /// of its own channel.
-    fn link_waits_before(&self, new: &Request, limits: &SessionLimits) -> bool {
-        let piled_up = !self.may_pile_up(limits);
-        self.waiting.iter().any(|&index| {
-            let Entry { call, line, .. } = &self.places[index];
-            let first = self.lines[*line].head == index || call.reply == Reply::None;
-            call.transport == Transport::Link
-                && call.service == new.service
-                && (first || !piled_up || call.reply_to.channel == new.reply_to.channel)
-        })
-    }
-
     fn enter(&mut self, call: Request, line: Option<u16>, stage: Stage<P, A>) -> u16 {
         let line = self.lines.join(line, call.reply_to.channel);
         let index = self.places.occupy(Entry::new(call, line, stage));
@@ -425,25 +357,4 @@ impl<P, A> Calls<P, A> {
 fn places_max(limits: &SessionLimits) -> usize {
     let bound = limits.calls_waiting_max + 2 * limits.calls_running_max + limits.answers_held_max;
     bound.min(CallId::PLACES)
-}
-
-/// Services found without credit during one search.
-#[derive(Default)]
-struct Starved {
-    services: [Option<ServiceId>; STARVED_MAX],
-}
-
-impl Starved {
-    /// With every entry taken, all services count as starved.
-    fn contains(&self, service: ServiceId) -> bool {
-        self.services.contains(&Some(service)) || self.services[STARVED_MAX - 1].is_some()
-    }
-
-    /// Always `false`: the call may not go.
-    fn add(&mut self, service: ServiceId) -> bool {
-        if let Some(free) = self.services.iter_mut().find(|s| s.is_none()) {
-            *free = Some(service);
-        }
-        false
-    }
 }

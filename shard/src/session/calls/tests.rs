@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::id::ServiceId;
 
 fn limits() -> SessionLimits {
     SessionLimits {

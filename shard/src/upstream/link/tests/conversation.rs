@@ -409,14 +409,14 @@ fn calls_beyond_the_bound_get_no_tag() {
 #[test]
 fn a_traced_call_carries_its_context_before_the_body() {
     let mut link = open_link();
-    let trace = Some(Trace {
+    let trace = Trace {
         trace: 0xA1,
         span: 0xB2,
         flags: 1,
-    });
+    };
     let mut out = buffer();
     let traced = Data {
-        trace,
+        trace: Some(trace),
         ..data(b"frame")
     };
     link.post(&client(&identity(5)), traced, &mut out)
@@ -429,7 +429,7 @@ fn a_traced_call_carries_its_context_before_the_body() {
         "{open}"
     );
     assert_eq!(messages[1][1], 1);
-    assert_eq!(messages[1][24..49], trace.expect("set").to_bytes());
+    assert_eq!(messages[1][24..49], trace.to_bytes());
     assert_eq!(&messages[1][49..], b"frame");
 }
 
