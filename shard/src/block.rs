@@ -101,7 +101,12 @@ pub struct BlockPool {
 impl BlockPool {
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        Self { free: std::array::from_fn(|_| Vec::with_capacity(64)), allocated: 0, in_use: 0, limit }
+        Self {
+            free: std::array::from_fn(|_| Vec::with_capacity(64)),
+            allocated: 0,
+            in_use: 0,
+            limit,
+        }
     }
 
     /// An empty block of at least `len` bytes, or `None` when the pool's bound is reached.
@@ -159,6 +164,12 @@ impl BlockPool {
         self.allocated -= size;
     }
 
+    /// Bytes that any two further requests together are sure to get, rounding included.
+    #[must_use]
+    pub fn certain(&self) -> usize {
+        ((self.limit - self.in_use) / 2).saturating_sub(BLOCK_MIN)
+    }
+
     /// Bytes handed out.
     #[must_use]
     pub fn in_use(&self) -> usize {
@@ -179,14 +190,22 @@ impl BlockPool {
     fn allocate(&mut self, size: usize) -> Option<Block> {
         self.make_room(size)?;
         self.allocated += size;
-        Some(Block { bytes: vec![0; size].into_boxed_slice(), start: 0, end: 0 })
+        Some(Block {
+            bytes: vec![0; size].into_boxed_slice(),
+            start: 0,
+            end: 0,
+        })
     }
 
     /// Frees idle blocks until `size` more bytes are within the bound.
     fn make_room(&mut self, size: usize) -> Option<()> {
         while self.allocated + size > self.limit {
             // Another class may sit on free blocks: they make room before anybody is refused.
-            let idle = self.free.iter_mut().rev().find(|blocks| !blocks.is_empty())?;
+            let idle = self
+                .free
+                .iter_mut()
+                .rev()
+                .find(|blocks| !blocks.is_empty())?;
             self.allocated -= idle.pop().map_or(0, |block| block.capacity());
         }
         Some(())
@@ -239,6 +258,10 @@ mod tests {
 
     #[test]
     fn a_request_above_the_largest_class_is_refused() {
-        assert!(BlockPool::new(usize::MAX).take(BLOCK_MIN << CLASSES).is_none());
+        assert!(
+            BlockPool::new(usize::MAX)
+                .take(BLOCK_MIN << CLASSES)
+                .is_none()
+        );
     }
 }

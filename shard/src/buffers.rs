@@ -8,7 +8,10 @@
 //! two live [`Lent`] ranges of one buffer are disjoint or equal (a broadcast lends one range many
 //! times, after its header was written).
 
-#![expect(unsafe_code, reason = "buffers are shared with the kernel and with other shards by address")]
+#![expect(
+    unsafe_code,
+    reason = "buffers are shared with the kernel and with other shards by address"
+)]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ops::Range;
@@ -53,10 +56,13 @@ impl ReceiveBuffers {
     #[must_use]
     pub fn new(count: u16, size: usize) -> Self {
         let bytes = usize::from(count) * size;
-        let layout = Layout::from_size_align(bytes.max(PAGE), PAGE).expect("bounded by configuration");
+        let layout =
+            Layout::from_size_align(bytes.max(PAGE), PAGE).expect("bounded by configuration");
         // SAFETY: the layout's size is at least one page, never zero.
         let base = unsafe { alloc_zeroed(layout) };
-        let Some(base) = NonNull::new(base) else { handle_alloc_error(layout) };
+        let Some(base) = NonNull::new(base) else {
+            handle_alloc_error(layout)
+        };
         Self {
             base,
             layout,
@@ -100,8 +106,14 @@ impl ReceiveBuffers {
     /// When the buffer is already out: the kernel and we disagree about who owns it.
     pub fn received(&mut self, id: BufferId, len: u32) -> Received {
         let references = &mut self.references[usize::from(id.0)];
-        assert!(*references == 0, "a buffer is filled only while the kernel has it");
-        assert!(len as usize <= self.size, "the kernel stays within the buffer");
+        assert!(
+            *references == 0,
+            "a buffer is filled only while the kernel has it"
+        );
+        assert!(
+            len as usize <= self.size,
+            "the kernel stays within the buffer"
+        );
         *references = 1;
         self.out += 1;
         // SAFETY: id is below count (indexing above), so the offset lies inside the allocation.
@@ -111,11 +123,18 @@ impl ReceiveBuffers {
 
     /// Lends `range` of a buffer that is being read.
     pub fn lend(&mut self, received: &Received, range: Range<usize>) -> Lent {
-        assert!(range.start <= range.end && range.end <= received.len as usize, "inside the bytes");
+        assert!(
+            range.start <= range.end && range.end <= received.len as usize,
+            "inside the bytes"
+        );
         self.references[usize::from(received.id.0)] += 1;
         // SAFETY: the range was just checked against the filled part of the buffer.
         let at = unsafe { received.at.add(range.start) };
-        Lent { at, len: (range.end - range.start) as u32, buffer: Some(received.id) }
+        Lent {
+            at,
+            len: (range.end - range.start) as u32,
+            buffer: Some(received.id),
+        }
     }
 
     /// The same range once more, for another receiver.
@@ -123,7 +142,11 @@ impl ReceiveBuffers {
         if let Some(id) = lent.buffer {
             self.references[usize::from(id.0)] += 1;
         }
-        Lent { at: lent.at, len: lent.len, buffer: lent.buffer }
+        Lent {
+            at: lent.at,
+            len: lent.len,
+            buffer: lent.buffer,
+        }
     }
 
     /// Reading has ended; the buffer lives on only in what was lent.
@@ -164,12 +187,37 @@ impl Received {
         self.id
     }
 
-    /// All bytes that arrived.
-    pub fn bytes(&mut self) -> &mut [u8] {
-        // SAFETY: `at..at+len` was filled by the kernel and is out of its hands; lent ranges of
-        // this buffer are read only by the kernel or through `Lent::as_slice`, never while this
-        // borrow is alive (one thread, and the engine holds one of the two at a time).
-        unsafe { std::slice::from_raw_parts_mut(self.at.as_ptr(), self.len as usize) }
+    /// Bytes that arrived.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The bytes of `range`, which must not have been lent yet.
+    ///
+    /// # Panics
+    /// When the range is not inside the bytes that arrived.
+    pub fn range(&mut self, range: Range<usize>) -> &mut [u8] {
+        assert!(
+            range.start <= range.end && range.end <= self.len(),
+            "inside the bytes"
+        );
+        // SAFETY: inside the filled part, as just checked.
+        let at = unsafe { self.at.add(range.start) };
+        // SAFETY: the kernel has filled the range and let go of it. Messages are taken from a
+        // buffer front to back and lent after they were looked at, so what is lent lies in front
+        // of any range that is still asked for.
+        unsafe { std::slice::from_raw_parts_mut(at.as_ptr(), range.len()) }
+    }
+
+    /// As [`Self::range`], from `start` to the end.
+    pub fn from(&mut self, start: usize) -> &mut [u8] {
+        self.range(start..self.len())
     }
 }
 
@@ -180,7 +228,20 @@ impl Lent {
     /// `at..at+len` stays readable and unchanged until the lane position that carried it is passed.
     #[must_use]
     pub unsafe fn foreign(at: NonNull<u8>, len: u32) -> Self {
-        Self { at, len, buffer: None }
+        Self {
+            at,
+            len,
+            buffer: None,
+        }
+    }
+
+    /// A reference that was counted when it was lent the first time.
+    pub(crate) fn own(at: NonNull<u8>, len: u32, buffer: BufferId) -> Self {
+        Self {
+            at,
+            len,
+            buffer: Some(buffer),
+        }
     }
 
     #[must_use]
@@ -223,11 +284,14 @@ mod tests {
         buffers.returned().clear();
 
         let mut received = buffers.received(BufferId(2), 10);
-        received.bytes().copy_from_slice(b"0123456789");
+        received.from(0).copy_from_slice(b"0123456789");
         let first = buffers.lend(&received, 0..4);
         let second = buffers.lend_again(&first);
         buffers.done(received);
-        assert_eq!((first.as_slice(), second.as_slice()), (&b"0123"[..], &b"0123"[..]));
+        assert_eq!(
+            (first.as_slice(), second.as_slice()),
+            (&b"0123"[..], &b"0123"[..])
+        );
         buffers.give_back(first);
         assert!(buffers.returned().is_empty());
         assert_eq!(buffers.out(), 1);

@@ -75,7 +75,11 @@ where
             Pump::new(build()?)?.run().await
         })
         .map_err(|error| io::Error::other(error.to_string()))?;
-    Ok(move || handle.join().map_err(|error| io::Error::other(error.to_string()))?)
+    Ok(move || {
+        handle
+            .join()
+            .map_err(|error| io::Error::other(error.to_string()))?
+    })
 }
 
 struct Pump {
@@ -92,10 +96,19 @@ impl Pump {
         let bell = eventfd(0, EventfdFlags::CLOEXEC)?;
         let reader = bell.try_clone()?;
         let now = sample_clocks().mono;
-        #[expect(unsafe_code, reason = "glommio takes foreign descriptors only as raw numbers")]
+        #[expect(
+            unsafe_code,
+            reason = "glommio takes foreign descriptors only as raw numbers"
+        )]
         // SAFETY: the descriptor was just duplicated and is owned by nobody else.
         let bell_reader = unsafe { BufferedFile::from_raw_fd(reader.into_raw_fd()) };
-        Ok(Self { engine, bell, bell_reader, active_at: now, reactor_at: now })
+        Ok(Self {
+            engine,
+            bell,
+            bell_reader,
+            active_at: now,
+            reactor_at: now,
+        })
     }
 
     async fn run(mut self) -> io::Result<()> {
@@ -108,7 +121,11 @@ impl Pump {
             if self.engine.is_done() {
                 return Ok(());
             }
-            let wait = if self.engine.has_work() { Wait::No } else { Wait::ForOne };
+            let wait = if self.engine.has_work() {
+                Wait::No
+            } else {
+                Wait::ForOne
+            };
             if now.mono.since(self.active_at) > PARK_AFTER && wait == Wait::ForOne {
                 self.park().await?;
                 continue;
@@ -147,6 +164,7 @@ impl Pump {
 
     async fn wait_for_bell(&mut self) -> io::Result<()> {
         let read = self.bell_reader.read_at(0, 8).await;
-        read.map(drop).map_err(|error| io::Error::other(error.to_string()))
+        read.map(drop)
+            .map_err(|error| io::Error::other(error.to_string()))
     }
 }

@@ -67,7 +67,10 @@ pub enum Address {
 pub enum UpstreamKind {
     Http,
     /// Long-lived multiplexed connections; `path` is dialled at the backend.
-    Link { path: Box<str>, token: Option<Box<str>> },
+    Link {
+        path: Box<str>,
+        token: Option<Box<str>>,
+    },
 }
 
 /// One backend service and every bound that protects the gateway from it.

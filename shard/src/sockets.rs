@@ -50,16 +50,40 @@ pub enum Sent {
 /// What happened to an operation. Sends are not here: see [`Sockets::settled`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Completion {
-    Accepted { listener: ListenerId, socket: Socket },
+    Accepted {
+        listener: ListenerId,
+        socket: Socket,
+    },
     /// The listener accepts no more until it is armed again.
-    AcceptEnded { listener: ListenerId, cause: AcceptEnd },
-    Received { key: ConnectionKey, buffer: BufferId, len: u32 },
+    AcceptEnded {
+        listener: ListenerId,
+        cause: AcceptEnd,
+    },
+    Received {
+        key: ConnectionKey,
+        buffer: BufferId,
+        len: u32,
+    },
     /// No more bytes will come until the receive is armed again.
-    ReceiveEnded { key: ConnectionKey, cause: ReceiveEnd },
-    PeerName { key: ConnectionKey, peer: Option<SocketAddr> },
-    Opened { key: ConnectionKey, socket: Option<Socket> },
-    Connected { key: ConnectionKey, outcome: Result<(), i32> },
-    Closed { key: ConnectionKey },
+    ReceiveEnded {
+        key: ConnectionKey,
+        cause: ReceiveEnd,
+    },
+    PeerName {
+        key: ConnectionKey,
+        peer: Option<SocketAddr>,
+    },
+    Opened {
+        key: ConnectionKey,
+        socket: Option<Socket>,
+    },
+    Connected {
+        key: ConnectionKey,
+        outcome: Result<(), i32>,
+    },
+    Closed {
+        key: ConnectionKey,
+    },
     /// Another core has put something on a lane.
     Doorbell,
 }

@@ -8,7 +8,9 @@ use crate::sockets::{AcceptEnd, ListenerId, Sockets};
 impl<S: Sockets> Engine<S> {
     pub(super) fn let_in(&mut self) {
         for _ in 0..ACCEPTS_PER_TURN {
-            let Some((listener, socket)) = self.accepted.pop_front() else { return };
+            let Some((listener, socket)) = self.accepted.pop_front() else {
+                return;
+            };
             self.probe.accepted.increment();
             let until = self.now.mono + self.options.head_timeout;
             let crowded = self.downstream >= self.options.connections_max;

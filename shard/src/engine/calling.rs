@@ -5,17 +5,17 @@ use super::{Arrived, BLOCK_HEADROOM, Engine, Role, Source};
 use crate::block::Block;
 use crate::clock::Instant;
 use crate::id::{ConnectionKey, EndpointId, ServiceId};
-use crate::outbox::Priority;
 use crate::probe::Shed;
 use crate::session::calls::{
     Admission, Answered, CallId, Calls, Credit, Failed, Ready, Reply, Request, Returned, Transport,
 };
-use crate::session::verdict::MetaKind;
 use crate::snapshot::UpstreamKind;
 use crate::sockets::Sockets;
 use crate::wire::code::{ResponseCode, SessionRefusal};
 use crate::wire::frame::OpCode;
+use crate::wire::header::Priority;
 use crate::wire::header::{ReplyTo, RequestHeader, WantsReply};
+use crate::wire::meta::MetaKind;
 
 /// A request that waits for its turn: the whole message.
 #[derive(Debug)]
@@ -77,10 +77,15 @@ impl<S: Sockets> Engine<S> {
             deadline: self.now.mono + config.call_timeout,
         };
         let credit = self.credit_for(key, &request);
-        let Some(connection) = self.table.get_mut(key) else { return self.discard(arrived) };
-        let Role::Session(player) = &mut connection.role else { return self.discard(arrived) };
-        let calls =
-            player.calls.get_or_insert_with(|| self.spare_calls.pop().unwrap_or_default());
+        let Some(connection) = self.table.get_mut(key) else {
+            return self.discard(arrived);
+        };
+        let Role::Session(player) = &mut connection.role else {
+            return self.discard(arrived);
+        };
+        let calls = player
+            .calls
+            .get_or_insert_with(|| self.spare_calls.pop().unwrap_or_default());
         let blocks = &mut self.blocks;
         let admission = calls.admit(request, &self.limits.session, credit, || {
             let mut message = blocks.take(bytes)?;
@@ -107,7 +112,11 @@ impl<S: Sockets> Engine<S> {
     }
 
     fn service_of(&self, endpoint: EndpointId) -> Option<ServiceId> {
-        let service = self.snapshot.endpoints.get(usize::from(endpoint.0))?.service;
+        let service = self
+            .snapshot
+            .endpoints
+            .get(usize::from(endpoint.0))?
+            .service;
         (usize::from(service.0) < self.upstreams.services.len()).then_some(service)
     }
 
@@ -115,7 +124,11 @@ impl<S: Sockets> Engine<S> {
         if request.transport == Transport::Http {
             return Credit::Available;
         }
-        if self.link_has_credit(key, request) { Credit::Available } else { Credit::Exhausted }
+        if self.link_has_credit(key, request) {
+            Credit::Available
+        } else {
+            Credit::Exhausted
+        }
     }
 
     /// Hands a call to its backend. `message` is the whole message of the client.
@@ -136,7 +149,11 @@ impl<S: Sockets> Engine<S> {
             self.service_freed(request.service);
             return self.fail_call(call, SessionRefusal::BackendUnreachable);
         };
-        let body = if what.meta.is_some() { &[][..] } else { head.body(payload) };
+        let body = if what.meta.is_some() {
+            &[][..]
+        } else {
+            head.body(payload)
+        };
         let Some(mut block) = self.blocks.take(head.bytes_max() + body.len()) else {
             self.service_freed(request.service);
             return self.fail_call(call, SessionRefusal::BlocksExhausted);
@@ -176,9 +193,15 @@ impl<S: Sockets> Engine<S> {
         }
         let mut arrived = arrived;
         let bytes = arrived.payload.len();
-        let Some(connection) = self.table.get_mut(call.client) else { return self.late(arrived) };
-        let Role::Session(player) = &mut connection.role else { return self.late(arrived) };
-        let Some(calls) = &mut player.calls else { return self.late(arrived) };
+        let Some(connection) = self.table.get_mut(call.client) else {
+            return self.late(arrived);
+        };
+        let Role::Session(player) = &mut connection.role else {
+            return self.late(arrived);
+        };
+        let Some(calls) = &mut player.calls else {
+            return self.late(arrived);
+        };
         let blocks = &mut self.blocks;
         let answered = calls.answered(call.id, bytes, &self.limits.session, || {
             let mut block = blocks.take(BLOCK_HEADROOM + bytes)?;
@@ -217,9 +240,15 @@ impl<S: Sockets> Engine<S> {
 
     /// Ends a call with a code and no payload.
     pub(super) fn end_call(&mut self, call: CallRef, code: ResponseCode) {
-        let Some(connection) = self.table.get_mut(call.client) else { return };
-        let Role::Session(player) = &mut connection.role else { return };
-        let Some(calls) = &mut player.calls else { return };
+        let Some(connection) = self.table.get_mut(call.client) else {
+            return;
+        };
+        let Role::Session(player) = &mut connection.role else {
+            return;
+        };
+        let Some(calls) = &mut player.calls else {
+            return;
+        };
         let Some(Failed { payload, leaves }) = calls.fail(call.id, code.value()) else {
             return self.probe.shed(Shed::LateAnswer);
         };
@@ -247,7 +276,10 @@ impl<S: Sockets> Engine<S> {
             match ready {
                 Ready::Answer(reply_to, block) => {
                     let payload = 0..block.len();
-                    let arrived = Arrived { source: Source::Block(block), payload };
+                    let arrived = Arrived {
+                        source: Source::Block(block),
+                        payload,
+                    };
                     self.send_answer(client, &reply_to, arrived);
                 }
                 Ready::Failure(reply_to, code) => {
@@ -274,8 +306,16 @@ impl<S: Sockets> Engine<S> {
                 None => return,
             }
             let Some(next) = next else { return };
-            let call = CallRef { client, id: next.id };
-            self.dispatch(call, &next.call, next.payload.what, next.payload.message.as_slice());
+            let call = CallRef {
+                client,
+                id: next.id,
+            };
+            self.dispatch(
+                call,
+                &next.call,
+                next.payload.what,
+                next.payload.message.as_slice(),
+            );
             self.blocks.give_back(next.payload.message);
         }
     }

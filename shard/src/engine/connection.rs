@@ -37,9 +37,14 @@ pub(super) struct Connection<R> {
 pub(super) enum Phase {
     Open,
     /// The last bytes are queued; no new work is accepted. Ends at `until` at the latest.
-    Leaving { fin: Fin, until: Instant },
+    Leaving {
+        fin: Fin,
+        until: Instant,
+    },
     /// FIN is sent; what still arrives is thrown away, so that no reset overtakes the last bytes.
-    Lingering { until: Instant },
+    Lingering {
+        until: Instant,
+    },
     /// Closed by us; waiting for the kernel to confirm.
     Closing,
     /// Confirmed; the slot is freed when no operation of it is left.

@@ -1,16 +1,12 @@
 //! What the control core says to this shard, and what this shard owes it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use super::connection::Fin;
-use super::{Engine, Limits, Role};
+use super::connection::{Fin, Phase};
+use super::{Engine, Role};
 use crate::clock::Instant;
 use crate::id::{ConnectionKey, Epoch};
 use crate::lane::{DrainPhase, ToControl, ToShard};
-use crate::session::capability::Capabilities;
-use crate::session::rate::RateLimits;
-use crate::snapshot::Snapshot;
 use crate::sockets::{ListenerId, Sockets};
 use crate::wire::close::CloseCode;
 use crate::wire::handshake::Health;
@@ -21,6 +17,8 @@ pub(super) struct Drain {
     pub(super) phase: Option<DrainPhase>,
     /// Moments at which sessions are told to go, for those that are still here.
     pub(super) closes_at: Vec<(Instant, ConnectionKey)>,
+    /// Running calls are waited for until then.
+    pub(super) calls_until: Option<Instant>,
     pub(super) reported: Option<DrainPhase>,
 }
 
@@ -29,8 +27,16 @@ impl Drain {
         self.phase.is_some_and(|phase| phase >= DrainPhase::Closing)
     }
 
+    pub(super) fn is_over(&self) -> bool {
+        self.phase == Some(DrainPhase::Done)
+    }
+
     pub(super) fn health(&self) -> Health {
-        if self.phase.is_some() { Health::Unavailable } else { Health::Ready }
+        if self.phase.is_some() {
+            Health::Unavailable
+        } else {
+            Health::Ready
+        }
     }
 }
 
@@ -59,15 +65,25 @@ impl LogLines {
 }
 
 impl<S: Sockets> Engine<S> {
-    pub(super) fn hear_control(&mut self) {
+    /// Says whether there was anything.
+    pub(super) fn hear_control(&mut self) -> bool {
+        let mut heard = false;
         self.log_lines.tick(self.now.unix_ms);
         while let Some(message) = self.lanes.hear_control() {
+            heard = true;
             match message {
-                ToShard::Granted { key, session, epoch } => self.granted(key, session, epoch),
+                ToShard::Granted {
+                    key,
+                    session,
+                    epoch,
+                } => self.granted(key, session, epoch),
                 ToShard::Refused { key, why } => self.claim_refused(key, why),
                 ToShard::Evict { key, epoch } => self.evict(key, epoch),
-                ToShard::Snapshot(snapshot) => self.adopt_snapshot(snapshot),
-                ToShard::Addresses { version, service, addresses } => {
+                ToShard::Addresses {
+                    version,
+                    service,
+                    addresses,
+                } => {
                     if version == self.snapshot.version {
                         self.set_addresses(service, &addresses);
                     }
@@ -77,6 +93,7 @@ impl<S: Sockets> Engine<S> {
         }
         self.send_releases();
         self.drain_sessions();
+        heard
     }
 
     fn evict(&mut self, key: ConnectionKey, epoch: Epoch) {
@@ -90,29 +107,15 @@ impl<S: Sockets> Engine<S> {
     /// A session's end is state, not a message: it waits here for room on the lane.
     fn send_releases(&mut self) {
         while let Some(&(key, session, epoch)) = self.releases.front() {
-            let release = ToControl::Release { key, session, epoch };
+            let release = ToControl::Release {
+                key,
+                session,
+                epoch,
+            };
             if self.lanes.tell_control(release).is_err() {
                 return;
             }
             self.releases.pop_front();
-        }
-    }
-
-    /// Swaps the configuration as a whole; every session gets the manifest that follows from it.
-    fn adopt_snapshot(&mut self, snapshot: Arc<Snapshot>) {
-        self.limits = Limits::new(&snapshot.session);
-        self.rates = RateLimits::new(&snapshot.session);
-        self.capabilities = Capabilities::new(&snapshot);
-        self.snapshot = snapshot;
-        self.adopt_services();
-        for index in 0..self.players.len() {
-            let key = self.players[index];
-            if let Some(Role::Session(player)) = self.table.get_mut(key).map(|c| &mut c.role) {
-                let roles = &player.session.identity().roles;
-                let capabilities = self.capabilities.of_roles(&self.snapshot, roles);
-                player.session.adopt(capabilities, &self.snapshot, &mut self.tables);
-            }
-            self.send_manifest(key);
         }
     }
 
@@ -138,7 +141,11 @@ impl<S: Sockets> Engine<S> {
     fn schedule_goodbyes(&mut self) {
         let spread = self.options.drain_spread.max(Duration::from_millis(1));
         let now = self.now.mono;
-        let keys = self.table.iter().filter(|(_, connection)| connection.role.is_downstream());
+        self.drain.calls_until = Some(now + spread + self.options.drain_calls);
+        let keys = self
+            .table
+            .iter()
+            .filter(|(_, connection)| !connection.role.is_upstream());
         let mut moments: Vec<_> = keys.map(|(key, _)| (now, key)).collect();
         for (moment, _) in &mut moments {
             *moment = now + Duration::from_nanos(self.random.u64(0..spread.as_nanos() as u64));
@@ -150,7 +157,9 @@ impl<S: Sockets> Engine<S> {
 
     /// Sends away whose moment has come, and reports when a phase is complete.
     fn drain_sessions(&mut self) {
-        let Some(phase) = self.drain.phase else { return };
+        let Some(phase) = self.drain.phase else {
+            return;
+        };
         while let Some(&(moment, key)) = self.drain.closes_at.last() {
             if moment > self.now.mono {
                 break;
@@ -164,7 +173,10 @@ impl<S: Sockets> Engine<S> {
         let reached = if gone { DrainPhase::Done } else { phase };
         if self.drain.reported != Some(reached) {
             let connections = self.table.len() as u32;
-            let report = ToControl::DrainReached { phase: reached, connections };
+            let report = ToControl::DrainReached {
+                phase: reached,
+                connections,
+            };
             if self.lanes.tell_control(report).is_ok() {
                 self.drain.reported = Some(reached);
             }
@@ -172,7 +184,9 @@ impl<S: Sockets> Engine<S> {
     }
 
     fn go_away(&mut self, key: ConnectionKey) {
-        let Some(connection) = self.table.get(key) else { return };
+        let Some(connection) = self.table.get(key) else {
+            return;
+        };
         match connection.role {
             Role::Head(_) => self.refuse(key, crate::wire::handshake::Refusal::Draining),
             Role::Echo => self.leave(key, CloseCode::GoingAway, "drain"),
@@ -182,7 +196,32 @@ impl<S: Sockets> Engine<S> {
         }
     }
 
+    /// Lets a session finish its running calls, up to the drain's patience, then says goodbye.
+    fn drain_player(&mut self, key: ConnectionKey) {
+        let patience = self.drain.calls_until;
+        let now = self.now.mono;
+        let waits = self
+            .player(key)
+            .is_some_and(|player| player.calls.is_some());
+        if waits && patience.is_none_or(|until| now < until) {
+            // Looked at again soon; new calls are not taken meanwhile.
+            let again = now + Duration::from_millis(50);
+            self.drain.closes_at.push((again, key));
+            self.drain
+                .closes_at
+                .sort_unstable_by_key(|(moment, _)| std::cmp::Reverse(*moment));
+            return;
+        }
+        self.leave(key, CloseCode::GoingAway, "drain");
+    }
+
+    pub(super) fn next_goodbye(&self) -> Option<Instant> {
+        self.drain.closes_at.last().map(|(moment, _)| *moment)
+    }
+
     fn downstream_is_gone(&self) -> bool {
-        self.table.iter().all(|(_, connection)| connection.role.is_upstream())
+        self.table
+            .iter()
+            .all(|(_, connection)| connection.role.is_upstream())
     }
 }

@@ -5,14 +5,18 @@ use super::{Engine, Role};
 use crate::clock::Instant;
 use crate::id::{ConnectionKey, Slot};
 use crate::probe::Shed;
+use crate::snapshot::SessionLimits;
 use crate::sockets::Sockets;
-use crate::wire::close::CloseCode;
 
 impl<S: Sockets> Engine<S> {
     /// Makes sure that the wheel wakes `key` for its earliest deadline.
     pub(super) fn set_deadline(&mut self, key: ConnectionKey) {
-        let Some(connection) = self.table.get_mut(key) else { return };
-        let Some(at) = earliest(connection, self.limits.session.write_stall) else { return };
+        let Some(connection) = self.table.get_mut(key) else {
+            return;
+        };
+        let Some(at) = earliest(connection, &self.limits.session) else {
+            return;
+        };
         if connection.wakes_at.is_none_or(|known| at < known) {
             connection.wakes_at = Some(at);
             self.timers.set(key.slot.0, at);
@@ -21,7 +25,9 @@ impl<S: Sockets> Engine<S> {
 
     pub(super) fn act_on_deadlines(&mut self) {
         while let Some(slot) = self.timers.pop_expired(self.now.mono) {
-            let Some(key) = self.table.key_at(Slot(slot)) else { continue };
+            let Some(key) = self.table.key_at(Slot(slot)) else {
+                continue;
+            };
             if let Some(connection) = self.table.get_mut(key) {
                 connection.wakes_at = None;
             }
@@ -36,7 +42,9 @@ impl<S: Sockets> Engine<S> {
             self.probe.shed(Shed::SlowConsumer);
             return self.lost(key, "slow consumer");
         }
-        let Some(connection) = self.table.get_mut(key) else { return };
+        let Some(connection) = self.table.get_mut(key) else {
+            return;
+        };
         match connection.phase {
             Phase::Leaving { until, .. } | Phase::Lingering { until } if now >= until => {
                 self.close(key);
@@ -45,25 +53,46 @@ impl<S: Sockets> Engine<S> {
             Phase::Closing | Phase::Closed => {}
             Phase::Open => match &connection.role {
                 Role::Head(head) if now >= head.until() => self.head_timed_out(key),
+                Role::Session(_) => {
+                    self.expire_calls(key);
+                    self.player_deadline(key);
+                }
+                Role::Http(_) => self.http_deadline(key),
+                Role::Link(_) => self.link_deadline(key),
                 Role::Head(_) | Role::Echo | Role::Gone => {}
             },
         }
     }
 
-    /// For callers that end a connection for a reason of time.
-    pub(super) fn leave_idle(&mut self, key: ConnectionKey) {
-        self.leave(key, CloseCode::Idle, "idle");
+    /// Makes sure that the wheel wakes `key` at `at` or earlier.
+    pub(super) fn wake_by(&mut self, key: ConnectionKey, at: Instant) {
+        if let Some(connection) = self.table.get_mut(key)
+            && connection.wakes_at.is_none_or(|known| at < known)
+        {
+            connection.wakes_at = Some(at);
+            self.timers.set(key.slot.0, at);
+        }
     }
 }
 
-fn earliest(connection: &Connection<Role>, write_stall: std::time::Duration) -> Option<Instant> {
+fn earliest(connection: &Connection<Role>, limits: &SessionLimits) -> Option<Instant> {
     let stall = (connection.sending == Sending::Waiting)
-        .then_some(connection.stalled_since + write_stall);
+        .then_some(connection.stalled_since + limits.write_stall);
     let own = match connection.phase {
         Phase::Leaving { until, .. } | Phase::Lingering { until } => Some(until),
         Phase::Closing | Phase::Closed => None,
         Phase::Open => match &connection.role {
             Role::Head(head) => Some(head.until()),
+            Role::Session(player) => {
+                let calls = player
+                    .calls
+                    .as_ref()
+                    .and_then(|calls| calls.earliest_deadline());
+                let alive = player.liveness.next_deadline(limits);
+                calls.map_or(Some(alive), |calls| Some(calls.min(alive)))
+            }
+            Role::Http(http) => Some(http.until()),
+            Role::Link(link) => link.until(),
             Role::Echo | Role::Gone => None,
         },
     };

@@ -2,12 +2,15 @@
 //! that is freed only when the kernel holds nothing of it.
 
 use super::connection::{Fin, Phase, Receiving, Sending};
+use super::players::Player;
 use super::{Engine, Role};
+use crate::block::Block;
 use crate::id::ConnectionKey;
-use crate::outbox::Priority;
+use crate::lane::{SessionEnded, ToControl};
 use crate::sockets::Sockets;
 use crate::wire::close::CloseCode;
 use crate::wire::frame::{ControlFrame, ControlKind, ControlPayload};
+use crate::wire::header::Priority;
 
 /// Counted for an end without a close frame.
 const ABNORMAL: u16 = 1006;
@@ -24,12 +27,16 @@ impl<S: Sockets> Engine<S> {
 
     /// The peer has sent a close frame.
     pub(super) fn peer_closes(&mut self, key: ConnectionKey, code: Option<u16>) {
-        let Some(connection) = self.table.get_mut(key) else { return };
+        let Some(connection) = self.table.get_mut(key) else {
+            return;
+        };
         if let Phase::Leaving { fin, .. } = &mut connection.phase {
             *fin = Fin::Flushed;
             return self.finish_if_flushed(key);
         }
-        let payload = code.map_or(ControlPayload::EMPTY, |code| ControlPayload::close(code, ""));
+        let payload = code.map_or(ControlPayload::EMPTY, |code| {
+            ControlPayload::close(code, "")
+        });
         let counted = code.unwrap_or(NO_STATUS);
         self.say_goodbye(key, &payload, Fin::Flushed, counted, "closed by client");
     }
@@ -42,17 +49,20 @@ impl<S: Sockets> Engine<S> {
         counted: u16,
         cause: &'static str,
     ) {
-        let Some(connection) = self.table.get(key) else { return };
+        let Some(connection) = self.table.get(key) else {
+            return;
+        };
         if connection.phase != Phase::Open {
             return;
         }
         self.end_role(key, counted, cause);
         let frame = ControlFrame::unmasked(ControlKind::Close, payload);
         let bytes = frame.as_slice();
-        let mut write =
-            |this: &mut Self| this.queue_with(key, bytes.len(), Priority::Normal, |room| {
+        let mut write = |this: &mut Self| {
+            this.queue_with(key, bytes.len(), Priority::Normal, |room| {
                 room.copy_from_slice(bytes);
-            });
+            })
+        };
         if write(self).is_err() {
             // Nothing that waits could be read in time: the close frame takes its place.
             self.clear_outbox(key);
@@ -66,10 +76,15 @@ impl<S: Sockets> Engine<S> {
     /// Takes no more work; what is queued still goes out, then FIN.
     pub(super) fn start_leaving(&mut self, key: ConnectionKey, fin: Fin) {
         let until = self.now.mono + self.limits.session.close_timeout;
-        let Some(connection) = self.table.get_mut(key) else { return };
+        let Some(connection) = self.table.get_mut(key) else {
+            return;
+        };
         connection.phase = Phase::Leaving { fin, until };
         if connection.receiving == Receiving::Ended {
-            connection.phase = Phase::Leaving { fin: Fin::Flushed, until };
+            connection.phase = Phase::Leaving {
+                fin: Fin::Flushed,
+                until,
+            };
         }
         self.set_deadline(key);
         self.finish_if_flushed(key);
@@ -78,12 +93,21 @@ impl<S: Sockets> Engine<S> {
     /// Sends FIN if all was said.
     pub(super) fn finish_if_flushed(&mut self, key: ConnectionKey) {
         let until = self.now.mono + self.limits.session.close_timeout;
-        let Some(connection) = self.table.get_mut(key) else { return };
-        let Phase::Leaving { fin: Fin::Flushed, .. } = connection.phase else { return };
+        let Some(connection) = self.table.get_mut(key) else {
+            return;
+        };
+        let Phase::Leaving {
+            fin: Fin::Flushed, ..
+        } = connection.phase
+        else {
+            return;
+        };
         if !connection.has_nothing_to_send() {
             return;
         }
-        let Some(socket) = connection.socket else { return self.close(key) };
+        let Some(socket) = connection.socket else {
+            return self.close(key);
+        };
         if connection.receiving == Receiving::Ended {
             return self.close(key);
         }
@@ -92,8 +116,11 @@ impl<S: Sockets> Engine<S> {
         self.set_deadline(key);
     }
 
-    /// The peer sent FIN without a close frame. What it asked for is not answered any more.
+    /// The peer sent FIN without a close frame. What a client asked for is not answered any more.
     pub(super) fn peer_finished(&mut self, key: ConnectionKey) {
+        if let Some(Role::Http(_)) = self.table.get(key).map(|connection| &connection.role) {
+            return self.http_finished(key);
+        }
         self.lost(key, "connection ended without a close frame");
     }
 
@@ -115,7 +142,9 @@ impl<S: Sockets> Engine<S> {
     /// Closes the socket now, whatever waits.
     pub(super) fn close(&mut self, key: ConnectionKey) {
         self.clear_outbox(key);
-        let Some(connection) = self.table.get_mut(key) else { return };
+        let Some(connection) = self.table.get_mut(key) else {
+            return;
+        };
         if matches!(connection.phase, Phase::Closing | Phase::Closed) {
             return;
         }
@@ -145,23 +174,46 @@ impl<S: Sockets> Engine<S> {
     }
 
     pub(super) fn free_if_over(&mut self, key: ConnectionKey) {
-        if self.table.get(key).is_some_and(super::connection::Connection::is_over) {
+        if self
+            .table
+            .get(key)
+            .is_some_and(super::connection::Connection::is_over)
+        {
             self.table.remove(key, self.now.mono);
         }
     }
 
     pub(super) fn clear_outbox(&mut self, key: ConnectionKey) {
-        let Some(connection) = self.table.get_mut(key) else { return };
-        let Some(mut outbox) = connection.outbox.take() else { return };
+        let Some(connection) = self.table.get_mut(key) else {
+            return;
+        };
+        let Some(mut outbox) = connection.outbox.take() else {
+            return;
+        };
         while let Some(outgoing) = outbox.take() {
             self.recycle(outgoing);
         }
         self.outboxes.push(outbox);
     }
 
+    /// As [`Self::lost`], when nothing of an HTTP request has left.
+    pub(super) fn lost_unsent(&mut self, key: ConnectionKey, request: Block) {
+        let role = self
+            .table
+            .get_mut(key)
+            .map(|c| std::mem::replace(&mut c.role, Role::Gone));
+        match role {
+            Some(Role::Http(http)) => self.http_over(*http, key, Some(request)),
+            _ => self.blocks.give_back(request),
+        }
+        self.close(key);
+    }
+
     /// Ends what is behind a connection, once, whatever ends it.
-    pub(super) fn end_role(&mut self, key: ConnectionKey, counted: u16, _cause: &'static str) {
-        let Some(connection) = self.table.get_mut(key) else { return };
+    pub(super) fn end_role(&mut self, key: ConnectionKey, counted: u16, cause: &'static str) {
+        let Some(connection) = self.table.get_mut(key) else {
+            return;
+        };
         match std::mem::replace(&mut connection.role, Role::Gone) {
             Role::Gone => {}
             Role::Head(head) => {
@@ -172,6 +224,54 @@ impl<S: Sockets> Engine<S> {
                 self.downstream -= 1;
                 self.probe.close(counted);
             }
+            Role::Session(player) => {
+                self.downstream -= 1;
+                self.probe.close(counted);
+                self.report_end(key, &player, counted, cause);
+                self.end_player(key, *player);
+            }
+            Role::Http(http) => self.http_over(*http, key, None),
+            Role::Link(link) => self.link_over(*link, key),
+        }
+    }
+
+    fn end_player(&mut self, key: ConnectionKey, mut player: Player) {
+        self.forget_player(&mut player);
+        if let Some(calls) = player.calls.take() {
+            self.abandon_calls(calls);
+        }
+        let session = player.session.id();
+        self.end_on_links(session, key);
+        self.releases.push_back((key, session, player.epoch));
+    }
+
+    /// One line for the operators; lost when the lane is full, the counters are not.
+    fn report_end(
+        &mut self,
+        key: ConnectionKey,
+        player: &Player,
+        close_code: u16,
+        cause: &'static str,
+    ) {
+        let Some(connection) = self.table.get(key) else {
+            return;
+        };
+        let line = SessionEnded {
+            session: player.session.id(),
+            peer: connection.peer,
+            close_code,
+            cause,
+            duration_ms: self.now.mono.since(connection.opened).as_millis() as u64,
+            messages_in: connection.tally.messages_in,
+            messages_out: connection.tally.messages_out,
+            bytes_in: connection.tally.bytes_in,
+            bytes_out: connection.tally.bytes_out,
+        };
+        if self.log_lines.take() {
+            drop(
+                self.lanes
+                    .tell_control(ToControl::SessionEnded(Box::new(line))),
+            );
         }
     }
 

@@ -8,13 +8,13 @@ use crate::block::Block;
 use crate::buffers::Received;
 use crate::clock::Instant;
 use crate::id::{ConnectionKey, ServiceId};
-use crate::outbox::Priority;
 use crate::probe::Shed;
 use crate::sockets::{Socket, Sockets};
 use crate::upstream::breaker::Pass;
 use crate::upstream::http::{Body, Eof, HttpError, Progress, ResponseReader, Reuse};
 use crate::upstream::placement::least_in_flight;
 use crate::wire::code::{ResponseCode, SessionRefusal};
+use crate::wire::header::Priority;
 
 /// Connections tried for one call: the first, and once more where a retry is allowed.
 const ATTEMPTS_MAX: u8 = 2;
@@ -44,8 +44,15 @@ pub(super) struct HttpConnection {
 
 #[derive(Debug)]
 enum HttpState {
-    Connecting { job: Job, pass: Pass },
-    Busy { job: Job, pass: Pass, used_before: UsedBefore },
+    Connecting {
+        job: Job,
+        pass: Pass,
+    },
+    Busy {
+        job: Job,
+        pass: Pass,
+        used_before: UsedBefore,
+    },
     Idle,
 }
 
@@ -84,9 +91,10 @@ impl<S: Sockets> Engine<S> {
             (open && reachable).then_some(backend.in_flight)
         });
         let Some(at) = least_in_flight(loads, state.turn) else {
-            let any_open = state.backends.iter().any(|id| {
-                upstreams.backends[id.0].breaker.admits(now, breaker_limits)
-            });
+            let any_open = state
+                .backends
+                .iter()
+                .any(|id| upstreams.backends[id.0].breaker.admits(now, breaker_limits));
             if any_open {
                 state.queue.push_back(job);
                 return;
@@ -128,7 +136,9 @@ impl<S: Sockets> Engine<S> {
                 self.set_deadline(key);
             }
             Err(connection) => {
-                let Role::Http(http) = connection.role else { return };
+                let Role::Http(http) = connection.role else {
+                    return;
+                };
                 if let HttpState::Connecting { job, pass } = http.state {
                     self.end_pass(id, pass, Health::Unknown);
                     self.job_failed(job, SessionRefusal::ServiceBusy);
@@ -139,9 +149,15 @@ impl<S: Sockets> Engine<S> {
 
     /// The socket of a dialled connection exists, or could not be made.
     pub(super) fn http_opened(&mut self, key: ConnectionKey, socket: Option<Socket>) {
-        let Some(socket) = socket else { return self.lost(key, "no socket") };
-        let Some(connection) = self.table.get_mut(key) else { return };
-        let Role::Http(http) = &connection.role else { return };
+        let Some(socket) = socket else {
+            return self.lost(key, "no socket");
+        };
+        let Some(connection) = self.table.get_mut(key) else {
+            return;
+        };
+        let Role::Http(http) = &connection.role else {
+            return;
+        };
         let address = self.upstreams.backends[http.backend.0].address.clone();
         connection.socket = Some(socket);
         self.sockets.connect(socket, key, &address);
@@ -151,7 +167,9 @@ impl<S: Sockets> Engine<S> {
         if outcome.is_err() {
             return self.lost(key, "connect failed");
         }
-        let Some(connection) = self.table.get_mut(key) else { return };
+        let Some(connection) = self.table.get_mut(key) else {
+            return;
+        };
         let (Role::Http(http), Some(socket)) = (&mut connection.role, connection.socket) else {
             return;
         };
@@ -166,8 +184,11 @@ impl<S: Sockets> Engine<S> {
 
     /// Sends a call's request on a free connection.
     fn start_job(&mut self, key: ConnectionKey, mut job: Job, pass: Pass, used_before: UsedBefore) {
-        let Some(request) = job.request.take() else { return };
-        let again = job.idempotent && used_before == UsedBefore::Yes && job.attempts + 1 < ATTEMPTS_MAX;
+        let Some(request) = job.request.take() else {
+            return;
+        };
+        let again =
+            job.idempotent && used_before == UsedBefore::Yes && job.attempts + 1 < ATTEMPTS_MAX;
         if again && let Some(mut copy) = self.blocks.take(request.len()) {
             copy.append(request.as_slice());
             self.copies += 1;
@@ -175,7 +196,11 @@ impl<S: Sockets> Engine<S> {
         }
         let deadline = job.deadline;
         if let Some(Role::Http(http)) = self.table.get_mut(key).map(|c| &mut c.role) {
-            http.state = HttpState::Busy { job, pass, used_before };
+            http.state = HttpState::Busy {
+                job,
+                pass,
+                used_before,
+            };
             http.until = deadline;
         }
         if self.queue_block(key, request, Priority::Normal).is_err() {
@@ -186,15 +211,26 @@ impl<S: Sockets> Engine<S> {
 
     /// Bytes from an HTTP backend.
     pub(super) fn read_response(&mut self, key: ConnectionKey, received: &mut Received) {
-        let Some(connection) = self.table.get_mut(key) else { return };
-        let Role::Http(http) = &mut connection.role else { return };
+        let Some(connection) = self.table.get_mut(key) else {
+            return;
+        };
+        let Role::Http(http) = &mut connection.role else {
+            return;
+        };
         if !matches!(http.state, HttpState::Busy { .. }) {
             return self.lost(key, "backend spoke without being asked");
         }
         let limits = &self.upstreams.services[usize::from(http.service.0)].response;
-        match http.reader.next(received.bytes(), limits, &mut self.blocks) {
+        match http.reader.next(received.from(0), limits, &mut self.blocks) {
             Ok((_, Progress::NeedMore)) => {}
-            Ok((_, Progress::Complete { status, body, reuse })) => {
+            Ok((
+                _,
+                Progress::Complete {
+                    status,
+                    body,
+                    reuse,
+                },
+            )) => {
                 self.responded(key, status, body, reuse, received);
             }
             Err(error) => {
@@ -216,19 +252,34 @@ impl<S: Sockets> Engine<S> {
         reuse: Reuse,
         received: &mut Received,
     ) {
-        let Some((job, pass, backend)) = self.take_job(key) else { return };
-        let health = if matches!(status, 502..=504) { Health::Bad } else { Health::Good };
+        let Some((job, pass, backend)) = self.take_job(key) else {
+            return;
+        };
+        let health = if matches!(status, 502..=504) {
+            Health::Bad
+        } else {
+            Health::Good
+        };
         self.end_pass(backend, pass, health);
         match reuse {
             Reuse::Keep => self.park_connection(key, backend),
             Reuse::Close | Reuse::Surplus => self.lost(key, "backend connection not kept"),
         }
         let arrived = match body {
-            Body::Empty => Arrived { source: Source::Bytes(&mut []), payload: 0..0 },
-            Body::InPlace(payload) => Arrived { source: Source::Buffer(received), payload },
+            Body::Empty => Arrived {
+                source: Source::Bytes(&mut []),
+                payload: 0..0,
+            },
+            Body::InPlace(payload) => Arrived {
+                source: Source::Buffer(received),
+                payload,
+            },
             Body::Assembled(block) => {
                 let payload = 0..block.len();
-                Arrived { source: Source::Block(block), payload }
+                Arrived {
+                    source: Source::Block(block),
+                    payload,
+                }
             }
         };
         let code = ResponseCode::from_http_status(status);
@@ -237,7 +288,9 @@ impl<S: Sockets> Engine<S> {
 
     /// Makes a connection free for the next call, waiting ones first.
     fn park_connection(&mut self, key: ConnectionKey, backend: BackendId) {
-        let Some(entry) = self.upstreams.backend(backend) else { return };
+        let Some(entry) = self.upstreams.backend(backend) else {
+            return;
+        };
         if !entry.listed {
             return self.lost(key, "address dropped");
         }
@@ -252,7 +305,10 @@ impl<S: Sockets> Engine<S> {
     }
 
     fn place_waiting(&mut self, service: ServiceId) {
-        let waiting = self.upstreams.service(service).and_then(|state| state.queue.pop_front());
+        let waiting = self
+            .upstreams
+            .service(service)
+            .and_then(|state| state.queue.pop_front());
         if let Some(job) = waiting {
             self.place_job(job);
         }
@@ -260,7 +316,9 @@ impl<S: Sockets> Engine<S> {
 
     /// Takes the call off a connection and frees its backend's counters.
     fn take_job(&mut self, key: ConnectionKey) -> Option<(Job, Pass, BackendId)> {
-        let Role::Http(http) = &mut self.table.get_mut(key)?.role else { return None };
+        let Role::Http(http) = &mut self.table.get_mut(key)?.role else {
+            return None;
+        };
         let backend = http.backend;
         match std::mem::replace(&mut http.state, HttpState::Idle) {
             HttpState::Connecting { job, pass } | HttpState::Busy { job, pass, .. } => {
@@ -272,13 +330,17 @@ impl<S: Sockets> Engine<S> {
 
     fn end_pass(&mut self, id: BackendId, pass: Pass, health: Health) {
         let now = self.now.mono;
-        let Some(backend) = self.upstreams.backend(id) else { return };
+        let Some(backend) = self.upstreams.backend(id) else {
+            return;
+        };
         backend.in_flight -= 1;
         let service = usize::from(backend.service.0);
         match health {
             Health::Good => backend.breaker.succeeded(pass),
             Health::Bad => {
-                backend.breaker.failed(pass, now, &self.snapshot.services[service].breaker);
+                backend
+                    .breaker
+                    .failed(pass, now, &self.snapshot.services[service].breaker);
             }
             Health::Unknown => backend.breaker.abandoned(pass, now),
         }
@@ -286,8 +348,12 @@ impl<S: Sockets> Engine<S> {
 
     /// The backend has closed its side: the end of a body, or of the connection.
     pub(super) fn http_finished(&mut self, key: ConnectionKey) {
-        let Some(connection) = self.table.get_mut(key) else { return };
-        let Role::Http(http) = &mut connection.role else { return };
+        let Some(connection) = self.table.get_mut(key) else {
+            return;
+        };
+        let Role::Http(http) = &mut connection.role else {
+            return;
+        };
         if let Eof::Complete { status, body } = http.reader.on_eof(&mut self.blocks)
             && let Some((job, pass, backend)) = self.take_job(key)
         {
@@ -295,11 +361,15 @@ impl<S: Sockets> Engine<S> {
             let arrived = match body {
                 Body::Assembled(block) => {
                     let payload = 0..block.len();
-                    Arrived { source: Source::Block(block), payload }
+                    Arrived {
+                        source: Source::Block(block),
+                        payload,
+                    }
                 }
-                Body::Empty | Body::InPlace(_) => {
-                    Arrived { source: Source::Bytes(&mut []), payload: 0..0 }
-                }
+                Body::Empty | Body::InPlace(_) => Arrived {
+                    source: Source::Bytes(&mut []),
+                    payload: 0..0,
+                },
             };
             self.job_done(job, ResponseCode::from_http_status(status), arrived);
         }
@@ -315,7 +385,9 @@ impl<S: Sockets> Engine<S> {
         unsent: Option<Block>,
     ) {
         let now = self.now.mono;
-        let Some(backend) = self.upstreams.backend(http.backend) else { return };
+        let Some(backend) = self.upstreams.backend(http.backend) else {
+            return;
+        };
         backend.connections -= 1;
         backend.idle.retain(|idle| *idle != key);
         let service = http.service;
@@ -329,7 +401,11 @@ impl<S: Sockets> Engine<S> {
                 return self.place_waiting(service);
             }
             HttpState::Connecting { job, pass } => (job, pass, true),
-            HttpState::Busy { mut job, pass, used_before } => {
+            HttpState::Busy {
+                mut job,
+                pass,
+                used_before,
+            } => {
                 let raced = used_before == UsedBefore::Yes && !answered;
                 let again = match unsent {
                     Some(request) => {
@@ -372,8 +448,12 @@ impl<S: Sockets> Engine<S> {
 
     pub(super) fn http_deadline(&mut self, key: ConnectionKey) {
         let now = self.now.mono;
-        let Some(connection) = self.table.get(key) else { return };
-        let Role::Http(http) = &connection.role else { return };
+        let Some(connection) = self.table.get(key) else {
+            return;
+        };
+        let Role::Http(http) = &connection.role else {
+            return;
+        };
         if connection.phase == Phase::Open && now >= http.until {
             self.lost(key, "backend connection timed out");
         }

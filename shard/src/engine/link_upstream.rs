@@ -5,12 +5,12 @@ use super::calling::{CallRef, Question};
 use super::connection::{Connection, Fin, Phase, Receiving};
 use super::sending::NotQueued;
 use super::services::BackendId;
-use super::{Arrived, Engine, Role, Source};
+use super::{Arrived, Engine, Role};
 use crate::block::Block;
 use crate::buffers::Received;
 use crate::clock::Instant;
 use crate::id::{ConnectionKey, ServiceId, SessionId};
-use crate::outbox::{Memory, Outbox, OutboxLimits, Priority};
+use crate::outbox::{Memory, Outbox, OutboxLimits};
 use crate::probe::Shed;
 use crate::session::calls::{Reply, Request};
 use crate::session::rpc::RpcTicket;
@@ -21,12 +21,16 @@ use crate::upstream::link::{
     NO_ENDPOINT, NotSent, Push, RESPONSE_BYTES_MAX, SendBuffer, Window, parse_upgrade_response,
     write_upgrade_request,
 };
+use crate::wire::close::CloseCode;
 use crate::wire::code::{ResponseCode, SessionRefusal};
 use crate::wire::frame::{ControlPayload, OpCode};
-use crate::wire::header::{Flags, RequestHeader, ResponseHeader};
+use crate::wire::header::{Flags, Priority, RequestHeader, ResponseHeader};
 
 /// What a backend may push to one session before it gets credit back.
-const PUSH_WINDOW: Window = Window { messages: 32, bytes: 64 << 10 };
+const PUSH_WINDOW: Window = Window {
+    messages: 32,
+    bytes: 64 << 10,
+};
 
 /// How long a client may take to answer an RPC of a backend.
 const RPC_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
@@ -46,7 +50,9 @@ pub(super) struct LinkConnection {
 #[derive(Debug)]
 enum Stage {
     /// The upgrade response, as far as it has come.
-    Upgrading { carry: Option<Block> },
+    Upgrading {
+        carry: Option<Block>,
+    },
     Frames,
 }
 
@@ -78,7 +84,9 @@ impl SendBuffer for OutboxBuffer<'_> {
 
 impl<S: Sockets> Engine<S> {
     pub(super) fn dial_link(&mut self, backend: BackendId, place: usize) {
-        let Some(entry) = self.upstreams.backend(backend) else { return };
+        let Some(entry) = self.upstreams.backend(backend) else {
+            return;
+        };
         let service = entry.service;
         let config = &self.snapshot.services[usize::from(service.0)];
         let limits = LinkLimits {
@@ -92,7 +100,14 @@ impl<S: Sockets> Engine<S> {
         link.adopt(&self.snapshot, service);
         let nonce = self.random.u128(..).to_be_bytes();
         let stage = Stage::Upgrading { carry: None };
-        let role = LinkConnection { backend, place, service, nonce, stage, link };
+        let role = LinkConnection {
+            backend,
+            place,
+            service,
+            nonce,
+            stage,
+            link,
+        };
         let connection = Connection::new(None, Role::Link(Box::new(role)), self.now.mono);
         let Ok(key) = self.table.insert(connection, self.now.mono) else {
             return self.redial_later(backend, place);
@@ -107,9 +122,15 @@ impl<S: Sockets> Engine<S> {
     }
 
     pub(super) fn link_opened(&mut self, key: ConnectionKey, socket: Option<Socket>) {
-        let Some(socket) = socket else { return self.lost(key, "no socket") };
-        let Some(connection) = self.table.get_mut(key) else { return };
-        let Role::Link(link) = &connection.role else { return };
+        let Some(socket) = socket else {
+            return self.lost(key, "no socket");
+        };
+        let Some(connection) = self.table.get_mut(key) else {
+            return;
+        };
+        let Role::Link(link) = &connection.role else {
+            return;
+        };
         connection.socket = Some(socket);
         let address = self.upstreams.backends[link.backend.0].address.clone();
         self.sockets.connect(socket, key, &address);
@@ -119,7 +140,9 @@ impl<S: Sockets> Engine<S> {
         if outcome.is_err() {
             return self.lost(key, "connect failed");
         }
-        let Some(connection) = self.table.get_mut(key) else { return };
+        let Some(connection) = self.table.get_mut(key) else {
+            return;
+        };
         let (Role::Link(link), Some(socket)) = (&mut connection.role, connection.socket) else {
             return;
         };
@@ -127,7 +150,9 @@ impl<S: Sockets> Engine<S> {
         self.sockets.receive(socket, key);
         link.link.connected();
         let config = &self.snapshot.services[usize::from(link.service.0)];
-        let UpstreamKind::Link { path, token } = &config.kind else { return };
+        let UpstreamKind::Link { path, token } = &config.kind else {
+            return;
+        };
         let mut request = Vec::with_capacity(UPGRADE_BYTES_MAX);
         let written = write_upgrade_request(
             &config.host,
@@ -150,10 +175,14 @@ impl<S: Sockets> Engine<S> {
     ) -> Option<usize> {
         let now = self.now.mono;
         let connection = self.table.get_mut(key)?;
-        let Role::Link(link) = &mut connection.role else { return None };
+        let Role::Link(link) = &mut connection.role else {
+            return None;
+        };
         link.link.heard();
-        let Stage::Upgrading { carry } = &mut link.stage else { return Some(0) };
-        let bytes = received.bytes();
+        let Stage::Upgrading { carry } = &mut link.stage else {
+            return Some(0);
+        };
+        let bytes = received.from(0);
         let mut block = match carry.take() {
             Some(block) => block,
             None => self.blocks.take(RESPONSE_BYTES_MAX + bytes.len())?,
@@ -193,7 +222,11 @@ impl<S: Sockets> Engine<S> {
             _ => return,
         };
         let name = self.snapshot.services[usize::from(service.0)].name.clone();
-        let gateway = Gateway { service: &name, node: &node, shard };
+        let gateway = Gateway {
+            service: &name,
+            node: &node,
+            shard,
+        };
         let said = self.with_link(key, |link, out| link.write_hello(gateway, out));
         if said.is_none_or(|said| said.is_err()) {
             self.lost(key, "hello could not be sent");
@@ -211,15 +244,22 @@ impl<S: Sockets> Engine<S> {
         if connection.phase != Phase::Open {
             return None;
         }
-        let Role::Link(link) = &mut connection.role else { return None };
-        let outbox =
-            connection.outbox.get_or_insert_with(|| self.outboxes.pop().unwrap_or_default());
+        let Role::Link(link) = &mut connection.role else {
+            return None;
+        };
+        let outbox = connection
+            .outbox
+            .get_or_insert_with(|| self.outboxes.pop().unwrap_or_default());
         let memory = Memory {
             blocks: &mut self.blocks,
             buffers: &mut self.buffers,
             copies: &mut self.copies,
         };
-        let mut out = OutboxBuffer { outbox, limits: self.limits.link_outbox, memory };
+        let mut out = OutboxBuffer {
+            outbox,
+            limits: self.limits.link_outbox,
+            memory,
+        };
         let outcome = act(&mut link.link, &mut out);
         if !connection.dirty {
             connection.dirty = true;
@@ -229,8 +269,12 @@ impl<S: Sockets> Engine<S> {
     }
 
     pub(super) fn link_is_usable(&self, key: ConnectionKey) -> bool {
-        let Some(connection) = self.table.get(key) else { return false };
-        let Role::Link(link) = &connection.role else { return false };
+        let Some(connection) = self.table.get(key) else {
+            return false;
+        };
+        let Role::Link(link) = &connection.role else {
+            return false;
+        };
         connection.phase == Phase::Open && link.link.state() == LinkState::Open
     }
 
@@ -240,7 +284,9 @@ impl<S: Sockets> Engine<S> {
         };
         let session = player.session.id();
         // Without a link nothing waits: the call is sent on its way and answered 60.
-        let Some(key) = self.link_of(request.service, session) else { return true };
+        let Some(key) = self.link_of(request.service, session) else {
+            return true;
+        };
         match self.table.get(key).map(|connection| &connection.role) {
             Some(Role::Link(link)) => link.link.has_credit(session, client, request.bytes),
             _ => true,
@@ -254,19 +300,33 @@ impl<S: Sockets> Engine<S> {
         what: Question,
         message: &[u8],
     ) {
-        let client = self.table.get(call.client).and_then(|connection| match &connection.role {
-            Role::Session(player) => {
-                Some((std::rc::Rc::clone(player.session.identity()), connection.peer))
-            }
-            _ => None,
-        });
-        let Some((identity, peer)) = client else { return self.service_freed(request.service) };
+        let client = self
+            .table
+            .get(call.client)
+            .and_then(|connection| match &connection.role {
+                Role::Session(player) => Some((
+                    std::rc::Rc::clone(player.session.identity()),
+                    connection.peer,
+                )),
+                _ => None,
+            });
+        let Some((identity, peer)) = client else {
+            return self.service_freed(request.service);
+        };
         let link = self.link_of(request.service, identity.session);
         let sent = link.and_then(|key| {
-            let client = Client { owner: call.client, identity: &identity, peer };
+            let client = Client {
+                owner: call.client,
+                identity: &identity,
+                peer,
+            };
             self.with_link(key, |link, out| {
                 let endpoint = link.endpoint(what.endpoint).unwrap_or(NO_ENDPOINT);
-                let data = Data { endpoint, trace: None, frame: [message, &[]] };
+                let data = Data {
+                    endpoint,
+                    trace: None,
+                    frame: [message, &[]],
+                };
                 match request.reply {
                     Reply::Wanted => link.call(&client, data, call, request.deadline, out),
                     Reply::None => link.post(&client, data, out),
@@ -287,11 +347,14 @@ impl<S: Sockets> Engine<S> {
             }
             Some(Err(why)) => {
                 self.service_freed(request.service);
-                self.fail_call(call, match why {
-                    NotSent::NotOpen | NotSent::GoingAway => SessionRefusal::BackendUnreachable,
-                    NotSent::NoCredit => SessionRefusal::CallLineFull,
-                    NotSent::NoTag | NotSent::NoRoom => SessionRefusal::ServiceBusy,
-                });
+                self.fail_call(
+                    call,
+                    match why {
+                        NotSent::NotOpen | NotSent::GoingAway => SessionRefusal::BackendUnreachable,
+                        NotSent::NoCredit => SessionRefusal::CallLineFull,
+                        NotSent::NoTag | NotSent::NoRoom => SessionRefusal::ServiceBusy,
+                    },
+                );
             }
             None => {
                 self.service_freed(request.service);
@@ -302,8 +365,12 @@ impl<S: Sockets> Engine<S> {
 
     /// One whole message from a backend.
     pub(super) fn link_message(&mut self, key: ConnectionKey, mut arrived: Arrived<'_>) {
-        let Some(connection) = self.table.get_mut(key) else { return self.discard(arrived) };
-        let Role::Link(link) = &mut connection.role else { return self.discard(arrived) };
+        let Some(connection) = self.table.get_mut(key) else {
+            return self.discard(arrived);
+        };
+        let Role::Link(link) = &mut connection.role else {
+            return self.discard(arrived);
+        };
         let service = link.service;
         let start = arrived.payload.start;
         match link.link.receive(arrived.bytes()) {
@@ -319,7 +386,12 @@ impl<S: Sockets> Engine<S> {
                 self.discard(arrived);
                 self.end_call(call, ResponseCode::BackendError);
             }
-            Ok(LinkInbound::Push { owner, session, kind, frame }) => {
+            Ok(LinkInbound::Push {
+                owner,
+                session,
+                kind,
+                frame,
+            }) => {
                 arrived.payload = start + frame.start..start + frame.end;
                 self.push(key, owner, session, kind, arrived);
             }
@@ -378,13 +450,18 @@ impl<S: Sockets> Engine<S> {
         let bytes = arrived.payload.len();
         let header = RequestHeader::parse(arrived.bytes());
         let urgent = header.is_ok_and(|header| header.flags.contains(Flags::PRIORITY));
-        let priority = if urgent { Priority::Urgent } else { Priority::Normal };
+        let priority = if urgent {
+            Priority::Urgent
+        } else {
+            Priority::Normal
+        };
         let now = self.now.mono;
         let expected = match (kind, header) {
             (Push::Rpc, Ok(header)) => self.player(owner).is_some_and(|player| {
                 let ticket = rpc_ticket(key);
                 let rpcs = player.session.rpcs_mut();
-                rpcs.register(header.message_id, ticket, now + RPC_TIMEOUT, now).is_ok()
+                rpcs.register(header.message_id, ticket, now + RPC_TIMEOUT, now)
+                    .is_ok()
             }),
             (Push::Event, Ok(_)) => true,
             (_, Err(_)) => false,
@@ -415,9 +492,17 @@ impl<S: Sockets> Engine<S> {
         {
             let identity = std::rc::Rc::clone(player.session.identity());
             let peer = connection.peer;
-            let client = Client { owner: client, identity: &identity, peer };
+            let client = Client {
+                owner: client,
+                identity: &identity,
+                peer,
+            };
             let frame: &[u8] = arrived.bytes();
-            let data = Data { endpoint: NO_ENDPOINT, trace: None, frame: [frame, &[]] };
+            let data = Data {
+                endpoint: NO_ENDPOINT,
+                trace: None,
+                frame: [frame, &[]],
+            };
             let sent = self.with_link(key, |link, out| link.post(&client, data, out));
             self.copies += 1;
             if !matches!(sent, Some(Ok(()))) {
@@ -436,7 +521,9 @@ impl<S: Sockets> Engine<S> {
         let now = self.now.mono;
         while let Some(Role::Link(link)) = self.table.get_mut(key).map(|c| &mut c.role) {
             let service = link.service;
-            let Some(call) = link.link.expire(now) else { break };
+            let Some(call) = link.link.expire(now) else {
+                break;
+            };
             self.service_freed(service);
             self.fail_call(call, SessionRefusal::CallTimedOut);
         }
@@ -456,10 +543,20 @@ impl<S: Sockets> Engine<S> {
         }
     }
 
+    /// The backend's frames break RFC 6455, or one is too long.
+    pub(super) fn link_misframed(&mut self, key: ConnectionKey, code: CloseCode) {
+        let reason = code.reason();
+        let _said = self.with_link(key, |link, out| link.close(code.code(), reason, out));
+        self.end_role(key, code.code(), "link frames broken");
+        self.start_leaving(key, Fin::Flushed);
+    }
+
     /// The backend takes no new sessions here: a fresh link takes the place of this one, which
     /// goes on until its calls are answered and the backend closes it.
     fn replace_link(&mut self, key: ConnectionKey) {
-        let Some(Role::Link(link)) = self.table.get(key).map(|c| &c.role) else { return };
+        let Some(Role::Link(link)) = self.table.get(key).map(|c| &c.role) else {
+            return;
+        };
         let (backend, place) = (link.backend, link.place);
         let current = self.upstreams.backends[backend.0].links[place].key == Some(key);
         if current {
@@ -497,7 +594,9 @@ impl<S: Sockets> Engine<S> {
     pub(super) fn end_on_links(&mut self, session: SessionId, owner: ConnectionKey) {
         for backend in 0..self.upstreams.backends.len() {
             for place in 0..self.upstreams.backends[backend].links.len() {
-                let Some(key) = self.upstreams.backends[backend].links[place].key else { continue };
+                let Some(key) = self.upstreams.backends[backend].links[place].key else {
+                    continue;
+                };
                 // Without room the backend learns of it when its next push is refused.
                 let _told = self.with_link(key, |link, out| {
                     link.end_session(session, owner, "client gone", out)

@@ -15,11 +15,19 @@
 //! What a message means is decided in `session`, how bytes reach the kernel in `ring`.
 
 mod accepting;
+mod calling;
 mod connection;
+mod control;
+mod crossings;
 mod deadlines;
 mod ending;
+mod http_upstream;
+mod link_upstream;
+mod peers;
+mod players;
 mod receiving;
 mod sending;
+mod services;
 mod upgrade;
 
 use std::collections::VecDeque;
@@ -28,20 +36,33 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::block::{Block, BlockPool};
-use crate::buffers::{Received, ReceiveBuffers};
+use crate::buffers::{ReceiveBuffers, Received};
 use crate::clock::{Instant, Now};
-use crate::id::{ConnectionKey, Generation, Slot};
+use crate::id::{ConnectionKey, Epoch, Generation, SessionId, ShardId, Slot};
+use crate::identity::Authenticator;
+use crate::lane::{Park, ShardLanes, Wake};
 use crate::outbox::{Outbox, OutboxLimits};
 use crate::probe::Probe;
-use crate::snapshot::SessionLimits;
+use crate::session::capability::Capabilities;
+use crate::session::fingerprints::FingerprintTables;
+use crate::session::rate::RateLimits;
+use crate::snapshot::{SessionLimits, Snapshot};
 use crate::sockets::{Completion, ListenerId, Socket, Sockets};
 use crate::table::Table;
 use crate::timer::Timers;
+use crate::upstream::link::message_bytes_max;
 use crate::wire::frame::Role as FrameRole;
+use crate::wire::guid::PeerKeys;
 use crate::wire::handshake::HeadLimits;
 use crate::wire::inbound::InboundLimits;
 
+use calling::OpenCalls;
 use connection::Connection;
+use control::{Drain, LogLines};
+use http_upstream::HttpConnection;
+use link_upstream::LinkConnection;
+use players::Player;
+use services::Upstreams;
 use upgrade::Head;
 
 /// Completions looked at in one turn; the rest waits in the ring's local queue.
@@ -61,14 +82,49 @@ const BUFFERS_PER_TURN: u32 = 32;
 pub const SPARE_SLOTS: usize = 64;
 
 /// Names no connection: for sockets that never got a slot.
-const NOBODY: ConnectionKey =
-    ConnectionKey { slot: Slot((1 << 20) - 1), generation: Generation(0) };
+const NOBODY: ConnectionKey = ConnectionKey {
+    slot: Slot((1 << 20) - 1),
+    generation: Generation(0),
+};
+
+/// Bytes that may wait for one backend of links.
+const LINK_OUTBOX_BYTES: usize = 8 << 20;
+
+/// A link's batches are longer: one connection speaks for many sessions.
+const LINK_BATCH_BYTES: usize = 256 << 10;
+
+const PLAYER_BATCH_BYTES: usize = 16 << 10;
+
+/// Full tables of GUIDs for sessions that call many endpoints in turn.
+const FINGERPRINT_TABLES: usize = 256;
+
+/// By which routes a token may come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CredentialRoutes {
+    /// `Authorization: Bearer`
+    pub header: bool,
+    /// `?token=`
+    pub query: bool,
+}
 
 /// What one shard is built with, besides its configuration snapshot.
 #[derive(Debug, Clone)]
 pub struct EngineOptions {
+    pub shard: ShardId,
+    /// Shards of this process.
+    pub shards: usize,
+    /// How this node names itself to backends.
+    pub node_name: Box<str>,
+    pub credentials: CredentialRoutes,
+    /// Time over which sessions are sent away when the process drains.
+    pub drain_spread: Duration,
+    /// How long a session's running calls are waited for then.
+    pub drain_calls: Duration,
     pub listeners: u8,
+    /// Client connections.
     pub connections_max: usize,
+    /// Connections to backends.
+    pub upstreams_max: usize,
     pub block_pool_bytes: usize,
     pub head: HeadLimits,
     pub head_timeout: Duration,
@@ -84,33 +140,60 @@ enum Role {
     Head(Box<Head>),
     /// A WebSocket whose messages go back as they came.
     Echo,
+    Session(Box<Player>),
+    Http(Box<HttpConnection>),
+    Link(Box<LinkConnection>),
     /// Nothing any more: its last bytes are on their way out.
     Gone,
+}
+
+impl Role {
+    fn is_upstream(&self) -> bool {
+        matches!(self, Self::Http(_) | Self::Link(_))
+    }
 }
 
 /// Limits in the form in which the layers below take them.
 #[derive(Debug)]
 struct Limits {
     inbound: InboundLimits,
+    /// Frames of backends on links.
+    link_inbound: InboundLimits,
     outbox: OutboxLimits,
+    link_outbox: OutboxLimits,
     session: SessionLimits,
 }
 
 impl Limits {
     fn new(session: &SessionLimits) -> Self {
+        let inbound = InboundLimits {
+            role: FrameRole::Server,
+            message_bytes_max: session.message_bytes_max,
+            message_bytes_hard: session.message_bytes_hard,
+            fragments_max: session.fragments_max,
+            empty_fragments_max: session.fragments_max,
+            control_frames_per_second: session.control_frames_per_second,
+            block_headroom: BLOCK_HEADROOM,
+        };
+        let link_message = message_bytes_max(session.message_bytes_max);
         Self {
-            inbound: InboundLimits {
-                role: FrameRole::Server,
-                message_bytes_max: session.message_bytes_max,
-                message_bytes_hard: session.message_bytes_hard,
-                fragments_max: session.fragments_max,
-                empty_fragments_max: session.fragments_max,
-                control_frames_per_second: session.control_frames_per_second,
-                block_headroom: BLOCK_HEADROOM,
+            inbound,
+            link_inbound: InboundLimits {
+                role: FrameRole::Client,
+                message_bytes_max: link_message,
+                message_bytes_hard: link_message,
+                control_frames_per_second: u32::MAX,
+                ..inbound
             },
             outbox: OutboxLimits {
                 messages_max: session.outbox_messages_max,
                 bytes_max: session.outbox_bytes_max,
+                batch_bytes: PLAYER_BATCH_BYTES,
+            },
+            link_outbox: OutboxLimits {
+                messages_max: usize::MAX,
+                bytes_max: LINK_OUTBOX_BYTES,
+                batch_bytes: LINK_BATCH_BYTES,
             },
             session: session.clone(),
         }
@@ -136,11 +219,21 @@ enum Source<'a> {
 impl Arrived<'_> {
     fn bytes(&mut self) -> &mut [u8] {
         match &mut self.source {
-            Source::Buffer(received) => &mut received.bytes()[self.payload.clone()],
+            Source::Buffer(received) => received.range(self.payload.clone()),
             Source::Bytes(bytes) => &mut bytes[self.payload.clone()],
             Source::Block(block) => &mut block.as_mut_slice()[self.payload.clone()],
         }
     }
+}
+
+/// What a shard is given by the process around it.
+pub struct Surroundings {
+    pub lanes: ShardLanes,
+    pub authenticator: Box<dyn Authenticator>,
+    pub snapshot: Arc<Snapshot>,
+    pub probe: Arc<Probe>,
+    /// Wakes the control core.
+    pub control_bell: Box<dyn Fn()>,
 }
 
 /// One shard.
@@ -167,6 +260,29 @@ pub struct Engine<S> {
     accept_again: Vec<ListenerId>,
     downstream: usize,
     copies: u64,
+    /// Sessions of this shard, in no order.
+    players: Vec<ConnectionKey>,
+    /// Heads that wait for signatures to spare.
+    authenticating: VecDeque<ConnectionKey>,
+    verifications: usize,
+    /// Ends of claims that the control core has not been told of.
+    releases: VecDeque<(ConnectionKey, SessionId, Epoch)>,
+    /// Lines of calls that no session needs at the moment.
+    spare_calls: Vec<Box<OpenCalls>>,
+    running: usize,
+    upstreams: Upstreams,
+    snapshot: Arc<Snapshot>,
+    capabilities: Capabilities,
+    rates: RateLimits,
+    peer_keys: PeerKeys,
+    tables: FingerprintTables,
+    lanes: ShardLanes,
+    authenticator: Box<dyn Authenticator>,
+    control_bell: Box<dyn Fn()>,
+    drain: Drain,
+    log_lines: LogLines,
+    /// A manifest on its way into an outbox.
+    manifest: Vec<u8>,
     random: fastrand::Rng,
     probe: Arc<Probe>,
 }
@@ -176,14 +292,21 @@ impl<S: Sockets> Engine<S> {
         sockets: S,
         buffers: ReceiveBuffers,
         options: EngineOptions,
-        session: &SessionLimits,
-        probe: Arc<Probe>,
+        surroundings: Surroundings,
         now: Now,
     ) -> Self {
+        let Surroundings {
+            lanes,
+            authenticator,
+            snapshot,
+            probe,
+            control_bell,
+        } = surroundings;
+        let slots = options.connections_max + options.upstreams_max + SPARE_SLOTS;
         let mut this = Self {
-            table: Table::new(options.connections_max + SPARE_SLOTS, options.seed),
+            table: Table::new(slots, options.seed),
             timers: Timers::new(now.mono),
-            limits: Limits::new(session),
+            limits: Limits::new(&snapshot.session),
             now,
             turn: 0,
             blocks: BlockPool::new(options.block_pool_bytes),
@@ -195,6 +318,24 @@ impl<S: Sockets> Engine<S> {
             accept_again: Vec::new(),
             downstream: 0,
             copies: 0,
+            players: Vec::new(),
+            authenticating: VecDeque::new(),
+            verifications: 0,
+            releases: VecDeque::new(),
+            spare_calls: Vec::new(),
+            running: 0,
+            upstreams: Upstreams::new(&snapshot),
+            capabilities: Capabilities::new(&snapshot),
+            rates: RateLimits::new(&snapshot.session),
+            peer_keys: PeerKeys::from_salt(&snapshot.salt),
+            tables: FingerprintTables::new(FINGERPRINT_TABLES),
+            snapshot,
+            lanes,
+            authenticator,
+            control_bell,
+            drain: Drain::default(),
+            log_lines: LogLines::default(),
+            manifest: Vec::new(),
             random: fastrand::Rng::with_seed(options.seed),
             sockets,
             buffers,
@@ -219,30 +360,40 @@ impl<S: Sockets> Engine<S> {
         let backlog = self.sockets.backlog();
         self.turn = self.turn.wrapping_add(1);
         self.settle_sends();
+        self.settle_lanes();
+        let heard = self.take_lanes();
+        self.authenticate_waiting();
         self.take_completions();
         self.act_on_deadlines();
+        self.dial_due_links();
         self.rearm_receives();
         self.flush();
         self.let_in();
+        self.ring_doorbells();
         self.sockets.provide(self.buffers.returned());
         self.count();
-        backlog > 0 || !self.dirty.is_empty()
+        backlog > 0 || heard || !self.dirty.is_empty()
     }
 
     /// Whether the shard's work is over: everything was drained.
     #[must_use]
     pub fn is_done(&self) -> bool {
-        false
+        self.drain.is_over() && self.table.is_empty()
     }
 
-    /// Announces that this shard is going to sleep. False when something has come meanwhile.
-    pub fn prepare_to_park(&mut self) -> bool {
-        self.probe.parks.increment();
-        true
+    /// Announces that this shard is going to sleep. Producers ring its doorbell from then on.
+    pub fn prepare_to_park(&mut self) -> Park {
+        let park = self.lanes.prepare_park();
+        if park == Park::Now {
+            self.probe.parks.increment();
+        }
+        park
     }
 
     /// The shard is awake again.
-    pub fn woken(&mut self) {}
+    pub fn woken(&mut self) {
+        self.lanes.awake();
+    }
 
     /// Whether the next exchange must not sleep: something is left to do.
     #[must_use]
@@ -250,17 +401,27 @@ impl<S: Sockets> Engine<S> {
         self.sockets.backlog() > 0
             || !self.dirty.is_empty()
             || !self.accepted.is_empty()
+            || !self.authenticating.is_empty()
             || (!self.rearm.is_empty() && !self.buffers_are_scarce())
     }
 
     /// When the shard must turn again although nothing has happened.
     pub fn next_deadline(&mut self) -> Option<Instant> {
-        self.timers.next_deadline()
+        let own = [self.next_redial(), self.next_goodbye()]
+            .into_iter()
+            .flatten()
+            .min();
+        [self.timers.next_deadline(), own]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn take_completions(&mut self) {
         for _ in 0..COMPLETIONS_PER_TURN {
-            let Some(completion) = self.sockets.completion() else { return };
+            let Some(completion) = self.sockets.completion() else {
+                return;
+            };
             match completion {
                 Completion::Received { key, buffer, len } => self.received(key, buffer, len),
                 Completion::ReceiveEnded { key, cause } => self.receive_ended(key, cause),
@@ -274,18 +435,57 @@ impl<S: Sockets> Engine<S> {
                     }
                 }
                 Completion::Closed { key } => self.closed(key),
-                Completion::Opened { .. } | Completion::Connected { .. } => {}
+                Completion::Opened { key, socket } => self.opened(key, socket),
+                Completion::Connected { key, outcome } => self.connected(key, outcome),
                 Completion::Doorbell => {}
             }
         }
     }
 
+    fn opened(&mut self, key: ConnectionKey, socket: Option<Socket>) {
+        match self.table.get(key).map(|connection| &connection.role) {
+            Some(Role::Http(_)) => self.http_opened(key, socket),
+            Some(Role::Link(_)) => self.link_opened(key, socket),
+            // Given up while it was being made.
+            _ => {
+                if let Some(socket) = socket {
+                    self.sockets.close(socket, key);
+                }
+            }
+        }
+    }
+
+    fn connected(&mut self, key: ConnectionKey, outcome: Result<(), i32>) {
+        match self.table.get(key).map(|connection| &connection.role) {
+            Some(Role::Http(_)) => self.http_connected(key, outcome),
+            Some(Role::Link(_)) => self.link_connected(key, outcome),
+            _ => {}
+        }
+    }
+
+    /// Wakes those whose lanes this turn has put something on.
+    fn ring_doorbells(&mut self) {
+        let (sockets, bell, probe) = (&mut self.sockets, &self.control_bell, &self.probe);
+        self.lanes.wake_sleepers(|wake| {
+            probe.doorbells.increment();
+            match wake {
+                Wake::Shard(shard) => sockets.ring_doorbell(shard),
+                Wake::Control => bell(),
+            }
+        });
+    }
+
     fn count(&mut self) {
+        self.probe.calls_running.set(self.running as u64);
         self.probe.turns.increment();
         if self.copies > 0 {
-            self.probe.payload_copies.add(std::mem::take(&mut self.copies));
+            self.probe
+                .payload_copies
+                .add(std::mem::take(&mut self.copies));
         }
-        self.probe.blocks_in_use_bytes.set(self.blocks.in_use() as u64);
+        self.probe
+            .blocks_in_use_bytes
+            .set(self.blocks.in_use() as u64);
         self.probe.connections.set(self.downstream as u64);
     }
 }

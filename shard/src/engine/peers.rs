@@ -1,21 +1,18 @@
 //! Messages from player to player, on this shard and across lanes.
 
-use super::{Arrived, Engine, Role, Source};
 use super::sending::NotQueued;
+use super::{Arrived, Engine, Source};
 use crate::buffers::Lent;
 use crate::id::{ConnectionKey, ShardId};
-use crate::lane::{Acknowledge, Answer, Arrival, Broadcast, Crossing, Deliver, Frame, Payload, Refusal};
-use crate::outbox::Priority;
+use crate::lane::{Acknowledge, Broadcast, Crossing, Deliver, Loan, Payload, Refusal};
 use crate::probe::Shed;
-use crate::session::peer_ack::PeerAck;
+use crate::session::peer_ack::PeerAcknowledgement;
 use crate::sockets::Sockets;
 use crate::wire::code::{ResponseCode, SessionRefusal};
 use crate::wire::frame::{OpCode, server_header_len, write_server_header};
 use crate::wire::guid::{Guid, PeerRoute};
+use crate::wire::header::Priority;
 use crate::wire::header::{ReplyTo, RequestHeader, WantsReply};
-
-/// Crossings taken from one lane in one turn.
-const CROSSINGS_PER_TURN: usize = 1024;
 
 /// A peer message without its bytes.
 pub(super) struct Letter {
@@ -33,7 +30,12 @@ impl<S: Sockets> Engine<S> {
         letter: Letter,
         arrived: Arrived<'_>,
     ) {
-        let PeerRoute { node, shard, slot, generation } = letter.route;
+        let PeerRoute {
+            node,
+            shard,
+            slot,
+            generation,
+        } = letter.route;
         let target = ConnectionKey { slot, generation };
         let known = node == self.snapshot.node && usize::from(shard.0) < self.shards;
         if !known {
@@ -62,11 +64,12 @@ impl<S: Sockets> Engine<S> {
             self.discard(arrived);
             return Err(SessionRefusal::PeerGone);
         }
-        self.forward(target, OpCode::Binary, arrived, priority).map_err(refusal_of)
+        self.forward(target, OpCode::Binary, arrived, priority)
+            .map_err(refusal_of)
     }
 
-    fn acknowledge(&mut self, to: ConnectionKey, reply_to: &ReplyTo, target: Guid) {
-        let ack = PeerAck::delivered(target, reply_to.message_id);
+    pub(super) fn acknowledge(&mut self, to: ConnectionKey, reply_to: &ReplyTo, target: Guid) {
+        let ack = PeerAcknowledgement::new(target, reply_to.message_id);
         self.reply_with(to, reply_to, ack.as_bytes());
     }
 
@@ -88,7 +91,14 @@ impl<S: Sockets> Engine<S> {
         let priority = letter.priority;
         let header_len = server_header_len(arrived.payload.len()) as u8;
         let sent = self.frame_for_lane(arrived).and_then(|frame| {
-            let deliver = Deliver { target, from, frame, header_len, priority, acknowledge };
+            let deliver = Deliver {
+                target,
+                from,
+                frame,
+                header_len,
+                priority,
+                acknowledge,
+            };
             self.request(shard, Crossing::Deliver(deliver))
         });
         if let Err(refusal) = sent {
@@ -103,17 +113,18 @@ impl<S: Sockets> Engine<S> {
         match arrived.source {
             Source::Buffer(received) => {
                 let start = arrived.payload.start - header_len;
-                write_server_header(
-                    &mut received.bytes()[start..arrived.payload.start],
-                    OpCode::Binary,
-                    len,
-                );
+                let header = received.range(start..arrived.payload.start);
+                write_server_header(header, OpCode::Binary, len);
                 let lent = self.buffers.lend(received, start..arrived.payload.end);
-                Ok(Payload::Borrowed(lent.into_loan()))
+                Loan::of(lent)
+                    .map(Payload::Borrowed)
+                    .ok_or(SessionRefusal::LaneFull)
             }
             Source::Bytes(bytes) => {
-                let mut block =
-                    self.blocks.take(header_len + len).ok_or(SessionRefusal::BlocksExhausted)?;
+                let mut block = self
+                    .blocks
+                    .take(header_len + len)
+                    .ok_or(SessionRefusal::BlocksExhausted)?;
                 write_server_header(block.reserve(header_len), OpCode::Binary, len);
                 block.append(&bytes[arrived.payload]);
                 self.copies += 1;
@@ -151,26 +162,129 @@ impl<S: Sockets> Engine<S> {
         Err(SessionRefusal::LaneFull)
     }
 
-    fn copy_crossing(&mut self, mut crossing: Crossing) -> Result<Crossing, SessionRefusal> {
-        let frame = crossing.payload_mut();
-        if let Payload::Borrowed(loan) = frame {
-            let lent = Lent::from_loan(loan);
-            let Some(mut block) = self.blocks.take(lent.len()) else {
-                self.buffers.give_back(lent);
-                return Err(SessionRefusal::BlocksExhausted);
+    fn copy_crossing(&mut self, crossing: Crossing) -> Result<Crossing, SessionRefusal> {
+        let copied = crossing.with_frame(|frame| {
+            let Payload::Borrowed(loan) = frame else {
+                return Some(frame);
             };
-            block.append(lent.as_slice());
+            let lent = loan.taken_back();
+            let block = self.blocks.take(lent.len()).map(|mut block| {
+                block.append(lent.as_slice());
+                block
+            });
             self.copies += 1;
             self.buffers.give_back(lent);
-            *frame = Payload::Owned(block);
-        }
-        Ok(crossing)
+            block.map(Payload::Owned)
+        });
+        copied.ok_or(SessionRefusal::BlocksExhausted)
     }
 
-    fn take_back(&mut self, mut crossing: Crossing) {
-        match crossing.payload_mut() {
-            Payload::Borrowed(loan) => self.buffers.give_back(Lent::from_loan(loan)),
+    fn take_back(&mut self, crossing: Crossing) {
+        match crossing.into_frame() {
+            Payload::Borrowed(loan) => self.buffers.give_back(loan.taken_back()),
             Payload::Owned(block) => self.blocks.give_back(block),
+        }
+    }
+
+    /// To every other session, here and on the other shards. Never acknowledged.
+    pub(super) fn broadcast(
+        &mut self,
+        from: ConnectionKey,
+        arrived: Arrived<'_>,
+        priority: Priority,
+    ) {
+        let header_len = server_header_len(arrived.payload.len()) as u8;
+        let frame = match self.frame_for_lane(arrived) {
+            Ok(frame) => frame,
+            Err(_) => return self.probe.shed(Shed::BroadcastOutboxFull),
+        };
+        match frame {
+            Payload::Borrowed(loan) => {
+                let lent = loan.taken_back();
+                for shard in self.lanes.peers() {
+                    let again = self.buffers.lend_again(&lent);
+                    let Some(frame) = Loan::of(again).map(Payload::Borrowed) else {
+                        continue;
+                    };
+                    self.broadcast_to(
+                        shard,
+                        Broadcast {
+                            from,
+                            frame,
+                            header_len,
+                            priority,
+                        },
+                    );
+                }
+                self.lend_to_all(lent, Some(from), priority);
+            }
+            Payload::Owned(block) => {
+                for shard in self.lanes.peers() {
+                    let Some(mut copy) = self.blocks.take(block.len()) else {
+                        self.probe.shed(Shed::BroadcastLaneFull);
+                        continue;
+                    };
+                    copy.append(block.as_slice());
+                    self.copies += 1;
+                    let frame = Payload::Owned(copy);
+                    self.broadcast_to(
+                        shard,
+                        Broadcast {
+                            from,
+                            frame,
+                            header_len,
+                            priority,
+                        },
+                    );
+                }
+                self.copy_to_all(block.as_slice(), Some(from), priority);
+                self.blocks.give_back(block);
+            }
+        }
+    }
+
+    fn broadcast_to(&mut self, shard: ShardId, broadcast: Broadcast) {
+        if self.request(shard, Crossing::Broadcast(broadcast)).is_err() {
+            self.probe.shed(Shed::BroadcastLaneFull);
+        }
+    }
+
+    /// One lent frame to every session of this shard but `except`.
+    pub(super) fn lend_to_all(
+        &mut self,
+        lent: Lent,
+        except: Option<ConnectionKey>,
+        priority: Priority,
+    ) {
+        for index in 0..self.players.len() {
+            let to = self.players[index];
+            if Some(to) != except {
+                let again = self.buffers.lend_again(&lent);
+                if self.queue_lent(to, again, priority).is_err() {
+                    self.probe.shed(Shed::BroadcastOutboxFull);
+                }
+            }
+        }
+        self.buffers.give_back(lent);
+    }
+
+    pub(super) fn copy_to_all(
+        &mut self,
+        frame: &[u8],
+        except: Option<ConnectionKey>,
+        priority: Priority,
+    ) {
+        for index in 0..self.players.len() {
+            let to = self.players[index];
+            if Some(to) != except {
+                self.copies += 1;
+                let queued = self.queue_with(to, frame.len(), priority, |room| {
+                    room.copy_from_slice(frame);
+                });
+                if queued.is_err() {
+                    self.probe.shed(Shed::BroadcastOutboxFull);
+                }
+            }
         }
     }
 }

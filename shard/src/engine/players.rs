@@ -2,23 +2,24 @@
 
 use std::rc::Rc;
 
-use super::calling::OpenCalls;
+use super::calling::{OpenCalls, Question};
 use super::connection::Phase;
 use super::{Arrived, Engine, Role, Source};
 use crate::id::{ConnectionKey, Epoch};
 use crate::identity::Identity;
-use crate::outbox::Priority;
 use crate::probe::{Route, Shed};
 use crate::session::liveness::{DropCause, Liveness, LivenessAction, Pong};
-use crate::session::manifest::write_manifest;
+use crate::session::manifest::{Manifest, ManifestReason};
 use crate::session::routing::{RoutingContext, Session};
 use crate::session::verdict::{CloseReason, TextVerdict, Verdict};
 use crate::sockets::Sockets;
 use crate::wire::close::CloseCode;
 use crate::wire::code::{ResponseCode, SessionRefusal};
-use crate::wire::frame::{ControlKind, ControlPayload, OpCode, server_header_len, write_server_header};
+use crate::wire::frame::{
+    ControlKind, ControlPayload, OpCode, server_header_len, write_server_header,
+};
 use crate::wire::guid::{Guid, PeerRoute};
-use crate::wire::header::{ReplyTo, ResponseHeader};
+use crate::wire::header::{Priority, ReplyTo, ResponseHeader, WantsReply};
 use crate::wire::inbound::DataKind;
 
 /// One session on its connection.
@@ -35,14 +36,27 @@ pub(super) struct Player {
 
 impl<S: Sockets> Engine<S> {
     /// Turns the granted claim of `key` into a session. The 101 has been queued.
-    pub(super) fn open_session(&mut self, key: ConnectionKey, identity: Rc<Identity>, epoch: Epoch) {
+    pub(super) fn open_session(
+        &mut self,
+        key: ConnectionKey,
+        identity: Rc<Identity>,
+        epoch: Epoch,
+    ) {
         let capabilities = self.capabilities.of_roles(&self.snapshot, &identity.roles);
         let seed = self.random.u64(..);
         let session = Session::new(identity, capabilities, &self.snapshot, seed);
         let liveness = Liveness::new(&self.limits.session, self.now.mono);
         let position = self.players.len();
-        let player = Player { session, liveness, epoch, position, calls: None };
-        let Some(connection) = self.table.get_mut(key) else { return };
+        let player = Player {
+            session,
+            liveness,
+            epoch,
+            position,
+            calls: None,
+        };
+        let Some(connection) = self.table.get_mut(key) else {
+            return;
+        };
         connection.role = Role::Session(Box::new(player));
         self.players.push(key);
         self.probe.sessions.set(self.players.len() as u64);
@@ -74,8 +88,12 @@ impl<S: Sockets> Engine<S> {
         kind: DataKind,
         mut arrived: Arrived<'_>,
     ) {
-        let Some(connection) = self.table.get_mut(key) else { return self.discard(arrived) };
-        let Role::Session(player) = &mut connection.role else { return self.discard(arrived) };
+        let Some(connection) = self.table.get_mut(key) else {
+            return self.discard(arrived);
+        };
+        let Role::Session(player) = &mut connection.role else {
+            return self.discard(arrived);
+        };
         player.liveness.on_data(self.now.mono);
         match kind {
             DataKind::Text => {
@@ -103,8 +121,12 @@ impl<S: Sockets> Engine<S> {
         kind: DataKind,
         head: &[u8],
     ) {
-        let Some(connection) = self.table.get_mut(key) else { return };
-        let Role::Session(player) = &mut connection.role else { return };
+        let Some(connection) = self.table.get_mut(key) else {
+            return;
+        };
+        let Role::Session(player) = &mut connection.role else {
+            return;
+        };
         player.liveness.on_data(self.now.mono);
         match kind {
             DataKind::Text => {
@@ -120,7 +142,10 @@ impl<S: Sockets> Engine<S> {
                     now: self.now,
                 };
                 let (reply_to, verdict) = player.session.on_too_long(head, &context);
-                let nothing = Arrived { source: Source::Bytes(&mut []), payload: 0..0 };
+                let nothing = Arrived {
+                    source: Source::Bytes(&mut []),
+                    payload: 0..0,
+                };
                 self.execute(key, reply_to, verdict, nothing);
             }
         }
@@ -154,26 +179,47 @@ impl<S: Sockets> Engine<S> {
             return;
         };
         match verdict {
-            Verdict::Peer { route, guid, acknowledge, priority } => {
+            Verdict::Peer {
+                route,
+                guid,
+                acknowledge,
+                priority,
+            } => {
                 self.probe.route(Route::Peer);
-                self.to_peer(key, reply_to, super::peers::Letter {
-                    route,
-                    guid,
-                    acknowledge,
-                    priority: priority.into(),
-                }, arrived);
+                self.to_peer(
+                    key,
+                    reply_to,
+                    super::peers::Letter {
+                        route,
+                        guid,
+                        acknowledge,
+                        priority,
+                    },
+                    arrived,
+                );
             }
-            Verdict::Call { endpoint, wants_reply } => {
+            Verdict::Call {
+                endpoint,
+                wants_reply,
+            } => {
                 self.probe.route(Route::Call);
-                self.call(key, reply_to, endpoint, wants_reply, arrived);
+                let what = Question {
+                    endpoint,
+                    meta: None,
+                };
+                self.call(key, reply_to, what, wants_reply, arrived);
             }
             Verdict::Meta { endpoint, kind } => {
                 self.probe.route(Route::Meta);
-                self.ask_meta(key, reply_to, endpoint, kind, arrived);
+                let what = Question {
+                    endpoint,
+                    meta: Some(kind),
+                };
+                self.call(key, reply_to, what, WantsReply::Yes, arrived);
             }
             Verdict::Broadcast { priority } => {
                 self.probe.route(Route::Broadcast);
-                self.broadcast(key, arrived, priority.into());
+                self.broadcast(key, arrived, priority);
             }
             Verdict::Reply(code) => {
                 self.probe.route(Route::Refused);
@@ -185,10 +231,14 @@ impl<S: Sockets> Engine<S> {
                 self.discard(arrived);
                 self.refuse_message(key, &reply_to, refusal);
             }
-            // Nothing publishes shortcuts or sends RPCs to clients, so neither can be matched.
-            Verdict::Shortcut { .. } | Verdict::RpcAnswer { .. } => {
+            Verdict::RpcAnswer { ticket, .. } => {
+                self.probe.route(Route::Call);
+                self.answer_rpc(key, ticket, arrived);
+            }
+            // Nothing publishes shortcuts to this engine, so none can be matched.
+            Verdict::Shortcut { .. } => {
                 self.discard(arrived);
-                self.reply(key, &reply_to, ResponseCode::ServiceNotFound);
+                self.reply(key, &reply_to, ResponseCode::ShortcutTargetNotFound);
             }
             Verdict::Ignore => self.discard(arrived),
             Verdict::Close(reason) => {
@@ -230,7 +280,10 @@ impl<S: Sockets> Engine<S> {
     /// Queues a binary message of the gateway's own for a client; one that reads too slowly even
     /// for that is let go.
     pub(super) fn queue_or_shed(&mut self, key: ConnectionKey, message: &[u8]) {
-        if self.queue_frame(key, OpCode::Binary, message, Priority::Normal).is_err() {
+        if self
+            .queue_frame(key, OpCode::Binary, message, Priority::Normal)
+            .is_err()
+        {
             self.overflowed(key);
         }
     }
@@ -265,8 +318,12 @@ impl<S: Sockets> Engine<S> {
     pub(super) fn player_deadline(&mut self, key: ConnectionKey) {
         loop {
             let (now, limits) = (self.now.mono, &self.limits.session);
-            let Some(connection) = self.table.get_mut(key) else { return };
-            let Role::Session(player) = &mut connection.role else { return };
+            let Some(connection) = self.table.get_mut(key) else {
+                return;
+            };
+            let Role::Session(player) = &mut connection.role else {
+                return;
+            };
             match player.liveness.on_deadline(limits, now) {
                 LivenessAction::None => return,
                 LivenessAction::ReleaseFirstFrame => self.send_manifest(key),
@@ -287,9 +344,30 @@ impl<S: Sockets> Engine<S> {
         }
     }
 
+    fn send_manifest(&mut self, key: ConnectionKey) {
+        let (now, peer) = (self.now, self.peer_guid(key));
+        let mut message = std::mem::take(&mut self.manifest);
+        message.clear();
+        if let Some(Role::Session(player)) = self.table.get_mut(key).map(|c| &mut c.role) {
+            let message_id = player.session.next_message_id(now);
+            let manifest = Manifest {
+                session: player.session.id(),
+                capabilities: player.session.capabilities(),
+                snapshot: &self.snapshot,
+                peer,
+                reason: ManifestReason::SessionConnected,
+            };
+            manifest.write(message_id, now, &mut self.random, &mut message);
+            self.queue_or_shed(key, &message);
+        }
+        self.manifest = message;
+    }
+
     fn ping(&mut self, key: ConnectionKey) {
         let now = self.now;
-        let Some(player) = self.player(key) else { return };
+        let Some(player) = self.player(key) else {
+            return;
+        };
         let sequence = player.session.next_message_id(now);
         if player.liveness.begin_ping(sequence).is_err() {
             return;
@@ -299,13 +377,15 @@ impl<S: Sockets> Engine<S> {
         // It leaves with this turn's send, or waits behind what the peer has not taken; then the
         // write stall ends the connection before the pong can be late.
         if let Some(player) = self.player(key) {
-            player.liveness.ping_left(now.mono);
+            player.liveness.on_ping_sent(now.mono);
         }
     }
 
     pub(super) fn player_pong(&mut self, key: ConnectionKey, payload: &[u8]) {
         let (now, rates) = (self.now, self.rates);
-        let Some(player) = self.player(key) else { return };
+        let Some(player) = self.player(key) else {
+            return;
+        };
         if let Pong::Unsolicited = player.liveness.on_pong(payload, now.mono)
             && let Verdict::Close(reason) = player.session.on_unsolicited_pong(&rates, now)
         {

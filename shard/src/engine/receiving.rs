@@ -4,11 +4,11 @@ use super::connection::{Phase, Receiving};
 use super::{Arrived, BUFFERS_PER_TURN, Engine, Role, Source};
 use crate::buffers::{BufferId, Received};
 use crate::id::ConnectionKey;
-use crate::outbox::Priority;
 use crate::probe::{Route, Shed};
 use crate::sockets::{ReceiveEnd, Sockets};
 use crate::wire::close::CloseCode;
 use crate::wire::frame::{ControlFrame, ControlKind, ControlPayload, OpCode};
+use crate::wire::header::Priority;
 use crate::wire::inbound::{Arrival, DataKind};
 
 impl<S: Sockets> Engine<S> {
@@ -17,7 +17,8 @@ impl<S: Sockets> Engine<S> {
         self.probe.bytes_in.add(u64::from(len));
         if let Some(connection) = self.table.get_mut(key) {
             connection.tally.bytes_in += u64::from(len);
-            let greedy = connection.quota.take(self.turn) > BUFFERS_PER_TURN;
+            let taken = connection.quota.take(self.turn);
+            let greedy = taken > BUFFERS_PER_TURN && !connection.role.is_upstream();
             if greedy && connection.receiving == Receiving::Armed {
                 connection.receiving = Receiving::Pausing;
                 self.sockets.stop_receiving(key);
@@ -31,14 +32,22 @@ impl<S: Sockets> Engine<S> {
     }
 
     fn read(&mut self, key: ConnectionKey, received: &mut Received) {
-        let mut from = 0;
-        if let Some(connection) = self.table.get(key)
-            && matches!(connection.role, Role::Head(_))
-        {
-            let Some(head_len) = self.read_head(key, received.bytes()) else { return };
-            from = head_len;
+        let Some(connection) = self.table.get_mut(key) else {
+            return;
+        };
+        let from = match &mut connection.role {
+            Role::Head(_) => self.read_head(key, received.from(0)),
+            Role::Http(_) => return self.read_response(key, received),
+            Role::Link(_) => self.read_upgrade(key, received),
+            Role::Session(player) => {
+                player.liveness.on_bytes(self.now.mono);
+                Some(0)
+            }
+            Role::Echo | Role::Gone => Some(0),
+        };
+        if let Some(from) = from {
+            self.read_frames(key, Kept::Buffer(received), from);
         }
-        self.read_frames(key, Kept::Buffer(received), from);
     }
 
     /// Frames that came while the connection was still at the door.
@@ -49,10 +58,17 @@ impl<S: Sockets> Engine<S> {
     fn read_frames(&mut self, key: ConnectionKey, mut kept: Kept<'_>, from: usize) {
         let mut at = from;
         loop {
-            let Some(connection) = self.table.get_mut(key) else { return };
-            let input = &mut kept.bytes()[at..];
-            let limits = &self.limits.inbound;
-            let next = connection.inbound.next(input, self.now.mono, limits, &mut self.blocks);
+            let Some(connection) = self.table.get_mut(key) else {
+                return;
+            };
+            let input = kept.from(at);
+            let limits = match connection.role {
+                Role::Link(_) => &self.limits.link_inbound,
+                _ => &self.limits.inbound,
+            };
+            let next = connection
+                .inbound
+                .next(input, self.now.mono, limits, &mut self.blocks);
             let (base, arrival) = match next {
                 Ok((consumed, arrival)) => {
                     let base = at;
@@ -61,31 +77,51 @@ impl<S: Sockets> Engine<S> {
                 }
                 Err(error) => {
                     self.probe.parse_errors.increment();
-                    return self.leave(key, error.into(), "protocol error");
+                    return self.broken_frames(key, error.into());
                 }
             };
             match arrival {
-                Arrival::NeedMore => return,
+                Arrival::NeedMore => return self.note_unfinished(key),
                 Arrival::InPlace { kind, payload } => {
                     let payload = payload.start + base..payload.end + base;
-                    self.message(key, kind, Arrived { source: kept.source(), payload });
+                    self.message(
+                        key,
+                        kind,
+                        Arrived {
+                            source: kept.source(),
+                            payload,
+                        },
+                    );
                 }
                 Arrival::Assembled { kind, block } => {
                     let payload = 0..block.len();
-                    self.message(key, kind, Arrived { source: Source::Block(block), payload });
+                    self.message(
+                        key,
+                        kind,
+                        Arrived {
+                            source: Source::Block(block),
+                            payload,
+                        },
+                    );
                 }
-                Arrival::TooLong { kind, head, head_len } => {
+                Arrival::TooLong {
+                    kind,
+                    head,
+                    head_len,
+                } => {
                     self.too_long(key, kind, &head[..head_len]);
                 }
-                Arrival::Ping(payload) => self.queue_control(key, ControlKind::Pong, &payload),
-                Arrival::Pong(_) => {}
+                Arrival::Ping(payload) => self.pinged(key, &payload),
+                Arrival::Pong(payload) => self.player_pong(key, payload.as_slice()),
                 Arrival::Close { code, .. } => return self.peer_closes(key, code),
             }
         }
     }
 
     fn message(&mut self, key: ConnectionKey, kind: DataKind, arrived: Arrived<'_>) {
-        let Some(connection) = self.table.get_mut(key) else { return self.discard(arrived) };
+        let Some(connection) = self.table.get_mut(key) else {
+            return self.discard(arrived);
+        };
         // A connection that is leaving answers nothing more; only its close frame is awaited.
         if connection.phase != Phase::Open {
             return self.discard(arrived);
@@ -99,25 +135,73 @@ impl<S: Sockets> Engine<S> {
                     DataKind::Binary => OpCode::Binary,
                 };
                 self.probe.route(Route::Echo);
-                if self.forward(key, opcode, arrived, Priority::Normal).is_err() {
+                if self
+                    .forward(key, opcode, arrived, Priority::Normal)
+                    .is_err()
+                {
                     self.probe.shed(Shed::OwnOutboxFull);
                     self.leave(key, CloseCode::TryAgainLater, "slow consumer");
                 }
             }
-            Role::Head(_) | Role::Gone => self.discard(arrived),
+            Role::Session(_) => self.player_message(key, kind, arrived),
+            Role::Link(_) => self.link_message(key, arrived),
+            Role::Head(_) | Role::Http(_) | Role::Gone => self.discard(arrived),
         }
     }
 
-    fn too_long(&mut self, key: ConnectionKey, _kind: DataKind, _head: &[u8]) {
-        self.probe.shed(Shed::MessageTooLong);
-        let Some(connection) = self.table.get(key) else { return };
+    fn too_long(&mut self, key: ConnectionKey, kind: DataKind, head: &[u8]) {
+        let Some(connection) = self.table.get_mut(key) else {
+            return;
+        };
+        if connection.phase != Phase::Open {
+            return;
+        }
+        connection.tally.messages_in += 1;
         match &connection.role {
-            Role::Echo => self.leave(key, CloseCode::MessageTooLong, "message too long"),
-            Role::Head(_) | Role::Gone => {}
+            Role::Session(_) => self.player_message_too_long(key, kind, head),
+            Role::Echo | Role::Link(_) => {
+                self.probe.shed(Shed::MessageTooLong);
+                self.broken_frames(key, CloseCode::MessageTooLong);
+            }
+            Role::Head(_) | Role::Http(_) | Role::Gone => {}
         }
     }
 
-    fn discard(&mut self, arrived: Arrived<'_>) {
+    /// Frames that break the protocol end the connection.
+    fn broken_frames(&mut self, key: ConnectionKey, code: CloseCode) {
+        match self.table.get(key).map(|connection| &connection.role) {
+            Some(Role::Link(_)) => self.link_misframed(key, code),
+            _ => self.leave(key, code, "protocol error"),
+        }
+    }
+
+    fn pinged(&mut self, key: ConnectionKey, payload: &ControlPayload) {
+        match self.table.get(key).map(|connection| &connection.role) {
+            Some(Role::Link(_)) => self.link_ping(key, payload),
+            Some(Role::Echo | Role::Session(_)) => {
+                self.queue_control(key, ControlKind::Pong, payload);
+            }
+            _ => {}
+        }
+    }
+
+    /// Puts a deadline on a message that was begun and is not finished.
+    fn note_unfinished(&mut self, key: ConnectionKey) {
+        let now = self.now.mono;
+        let Some(connection) = self.table.get_mut(key) else {
+            return;
+        };
+        let unfinished = connection.inbound.is_mid_message();
+        let Role::Session(player) = &mut connection.role else {
+            return;
+        };
+        if unfinished {
+            player.liveness.on_message_incomplete(now);
+            self.set_deadline(key);
+        }
+    }
+
+    pub(super) fn discard(&mut self, arrived: Arrived<'_>) {
         if let Source::Block(block) = arrived.source {
             self.blocks.give_back(block);
         }
@@ -131,15 +215,18 @@ impl<S: Sockets> Engine<S> {
     ) {
         let frame = ControlFrame::unmasked(kind, payload);
         let bytes = frame.as_slice();
-        let queued =
-            self.queue_with(key, bytes.len(), Priority::Urgent, |room| room.copy_from_slice(bytes));
+        let queued = self.queue_with(key, bytes.len(), Priority::Urgent, |room| {
+            room.copy_from_slice(bytes)
+        });
         if queued.is_err() {
             self.probe.shed(Shed::OwnOutboxFull);
         }
     }
 
     pub(super) fn receive_ended(&mut self, key: ConnectionKey, cause: ReceiveEnd) {
-        let Some(connection) = self.table.get_mut(key) else { return };
+        let Some(connection) = self.table.get_mut(key) else {
+            return;
+        };
         let again = match cause {
             ReceiveEnd::Rearm | ReceiveEnd::NoBuffers => true,
             ReceiveEnd::Cancelled => connection.receiving == Receiving::Pausing,
@@ -170,8 +257,12 @@ impl<S: Sockets> Engine<S> {
             if self.buffers_are_scarce() {
                 return;
             }
-            let Some(key) = self.rearm.pop_front() else { return };
-            let Some(connection) = self.table.get_mut(key) else { continue };
+            let Some(key) = self.rearm.pop_front() else {
+                return;
+            };
+            let Some(connection) = self.table.get_mut(key) else {
+                continue;
+            };
             let open = !matches!(connection.phase, Phase::Closing | Phase::Closed);
             if let (true, Receiving::Queued, Some(socket)) =
                 (open, connection.receiving, connection.socket)
@@ -195,10 +286,10 @@ enum Kept<'a> {
 }
 
 impl Kept<'_> {
-    fn bytes(&mut self) -> &mut [u8] {
+    fn from(&mut self, start: usize) -> &mut [u8] {
         match self {
-            Self::Buffer(received) => received.bytes(),
-            Self::Aside(bytes) => bytes,
+            Self::Buffer(received) => received.from(start),
+            Self::Aside(bytes) => &mut bytes[start..],
         }
     }
 

@@ -2,12 +2,14 @@
 //! a send that the kernel did not take whole.
 
 use super::connection::{Phase, Sending};
-use super::{Arrived, Engine, Source};
+use super::{Arrived, Engine, Role, Source};
+use crate::block::Block;
 use crate::buffers::Lent;
 use crate::id::ConnectionKey;
-use crate::outbox::{Kept, Memory, Outbox, OutboxLimits, Priority, Refused};
+use crate::outbox::{Kept, Memory, Outbox, OutboxLimits, Refused};
 use crate::sockets::{Outgoing, Sent, Sockets};
 use crate::wire::frame::{OpCode, server_header_len, write_server_header};
+use crate::wire::header::Priority;
 
 /// Why a message could not be queued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,31 +37,72 @@ impl<S: Sockets> Engine<S> {
         arrived: Arrived<'_>,
         priority: Priority,
     ) -> Result<(), NotQueued> {
-        let payload_len = arrived.payload.len();
-        let header_len = server_header_len(payload_len);
+        self.forward_under(to, opcode, &[], arrived, priority)
+    }
+
+    /// As [`Self::forward`], with `header` between the frame header and the payload.
+    pub(super) fn forward_under(
+        &mut self,
+        to: ConnectionKey,
+        opcode: OpCode,
+        header: &[u8],
+        arrived: Arrived<'_>,
+        priority: Priority,
+    ) -> Result<(), NotQueued> {
+        let message_len = header.len() + arrived.payload.len();
+        let frame_len = server_header_len(message_len);
+        let in_front = frame_len + header.len();
+        let write = |front: &mut [u8]| {
+            write_server_header(&mut front[..frame_len], opcode, message_len);
+            front[frame_len..].copy_from_slice(header);
+        };
         match arrived.source {
-            // A client's frame header is longer than ours, so there is room in front.
-            Source::Buffer(received) if arrived.payload.start >= header_len => {
-                let start = arrived.payload.start - header_len;
-                let header = &mut received.bytes()[start..arrived.payload.start];
-                write_server_header(header, opcode, payload_len);
+            // What the payload came under is longer than what it leaves under: there is room.
+            Source::Buffer(received) if arrived.payload.start >= in_front => {
+                let start = arrived.payload.start - in_front;
+                write(received.range(start..arrived.payload.start));
                 let lent = self.buffers.lend(received, start..arrived.payload.end);
                 self.queue_lent(to, lent, priority)
             }
             Source::Buffer(received) => {
-                let bytes = &received.bytes()[arrived.payload];
+                let payload = received.range(arrived.payload);
                 self.copies += 1;
-                self.queue_frame(to, opcode, bytes, priority)
+                self.queue_copied(to, in_front, write, payload, priority)
             }
             Source::Bytes(bytes) => {
-                self.copies += 1;
-                self.queue_frame(to, opcode, &bytes[arrived.payload], priority)
+                let payload = &bytes[arrived.payload];
+                self.copies += u64::from(!payload.is_empty());
+                self.queue_copied(to, in_front, write, payload, priority)
             }
             Source::Block(mut block) => {
-                write_server_header(block.prepend(header_len), opcode, payload_len);
+                block.truncate(arrived.payload.end);
+                block.consume(arrived.payload.start);
+                write(block.prepend(in_front));
                 self.queue_block(to, block, priority)
             }
         }
+    }
+
+    fn queue_copied(
+        &mut self,
+        to: ConnectionKey,
+        in_front: usize,
+        write_front: impl FnOnce(&mut [u8]),
+        payload: &[u8],
+        priority: Priority,
+    ) -> Result<(), NotQueued> {
+        self.queue_with(to, in_front + payload.len(), priority, |room| {
+            let (front, rest) = room.split_at_mut(in_front);
+            write_front(front);
+            rest.copy_from_slice(payload);
+        })
+    }
+
+    /// Queues bytes that are no frame: what is said before and instead of a WebSocket.
+    pub(super) fn queue_raw(&mut self, to: ConnectionKey, bytes: &[u8]) -> Result<(), NotQueued> {
+        self.queue_with(to, bytes.len(), Priority::Normal, |room| {
+            room.copy_from_slice(bytes)
+        })
     }
 
     /// Queues a frame made of `payload`, which is copied.
@@ -86,7 +129,9 @@ impl<S: Sockets> Engine<S> {
         write: impl FnOnce(&mut [u8]),
     ) -> Result<(), NotQueued> {
         let (outbox, limits, mut memory) = self.outbox_of(to).ok_or(NotQueued::Gone)?;
-        let queued = outbox.reserve(len, priority, limits, &mut memory).map(write);
+        let queued = outbox
+            .reserve(len, priority, limits, &mut memory)
+            .map(write);
         self.after_queueing(to, len, queued)
     }
 
@@ -98,13 +143,18 @@ impl<S: Sockets> Engine<S> {
         priority: Priority,
     ) -> Result<(), NotQueued> {
         let len = lent.len();
-        let waits = self.table.get(to).is_some_and(|c| c.sending == Sending::Waiting);
+        let waits = self
+            .table
+            .get(to)
+            .is_some_and(|c| c.sending == Sending::Waiting);
         let Some((outbox, limits, mut memory)) = self.outbox_of(to) else {
             self.buffers.give_back(lent);
             return Err(NotQueued::Gone);
         };
         let kept = if waits {
-            outbox.push_copied(lent, priority, limits, &mut memory).map(|()| Kept::Copied)
+            outbox
+                .push_copied(lent, priority, limits, &mut memory)
+                .map(|()| Kept::Copied)
         } else {
             outbox.push_lent(lent, priority, limits, &mut memory)
         };
@@ -122,10 +172,10 @@ impl<S: Sockets> Engine<S> {
         self.after_queueing(to, len, queued)
     }
 
-    fn queue_block(
+    pub(super) fn queue_block(
         &mut self,
         to: ConnectionKey,
-        block: crate::block::Block,
+        block: Block,
         priority: Priority,
     ) -> Result<(), NotQueued> {
         let len = block.len();
@@ -144,22 +194,24 @@ impl<S: Sockets> Engine<S> {
     }
 
     /// The outbox of a connection that still takes messages, with what it draws on.
-    fn outbox_of(
-        &mut self,
-        key: ConnectionKey,
-    ) -> Option<(&mut Outbox, OutboxLimits, Memory<'_>)> {
+    fn outbox_of(&mut self, key: ConnectionKey) -> Option<(&mut Outbox, OutboxLimits, Memory<'_>)> {
         let connection = self.table.get_mut(key)?;
         if connection.phase != Phase::Open {
             return None;
         }
-        let outbox =
-            connection.outbox.get_or_insert_with(|| self.outboxes.pop().unwrap_or_default());
+        let outbox = connection
+            .outbox
+            .get_or_insert_with(|| self.outboxes.pop().unwrap_or_default());
         let memory = Memory {
             blocks: &mut self.blocks,
             buffers: &mut self.buffers,
             copies: &mut self.copies,
         };
-        Some((outbox, self.limits.outbox, memory))
+        let limits = match connection.role {
+            Role::Link(_) | Role::Http(_) => self.limits.link_outbox,
+            Role::Head(_) | Role::Echo | Role::Session(_) | Role::Gone => self.limits.outbox,
+        };
+        Some((outbox, limits, memory))
     }
 
     fn after_queueing(
@@ -168,7 +220,9 @@ impl<S: Sockets> Engine<S> {
         len: usize,
         queued: Result<(), Refused>,
     ) -> Result<(), NotQueued> {
-        let Some(connection) = self.table.get_mut(key) else { return Err(NotQueued::Gone) };
+        let Some(connection) = self.table.get_mut(key) else {
+            return Err(NotQueued::Gone);
+        };
         if queued.is_ok() {
             connection.tally.messages_out += 1;
             connection.tally.bytes_out += len as u64;
@@ -191,7 +245,9 @@ impl<S: Sockets> Engine<S> {
     }
 
     fn flush_one(&mut self, key: ConnectionKey) {
-        let Some(connection) = self.table.get_mut(key) else { return };
+        let Some(connection) = self.table.get_mut(key) else {
+            return;
+        };
         connection.dirty = false;
         let (Some(socket), Some(outbox)) = (connection.socket, connection.outbox.as_mut()) else {
             return;
@@ -219,20 +275,33 @@ impl<S: Sockets> Engine<S> {
             match sent {
                 Sent::All => self.sent_whole(key, outgoing),
                 Sent::Partial(taken) => self.sent_partly(key, outgoing, taken),
-                Sent::Failed => {
-                    self.recycle(outgoing);
-                    if let Some(connection) = self.table.get_mut(key) {
-                        connection.sending = Sending::Free;
-                    }
-                    self.lost(key, "send failed");
-                }
+                Sent::Failed => self.send_failed(key, outgoing),
             }
         }
     }
 
+    fn send_failed(&mut self, key: ConnectionKey, outgoing: Outgoing) {
+        let Some(connection) = self.table.get_mut(key) else {
+            return self.recycle(outgoing);
+        };
+        let whole = connection.sending == Sending::Free;
+        connection.sending = Sending::Free;
+        match (outgoing, &connection.role) {
+            // Not one byte of the request has left: it may go to another connection.
+            (Outgoing::Block(request), Role::Http(_)) if whole => self.lost_unsent(key, request),
+            (outgoing, _) => {
+                self.recycle(outgoing);
+                self.lost(key, "send failed");
+            }
+        }
+        self.free_if_over(key);
+    }
+
     fn sent_whole(&mut self, key: ConnectionKey, outgoing: Outgoing) {
         self.recycle(outgoing);
-        let Some(connection) = self.table.get_mut(key) else { return };
+        let Some(connection) = self.table.get_mut(key) else {
+            return;
+        };
         if connection.sending == Sending::Waiting {
             connection.sending = Sending::Free;
             if connection.outbox.is_some() && !connection.dirty {
@@ -269,7 +338,9 @@ impl<S: Sockets> Engine<S> {
                 }
             }
         };
-        let Some(connection) = self.table.get_mut(key) else { return self.blocks.give_back(rest) };
+        let Some(connection) = self.table.get_mut(key) else {
+            return self.blocks.give_back(rest);
+        };
         let alive = matches!(connection.phase, Phase::Open | Phase::Leaving { .. });
         let (true, Some(socket)) = (alive, connection.socket) else {
             connection.sending = Sending::Free;

@@ -88,7 +88,12 @@ impl Upstreams {
                 }
             })
             .collect();
-        Self { services, backends: Vec::new(), heads, redials: 0 }
+        Self {
+            services,
+            backends: Vec::new(),
+            heads,
+            redials: 0,
+        }
     }
 
     pub(super) fn service(&mut self, id: ServiceId) -> Option<&mut ServiceState> {
@@ -155,19 +160,24 @@ impl Backend {
 impl<S: Sockets> Engine<S> {
     /// The control core has resolved a service's addresses.
     pub(super) fn set_addresses(&mut self, id: ServiceId, addresses: &[Address]) {
-        let Some(service) = self.snapshot.services.get(usize::from(id.0)) else { return };
+        let Some(service) = self.snapshot.services.get(usize::from(id.0)) else {
+            return;
+        };
         let links = match service.kind {
             UpstreamKind::Http => 0,
             UpstreamKind::Link { .. } => service.connections_max.max(1),
         };
         let mut listed = Vec::with_capacity(addresses.len());
         for address in addresses {
-            let known = (0..self.upstreams.backends.len()).map(BackendId).find(|at| {
-                let backend = &self.upstreams.backends[at.0];
-                backend.service == id && &backend.address == address && !backend.is_unused()
-            });
+            let known = (0..self.upstreams.backends.len())
+                .map(BackendId)
+                .find(|at| {
+                    let backend = &self.upstreams.backends[at.0];
+                    backend.service == id && &backend.address == address && !backend.is_unused()
+                });
             listed.push(known.unwrap_or_else(|| {
-                self.upstreams.add_backend(Backend::new(id, address.clone(), links))
+                self.upstreams
+                    .add_backend(Backend::new(id, address.clone(), links))
             }));
         }
         for at in 0..self.upstreams.backends.len() {
@@ -206,7 +216,9 @@ impl<S: Sockets> Engine<S> {
     }
 
     fn dial_missing_links(&mut self, id: BackendId) {
-        let Some(backend) = self.upstreams.backend(id) else { return };
+        let Some(backend) = self.upstreams.backend(id) else {
+            return;
+        };
         for place in 0..backend.links.len() {
             let at = &self.upstreams.backends[id.0].links[place];
             if at.key.is_none() && at.dial_at.is_none() {
@@ -219,14 +231,20 @@ impl<S: Sockets> Engine<S> {
     pub(super) fn redial_later(&mut self, id: BackendId, place: usize) {
         let now = self.now.mono;
         let jitter = self.random.f64();
-        let Some(backend) = self.upstreams.backend(id) else { return };
+        let Some(backend) = self.upstreams.backend(id) else {
+            return;
+        };
         let listed = backend.listed;
-        let Some(place) = backend.links.get_mut(place) else { return };
+        let Some(place) = backend.links.get_mut(place) else {
+            return;
+        };
         place.key = None;
         if !listed {
             return;
         }
-        let pause = REDIAL_MIN.saturating_mul(1 << place.failures.min(8)).min(REDIAL_MAX);
+        let pause = REDIAL_MIN
+            .saturating_mul(1 << place.failures.min(8))
+            .min(REDIAL_MAX);
         place.failures += 1;
         place.dial_at = Some(now + pause.mul_f64(0.5 + jitter / 2.0));
         self.upstreams.redials += 1;
@@ -255,7 +273,11 @@ impl<S: Sockets> Engine<S> {
         if self.upstreams.redials == 0 {
             return None;
         }
-        let places = self.upstreams.backends.iter().flat_map(|backend| &backend.links);
+        let places = self
+            .upstreams
+            .backends
+            .iter()
+            .flat_map(|backend| &backend.links);
         places.filter_map(|place| place.dial_at).min()
     }
 

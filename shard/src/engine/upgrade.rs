@@ -12,13 +12,13 @@ use crate::clock::Instant;
 use crate::id::{ConnectionKey, Epoch, SessionId};
 use crate::identity::{AuthRefusal, Identity};
 use crate::lane::{ClaimRefusal, ToControl, UpgradeRefused};
-use crate::outbox::Priority;
 use crate::probe::Upgrade as Outcome;
 use crate::sockets::Sockets;
 use crate::wire::handshake::{
-    ACCEPT_BYTES_MAX, Credential, HEALTH_BYTES_MAX, Parsed, REFUSAL_BYTES_MAX, Refusal,
-    Request, accept, health_response, resume,
+    ACCEPT_BYTES_MAX, Credential, HEALTH_BYTES_MAX, Parsed, REFUSAL_BYTES_MAX, Refusal, Request,
+    accept, health_response, resume,
 };
+use crate::wire::header::Priority;
 
 /// Tokens verified in one turn; further upgrades wait for the next.
 const VERIFICATIONS_PER_TURN: usize = 8;
@@ -59,7 +59,13 @@ struct Claim {
 
 impl Head {
     pub(super) fn new(until: Instant, crowded: bool) -> Self {
-        Self { carry: None, scanned: 0, until, crowded, stage: Stage::Reading }
+        Self {
+            carry: None,
+            scanned: 0,
+            until,
+            crowded,
+            stage: Stage::Reading,
+        }
     }
 
     pub(super) fn until(&self) -> Instant {
@@ -74,8 +80,15 @@ enum Verdict {
     Later,
     Refuse(Refusal),
     Health,
-    Echo { nonce: [u8; 24], head_len: usize },
-    Claim { nonce: [u8; 24], identity: Rc<Identity>, head_len: usize },
+    Echo {
+        nonce: [u8; 24],
+        head_len: usize,
+    },
+    Claim {
+        nonce: [u8; 24],
+        identity: Rc<Identity>,
+        head_len: usize,
+    },
 }
 
 impl<S: Sockets> Engine<S> {
@@ -83,7 +96,9 @@ impl<S: Sockets> Engine<S> {
     /// first frame may begin.
     pub(super) fn read_head(&mut self, key: ConnectionKey, bytes: &[u8]) -> Option<usize> {
         let connection = self.table.get_mut(key)?;
-        let Role::Head(head) = &mut connection.role else { return None };
+        let Role::Head(head) = &mut connection.role else {
+            return None;
+        };
         let (scanned, crowded) = (head.scanned, head.crowded);
         let carried = head.carry.take();
         let reading = matches!(head.stage, Stage::Reading);
@@ -98,7 +113,11 @@ impl<S: Sockets> Engine<S> {
             self.keep_early(key, carry, bytes);
             return None;
         }
-        let verdict = self.judge(carry.as_ref().map_or(bytes, Block::as_slice), scanned, crowded);
+        let verdict = self.judge(
+            carry.as_ref().map_or(bytes, Block::as_slice),
+            scanned,
+            crowded,
+        );
         self.follow(key, verdict, carry, bytes)
     }
 
@@ -106,9 +125,15 @@ impl<S: Sockets> Engine<S> {
     pub(super) fn authenticate_waiting(&mut self) {
         self.verifications = 0;
         while self.verifications < VERIFICATIONS_PER_TURN {
-            let Some(key) = self.authenticating.pop_front() else { return };
-            let Some(connection) = self.table.get_mut(key) else { continue };
-            let Role::Head(head) = &mut connection.role else { continue };
+            let Some(key) = self.authenticating.pop_front() else {
+                return;
+            };
+            let Some(connection) = self.table.get_mut(key) else {
+                continue;
+            };
+            let Role::Head(head) = &mut connection.role else {
+                continue;
+            };
             let (crowded, carry) = (head.crowded, head.carry.take());
             head.stage = Stage::Reading;
             let bytes = carry.as_ref().map_or(&[][..], Block::as_slice);
@@ -154,12 +179,25 @@ impl<S: Sockets> Engine<S> {
             }
             Verdict::Echo { nonce, head_len } => {
                 self.open_echo(key, &nonce);
-                let Some(mut carry) = carry else { return Some(head_len) };
+                let Some(mut carry) = carry else {
+                    return Some(head_len);
+                };
                 self.read_early(key, &mut carry.as_mut_slice()[head_len..]);
                 self.blocks.give_back(carry);
             }
-            Verdict::Claim { nonce, identity, head_len } => {
-                self.claim(key, Claim { nonce, identity, evicted: None });
+            Verdict::Claim {
+                nonce,
+                identity,
+                head_len,
+            } => {
+                self.claim(
+                    key,
+                    Claim {
+                        nonce,
+                        identity,
+                        evicted: None,
+                    },
+                );
                 match carry {
                     Some(mut carry) => {
                         carry.consume(head_len);
@@ -207,7 +245,11 @@ impl<S: Sockets> Engine<S> {
             return Verdict::Later;
         }
         match self.authenticate(&request) {
-            Ok(identity) => Verdict::Claim { nonce, identity, head_len },
+            Ok(identity) => Verdict::Claim {
+                nonce,
+                identity,
+                head_len,
+            },
             Err(refusal) => Verdict::Refuse(refusal),
         }
     }
@@ -227,23 +269,29 @@ impl<S: Sockets> Engine<S> {
             None => return Err(Refusal::NoCredential),
         };
         self.verifications += 1;
-        self.authenticator.verify(token, self.now).map_err(|refusal| match refusal {
-            AuthRefusal::Unavailable => Refusal::Unavailable,
-            AuthRefusal::Malformed
-            | AuthRefusal::AlgorithmMismatch
-            | AuthRefusal::UnknownKey
-            | AuthRefusal::BadSignature
-            | AuthRefusal::Expired
-            | AuthRefusal::NotYetValid
-            | AuthRefusal::WrongParty
-            | AuthRefusal::NoSession
-            | AuthRefusal::Revoked => Refusal::BadCredential,
-        })
+        self.authenticator
+            .verify(token, self.now)
+            .map_err(|refusal| match refusal {
+                AuthRefusal::Unavailable => Refusal::Unavailable,
+                AuthRefusal::Malformed
+                | AuthRefusal::AlgorithmMismatch
+                | AuthRefusal::UnknownKey
+                | AuthRefusal::BadSignature
+                | AuthRefusal::Expired
+                | AuthRefusal::NotYetValid
+                | AuthRefusal::WrongParty
+                | AuthRefusal::NoSession
+                | AuthRefusal::Revoked => Refusal::BadCredential,
+            })
     }
 
     fn claim(&mut self, key: ConnectionKey, claim: Claim) {
         let session = claim.identity.session;
-        if self.lanes.tell_control(ToControl::Claim { key, session }).is_err() {
+        if self
+            .lanes
+            .tell_control(ToControl::Claim { key, session })
+            .is_err()
+        {
             return self.refuse(key, Refusal::Unavailable);
         }
         if let Some(connection) = self.table.get_mut(key)
@@ -255,14 +303,25 @@ impl<S: Sockets> Engine<S> {
 
     /// The control core has granted a claim.
     pub(super) fn granted(&mut self, key: ConnectionKey, session: SessionId, epoch: Epoch) {
-        let claim = self.table.get_mut(key).and_then(|connection| match &mut connection.role {
-            Role::Head(head) => match std::mem::replace(&mut head.stage, Stage::Reading) {
-                Stage::Claiming(claim) => Some((claim, head.carry.take())),
-                Stage::Reading | Stage::Authenticating => None,
+        let claim = self
+            .table
+            .get_mut(key)
+            .and_then(|connection| match &mut connection.role {
+                Role::Head(head) => match std::mem::replace(&mut head.stage, Stage::Reading) {
+                    Stage::Claiming(claim) => Some((claim, head.carry.take())),
+                    Stage::Reading | Stage::Authenticating => None,
+                },
+                _ => None,
+            });
+        let Some((
+            Claim {
+                nonce,
+                identity,
+                evicted,
             },
-            _ => None,
-        });
-        let Some((Claim { nonce, identity, evicted }, early)) = claim else {
+            early,
+        )) = claim
+        else {
             // The client left while the claim was under way.
             self.releases.push_back((key, session, epoch));
             return;
@@ -274,7 +333,7 @@ impl<S: Sockets> Engine<S> {
         let mut answer = [0; ACCEPT_BYTES_MAX];
         let len = accept(&nonce, None, &mut answer);
         self.probe.upgrade(Outcome::Accepted);
-        self.queue_raw(key, &answer[..len]);
+        self.say(key, &answer[..len]);
         self.open_session(key, identity, epoch);
         if let Some(mut early) = early {
             self.read_early(key, early.as_mut_slice());
@@ -287,10 +346,13 @@ impl<S: Sockets> Engine<S> {
             matches!(&connection.role, Role::Head(head) if matches!(head.stage, Stage::Claiming(_)))
         });
         if claiming {
-            self.refuse(key, match why {
-                ClaimRefusal::Full => Refusal::Full,
-                ClaimRefusal::Draining => Refusal::Draining,
-            });
+            self.refuse(
+                key,
+                match why {
+                    ClaimRefusal::Full => Refusal::Full,
+                    ClaimRefusal::Draining => Refusal::Draining,
+                },
+            );
         }
     }
 
@@ -316,8 +378,14 @@ impl<S: Sockets> Engine<S> {
                 None => return self.refuse(key, Refusal::Full),
             },
         };
-        let too_much = kept.as_ref().is_some_and(|kept| kept.len() > EARLY_BYTES_MAX);
-        match self.table.get_mut(key).map(|connection| &mut connection.role) {
+        let too_much = kept
+            .as_ref()
+            .is_some_and(|kept| kept.len() > EARLY_BYTES_MAX);
+        match self
+            .table
+            .get_mut(key)
+            .map(|connection| &mut connection.role)
+        {
             Some(Role::Head(head)) if !too_much => head.carry = kept,
             Some(Role::Head(_)) => {
                 self.blocks_back(kept);
@@ -333,7 +401,9 @@ impl<S: Sockets> Engine<S> {
             block.append(bytes);
             Some(block)
         });
-        let Some(carry) = carry else { return self.refuse(key, Refusal::Full) };
+        let Some(carry) = carry else {
+            return self.refuse(key, Refusal::Full);
+        };
         if let Some(connection) = self.table.get_mut(key)
             && let Role::Head(head) = &mut connection.role
         {
@@ -350,14 +420,14 @@ impl<S: Sockets> Engine<S> {
         if let Some(connection) = self.table.get_mut(key) {
             connection.role = Role::Echo;
         }
-        self.queue_raw(key, &answer[..len]);
+        self.say(key, &answer[..len]);
     }
 
     fn answer_health(&mut self, key: ConnectionKey) {
         let mut answer = [0; HEALTH_BYTES_MAX];
         let len = health_response(self.drain.health(), &mut answer);
         self.probe.upgrade(Outcome::Health);
-        self.queue_raw(key, &answer[..len]);
+        self.say(key, &answer[..len]);
         self.end_head(key);
     }
 
@@ -367,7 +437,7 @@ impl<S: Sockets> Engine<S> {
         let len = refusal.write(self.retry_after_s(), &mut answer);
         self.probe.upgrade(refusal.outcome());
         self.report_refusal(key, refusal);
-        self.queue_raw(key, &answer[..len]);
+        self.say(key, &answer[..len]);
         self.end_head(key);
     }
 
@@ -388,7 +458,10 @@ impl<S: Sockets> Engine<S> {
             reason: refusal.label(),
         };
         if self.log_lines.take() {
-            drop(self.lanes.tell_control(ToControl::UpgradeRefused(Box::new(line))));
+            drop(
+                self.lanes
+                    .tell_control(ToControl::UpgradeRefused(Box::new(line))),
+            );
         }
     }
 
@@ -397,15 +470,13 @@ impl<S: Sockets> Engine<S> {
         self.start_leaving(key, Fin::Flushed);
     }
 
-    fn queue_raw(&mut self, key: ConnectionKey, bytes: &[u8]) {
-        let queued =
-            self.queue_with(key, bytes.len(), Priority::Normal, |room| room.copy_from_slice(bytes));
-        if queued.is_err() {
+    fn say(&mut self, key: ConnectionKey, bytes: &[u8]) {
+        if self.queue_raw(key, bytes).is_err() {
             self.close(key);
         }
     }
 
-    fn blocks_back(&mut self, block: Option<Block>) {
+    pub(super) fn blocks_back(&mut self, block: Option<Block>) {
         if let Some(block) = block {
             self.blocks.give_back(block);
         }

@@ -9,9 +9,7 @@
 use std::ops::Deref;
 use std::ptr::NonNull;
 
-/// A receive buffer of the sending shard, by position.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct BufferId(pub u16);
+use crate::buffers::{BufferId, Lent};
 
 /// Bytes in a receive buffer of the shard that sends them, on their way to another.
 #[derive(Debug)]
@@ -33,6 +31,23 @@ impl Loan {
     #[must_use]
     pub unsafe fn new(at: NonNull<u8>, len: u32, buffer: BufferId) -> Self {
         Self { at, len, buffer }
+    }
+
+    /// Lends on what this shard has lent from a buffer of its own; the reference goes along.
+    #[must_use]
+    pub(crate) fn of(lent: Lent) -> Option<Self> {
+        let buffer = lent.buffer()?;
+        Some(Self {
+            at: lent.address(),
+            len: lent.len() as u32,
+            buffer,
+        })
+    }
+
+    /// A loan that no lane took, as it was.
+    #[must_use]
+    pub(crate) fn taken_back(self) -> Lent {
+        Lent::own(self.at, self.len, self.buffer)
     }
 
     #[must_use]
@@ -75,6 +90,15 @@ impl BorrowedFrame<'_> {
     pub fn address(&self) -> NonNull<u8> {
         NonNull::from(self.bytes).cast()
     }
+
+    /// The frame as something to be sent. The engine releases a lane only after the sends of the
+    /// turn that read it were settled, and copies whatever is not sent in that turn.
+    #[must_use]
+    pub(crate) fn lend(&self) -> Lent {
+        // SAFETY: the sender leaves the bytes alone until this lane is released, and by then the
+        // engine has settled, copied or dropped what it made of them.
+        unsafe { Lent::foreign(self.address(), self.bytes.len() as u32) }
+    }
 }
 
 impl Deref for BorrowedFrame<'_> {
@@ -93,9 +117,9 @@ mod tests {
     use super::*;
     use crate::id::{ConnectionKey, Generation, Slot};
     use crate::lane::{
-        Arrival, Broadcast, Crossing, LaneReceiver, LaneSender, Lending, Payload, Priority,
-        Returned, lane,
+        Arrival, Broadcast, Crossing, LaneReceiver, LaneSender, Lending, Payload, Returned, lane,
     };
+    use crate::wire::header::Priority;
 
     const BUFFERS: u16 = 16;
     const LEN: usize = 24;

@@ -5,6 +5,7 @@ use std::ops::Deref;
 use super::borrowed::{BorrowedFrame, Loan};
 use crate::block::Block;
 use crate::id::ConnectionKey;
+use crate::wire::header::{Priority, ReplyTo};
 
 /// A lane slot is one cache line.
 const SLOT_BYTES: usize = 64;
@@ -49,13 +50,6 @@ pub enum Payload {
     Owned(Block),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Priority {
-    Normal,
-    /// Jumps the target's outbox.
-    Urgent,
-}
-
 /// When the sender wants to hear of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Acknowledge {
@@ -72,15 +66,6 @@ pub struct Answer {
     pub guid: [u8; 16],
     /// Response code: 0 delivered, 31 refused.
     pub code: u8,
-}
-
-/// What a reply copies from the header of its request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ReplyTo {
-    pub flags: u8,
-    pub channel: u16,
-    pub sequence: u32,
-    pub message_id: u64,
 }
 
 /// A [`Crossing`] in the hands of its receiver; borrowed frames last until the lane is released.
@@ -110,6 +95,51 @@ impl Deref for Frame<'_> {
 }
 
 impl Crossing {
+    /// Its frame, taken out of it.
+    #[must_use]
+    pub fn into_frame(self) -> Payload {
+        match self {
+            Self::Deliver(deliver) => deliver.frame,
+            Self::Broadcast(broadcast) => broadcast.frame,
+        }
+    }
+
+    /// The same request with another frame.
+    #[must_use]
+    pub fn with_frame(self, frame: impl FnOnce(Payload) -> Option<Payload>) -> Option<Self> {
+        Some(match self {
+            Self::Deliver(Deliver {
+                target,
+                from,
+                frame: old,
+                header_len,
+                priority,
+                acknowledge,
+            }) => {
+                let frame = frame(old)?;
+                Self::Deliver(Deliver {
+                    target,
+                    from,
+                    frame,
+                    header_len,
+                    priority,
+                    acknowledge,
+                })
+            }
+            Self::Broadcast(Broadcast {
+                from,
+                frame: old,
+                header_len,
+                priority,
+            }) => Self::Broadcast(Broadcast {
+                from,
+                frame: frame(old)?,
+                header_len,
+                priority,
+            }),
+        })
+    }
+
     pub(super) fn payload(&self) -> &Payload {
         match self {
             Self::Deliver(deliver) => &deliver.frame,

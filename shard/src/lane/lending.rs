@@ -1,6 +1,6 @@
 //! How much of a shard's receive memory is out on lanes, and what comes back from them.
 
-use super::borrowed::BufferId;
+use crate::buffers::BufferId;
 
 /// Something a lane kept alive and no longer does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -26,10 +26,9 @@ mod message;
 mod receiver;
 mod sender;
 
-pub use borrowed::{BorrowedFrame, BufferId, Loan};
+pub use borrowed::{BorrowedFrame, Loan};
 pub use control::{ControlLanes, ControlSide};
 pub use crossing::{Acknowledge, Answer, Arrival, Broadcast, Crossing, Deliver, Frame, Payload};
-pub use crossing::{Priority, ReplyTo};
 #[cfg(feature = "runtime")]
 pub use eventfd::EventBell;
 pub use lending::{Lending, Returned};

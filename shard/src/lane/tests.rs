@@ -5,6 +5,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::block::BlockPool;
 use crate::id::{ConnectionKey, Generation, SessionId, ShardId, Slot};
+use crate::wire::header::Priority;
+use crate::wire::header::{Flags, ReplyTo};
 
 const KEY: ConnectionKey = ConnectionKey {
     slot: Slot(3),
@@ -40,7 +42,7 @@ fn deliver(frame: Payload) -> Crossing {
 
 fn answer(message_id: u64) -> Answer {
     let reply = ReplyTo {
-        flags: 0x40,
+        flags: Flags(0x40),
         channel: 1,
         sequence: 2,
         message_id,

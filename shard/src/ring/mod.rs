@@ -9,7 +9,10 @@
 //! * no wait carries a time-out: one multishot heartbeat while busy, one absolute deadline before
 //!   the shard goes to sleep.
 
-#![expect(unsafe_code, reason = "submission entries carry addresses to the kernel")]
+#![expect(
+    unsafe_code,
+    reason = "submission entries carry addresses to the kernel"
+)]
 
 mod listen;
 mod peer_name;
@@ -89,7 +92,10 @@ struct Listener {
 impl Listener {
     fn new(socket: OwnedFd) -> io::Result<Self> {
         let address_len = SockRef::from(&socket).local_addr()?.len();
-        Ok(Self { socket, address_len })
+        Ok(Self {
+            socket,
+            address_len,
+        })
     }
 }
 
@@ -144,7 +150,10 @@ impl Uring {
         ring.submitter().register_files_sparse(sizes.sockets)?;
         let provided = ProvidedRing::register(&ring, buffers)?;
         directory.publish(shard, ring.as_raw_fd());
-        let listeners = listeners.into_iter().map(Listener::new).collect::<io::Result<_>>()?;
+        let listeners = listeners
+            .into_iter()
+            .map(Listener::new)
+            .collect::<io::Result<_>>()?;
         let completions = ring.params().cq_entries() as usize;
         let mut this = Self {
             ring,
@@ -175,7 +184,10 @@ impl Uring {
     /// Submits what was queued, sleeps as `wait` says, and moves every completion into the local
     /// queue. Afterwards [`Sockets::settled`] yields each send submitted here.
     pub fn exchange(&mut self, wait: Wait) -> io::Result<()> {
-        debug_assert!(self.settled.is_empty(), "the last turn's sends were settled");
+        debug_assert!(
+            self.settled.is_empty(),
+            "the last turn's sends were settled"
+        );
         let want = match wait {
             Wait::ForOne if self.queue.is_empty() => 1,
             Wait::ForOne | Wait::No => 0,
@@ -265,8 +277,11 @@ impl Uring {
         self.enters += 1;
         // SAFETY: no argument is passed; every queued entry points to memory that outlives this
         // call or is owned by this value until its completion.
-        let entered =
-            unsafe { self.ring.submitter().enter::<libc::sigset_t>(queued, want, GETEVENTS, None) };
+        let entered = unsafe {
+            self.ring
+                .submitter()
+                .enter::<libc::sigset_t>(queued, want, GETEVENTS, None)
+        };
         match entered {
             Ok(_) => Ok(()),
             Err(error) => match error.raw_os_error() {
@@ -300,19 +315,25 @@ impl Uring {
     }
 
     fn completed(&mut self, tag: Tag, result: i32, flags: u32) {
-        let Tag { operation, key, index } = tag;
+        let Tag {
+            operation,
+            key,
+            index,
+        } = tag;
         let event = match operation {
             Operation::Ignored => return,
             Operation::Receive => return self.received(key, result, flags),
             Operation::Send => return self.send_failed(index, result),
             Operation::SendRest => return self.rest_ended(index, result),
             Operation::Accept => return self.accepted(key, result, flags),
-            Operation::PeerName => {
-                Completion::PeerName { key, peer: self.peer_names.answer(index, result) }
-            }
-            Operation::Open => {
-                Completion::Opened { key, socket: u32::try_from(result).ok().map(Socket) }
-            }
+            Operation::PeerName => Completion::PeerName {
+                key,
+                peer: self.peer_names.answer(index, result),
+            },
+            Operation::Open => Completion::Opened {
+                key,
+                socket: u32::try_from(result).ok().map(Socket),
+            },
             Operation::Connect => {
                 let outcome = if result < 0 { Err(-result) } else { Ok(()) };
                 Completion::Connected { key, outcome }
@@ -339,7 +360,11 @@ impl Uring {
 
     fn received(&mut self, key: ConnectionKey, result: i32, flags: u32) {
         if let (Ok(len @ 1..), Some(id)) = (u32::try_from(result), cqueue::buffer_select(flags)) {
-            self.queue.push_back(Completion::Received { key, buffer: BufferId(id), len });
+            self.queue.push_back(Completion::Received {
+                key,
+                buffer: BufferId(id),
+                len,
+            });
         } else if let Some(id) = cqueue::buffer_select(flags) {
             // A buffer was picked but nothing put into it.
             self.provided.provide(&mut vec![BufferId(id)]);
@@ -356,7 +381,8 @@ impl Uring {
                 errno => ReceiveEnd::Failed(errno),
             },
         };
-        self.queue.push_back(Completion::ReceiveEnded { key, cause });
+        self.queue
+            .push_back(Completion::ReceiveEnded { key, cause });
     }
 
     /// A completion of an inline send means that not all was taken.
@@ -380,13 +406,20 @@ impl Uring {
             Ok(taken) => Sent::Partial(taken),
             Err(_) => Sent::Failed,
         };
-        self.ended.push(InFlight { key, bytes, outcome });
+        self.ended.push(InFlight {
+            key,
+            bytes,
+            outcome,
+        });
     }
 
     fn accepted(&mut self, key: ConnectionKey, result: i32, flags: u32) {
         let listener = ListenerId(key.slot.0 as u8);
         if let Ok(socket) = u32::try_from(result) {
-            self.queue.push_back(Completion::Accepted { listener, socket: Socket(socket) });
+            self.queue.push_back(Completion::Accepted {
+                listener,
+                socket: Socket(socket),
+            });
         }
         if cqueue::more(flags) {
             return;
@@ -399,7 +432,8 @@ impl Uring {
                 errno => AcceptEnd::Failed(errno),
             },
         };
-        self.queue.push_back(Completion::AcceptEnded { listener, cause });
+        self.queue
+            .push_back(Completion::AcceptEnded { listener, cause });
     }
 
     fn arm_wake(&mut self) {
@@ -443,8 +477,9 @@ impl Sockets for Uring {
         let Some(Listener { socket, .. }) = self.listeners.get(usize::from(listener.0)) else {
             return;
         };
-        let entry =
-            opcode::AcceptMulti::new(Fd(socket.as_raw_fd())).allocate_file_index(true).build();
+        let entry = opcode::AcceptMulti::new(Fd(socket.as_raw_fd()))
+            .allocate_file_index(true)
+            .build();
         self.push(entry, Self::listener_tag(listener));
     }
 
@@ -473,7 +508,11 @@ impl Sockets for Uring {
         let tag = Tag::indexed(Operation::Send, key, self.prepared.len());
         // Recorded before it is queued: a full queue is submitted on the way, and a failure that
         // is drained there must find its send.
-        self.prepared.push(InFlight { key, bytes, outcome: Sent::All });
+        self.prepared.push(InFlight {
+            key,
+            bytes,
+            outcome: Sent::All,
+        });
         self.push_quiet(entry, tag);
     }
 
@@ -487,16 +526,27 @@ impl Sockets for Uring {
             (self.waiting.len() - 1) as u32
         });
         self.waiting[index as usize] = Some((key, bytes));
-        self.push(entry, Tag::indexed(Operation::SendRest, key, index as usize));
+        self.push(
+            entry,
+            Tag::indexed(Operation::SendRest, key, index as usize),
+        );
     }
 
     fn peer_name(&mut self, listener: ListenerId, socket: Socket, key: ConnectionKey) {
-        let len = self.listeners.get(usize::from(listener.0)).map_or(0, |l| l.address_len);
+        let len = self
+            .listeners
+            .get(usize::from(listener.0))
+            .map_or(0, |l| l.address_len);
         match self.peer_names.ask(socket, len) {
             Some((entry, place)) => {
-                self.push(entry, Tag::indexed(Operation::PeerName, key, place as usize));
+                self.push(
+                    entry,
+                    Tag::indexed(Operation::PeerName, key, place as usize),
+                );
             }
-            None => self.queue.push_back(Completion::PeerName { key, peer: None }),
+            None => self
+                .queue
+                .push_back(Completion::PeerName { key, peer: None }),
         }
     }
 
@@ -553,7 +603,9 @@ impl Sockets for Uring {
     }
 
     fn ring_doorbell(&mut self, shard: ShardId) {
-        let Some(ring) = self.directory.ring_of(shard) else { return };
+        let Some(ring) = self.directory.ring_of(shard) else {
+            return;
+        };
         let bell = Tag::own(Operation::Doorbell).pack();
         let entry = opcode::MsgRingData::new(Fd(ring), 0, bell, None).build();
         self.push_quiet(entry, Tag::own(Operation::Ignored));
@@ -564,7 +616,9 @@ impl Sockets for Uring {
     }
 
     fn settled(&mut self) -> Option<(ConnectionKey, Outgoing, Sent)> {
-        self.settled.pop().map(|send| (send.key, send.bytes, send.outcome))
+        self.settled
+            .pop()
+            .map(|send| (send.key, send.bytes, send.outcome))
     }
 
     fn completion(&mut self) -> Option<Completion> {
@@ -577,5 +631,7 @@ impl Sockets for Uring {
 }
 
 fn timespec(duration: Duration) -> Timespec {
-    Timespec::new().sec(duration.as_secs()).nsec(duration.subsec_nanos())
+    Timespec::new()
+        .sec(duration.as_secs())
+        .nsec(duration.subsec_nanos())
 }

@@ -1,6 +1,9 @@
 //! The kernel's side of the receive buffers: a ring of entries that name free buffers.
 
-#![expect(unsafe_code, reason = "the entries live in memory that the kernel reads")]
+#![expect(
+    unsafe_code,
+    reason = "the entries live in memory that the kernel reads"
+)]
 
 use std::io;
 use std::ptr::NonNull;
@@ -35,9 +38,8 @@ impl ProvidedRing {
         let mapped = usize::from(count) * size_of::<BufRingEntry>();
         let protection = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: a fresh private anonymous mapping aliases nothing.
-        let memory = unsafe {
-            mmap_anonymous(std::ptr::null_mut(), mapped, protection, MapFlags::PRIVATE)
-        }?;
+        let memory =
+            unsafe { mmap_anonymous(std::ptr::null_mut(), mapped, protection, MapFlags::PRIVATE) }?;
         let entries = NonNull::new(memory.cast::<BufRingEntry>())
             .ok_or_else(|| io::Error::other("the kernel mapped the null page"))?;
         let submitter = ring.submitter();

@@ -17,11 +17,12 @@ use crate::session::message_id::MessageIds;
 use crate::session::rate::{Allowance, Offences, OverLimit, RateLimits, Tolerance};
 use crate::session::rpc::PendingRpcs;
 use crate::session::shortcuts::{Shortcut, ShortcutIndex, Shortcuts};
-use crate::session::verdict::{CloseReason, MetaKind, Priority, TextVerdict, Verdict};
+use crate::session::verdict::{CloseReason, TextVerdict, Verdict};
 use crate::snapshot::{ConnectionMode, Snapshot};
 use crate::wire::code::{ResponseCode, SessionRefusal};
 use crate::wire::guid::{Guid, PeerKeys};
-use crate::wire::header::{Flags, Header, ReplyTo, RequestHeader, ResponseHeader};
+use crate::wire::header::{Flags, Header, Priority, ReplyTo, RequestHeader, ResponseHeader};
+use crate::wire::meta::MetaKind;
 
 /// One authenticated client connection; owned by its slot on its shard.
 #[derive(Debug)]
@@ -399,8 +400,8 @@ impl Session {
 
     fn priority(&self, flags: Flags) -> Priority {
         match self.inbound_priority {
-            InboundPriority::Honoured if flags.contains(Flags::PRIORITY) => Priority::Jump,
-            InboundPriority::Honoured | InboundPriority::Ignored => Priority::InOrder,
+            InboundPriority::Honoured if flags.contains(Flags::PRIORITY) => Priority::Urgent,
+            InboundPriority::Honoured | InboundPriority::Ignored => Priority::Normal,
         }
     }
 

@@ -8,7 +8,8 @@ use crate::session::rpc::RpcTicket;
 use crate::session::shortcuts::ShortcutIndex;
 use crate::wire::code::{ResponseCode, SessionRefusal};
 use crate::wire::guid::{Guid, PeerRoute};
-use crate::wire::header::{ResponseHeader, WantsReply};
+use crate::wire::header::{Priority, ResponseHeader, WantsReply};
+use crate::wire::meta::MetaKind;
 
 /// The engine still holds the message; a verdict never carries it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,45 +63,6 @@ impl From<OverLimit> for Verdict {
             OverLimit::Abused => Self::Close(CloseReason::RateAbuse),
         }
     }
-}
-
-/// What the client wants to know about an endpoint (protocol §5.4).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MetaKind {
-    Info,
-    RequestSchema,
-    ResponseSchema,
-    Full,
-}
-
-impl MetaKind {
-    #[must_use]
-    pub const fn from_channel(channel: u16) -> Self {
-        match channel {
-            1 => Self::RequestSchema,
-            2 => Self::ResponseSchema,
-            3 => Self::Full,
-            _ => Self::Info,
-        }
-    }
-
-    /// Appended to the endpoint's path.
-    #[must_use]
-    pub const fn path_suffix(self) -> &'static str {
-        match self {
-            Self::Info => "/meta/info",
-            Self::RequestSchema => "/meta/request-schema",
-            Self::ResponseSchema => "/meta/response-schema",
-            Self::Full => "/meta/schema",
-        }
-    }
-}
-
-/// Place of a forwarded message in the target's outbox.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Priority {
-    InOrder,
-    Jump,
 }
 
 /// Why a session must end over what its client sent.

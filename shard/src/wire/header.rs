@@ -231,6 +231,14 @@ impl ResponseHeader {
     }
 }
 
+/// Where a message goes in an outbox: flag 0x08, where it is honoured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Priority {
+    Normal,
+    /// In front of normal messages that wait; never in front of each other.
+    Urgent,
+}
+
 /// What must be kept of a message to answer it later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReplyTo {

@@ -9,4 +9,5 @@ pub mod handshake;
 pub mod header;
 pub mod inbound;
 pub mod mask;
+pub mod meta;
 pub mod utf8;

@@ -2,16 +2,7 @@
 
 use crate::clock::Instant;
 use crate::id::ServiceId;
-
-/// What a 16-byte response header copies from its request (protocol §2.2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ReplyTo {
-    /// The request's flags, as they came.
-    pub flags: u8,
-    pub channel: u16,
-    pub sequence: u32,
-    pub message_id: u64,
-}
+use crate::wire::header::ReplyTo;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transport {

@@ -16,8 +16,8 @@ mod tests;
 use std::collections::VecDeque;
 
 pub use call::{
-    Admission, Answered, CallId, Credit, Dispatch, Failed, Ready, Reply, ReplyTo, Request,
-    Returned, Transport,
+    Admission, Answered, CallId, Credit, Dispatch, Failed, Ready, Reply, Request, Returned,
+    Transport,
 };
 use line::{Lines, NONE};
 use places::{Entry, Places, Stage};
@@ -25,6 +25,7 @@ use rules::Starved;
 
 use crate::clock::Instant;
 use crate::snapshot::SessionLimits;
+use crate::wire::header::ReplyTo;
 
 /// The open calls of one connection; attached to it only while there are any, and pooled between
 /// two tenants, so that a warm shard allocates nothing.

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::id::ServiceId;
+use crate::wire::header::{Flags, ReplyTo};
 
 fn limits() -> SessionLimits {
     SessionLimits {
@@ -17,7 +18,7 @@ fn limits() -> SessionLimits {
 fn call(channel: u16, transport: Transport) -> Request {
     Request {
         reply_to: ReplyTo {
-            flags: 0,
+            flags: Flags(0),
             channel,
             sequence: 0,
             message_id: 0,

@@ -253,7 +253,7 @@ fn channels_of_shortcuts_and_broadcasts_are_not_checked() {
     assert_eq!(
         broadcast,
         Verdict::Broadcast {
-            priority: Priority::InOrder
+            priority: Priority::Normal
         }
     );
 }
@@ -341,7 +341,7 @@ fn a_peer_is_routed_in_external_mode_too() {
         let mut bench = Bench::new(|s| s.mode = mode);
         let guid = bench.peer();
         for (flags, acknowledge) in [(0x20, WantsReply::Yes), (0x30, WantsReply::No)] {
-            let priority = Priority::InOrder;
+            let priority = Priority::Normal;
             let expected = Verdict::Peer {
                 route: ROUTE,
                 guid,
@@ -385,14 +385,14 @@ fn broadcasts_are_refused_in_external_mode_and_without_the_client_flag() {
         s.session.peer_routing = false;
     });
     let allowed = Verdict::Broadcast {
-        priority: Priority::InOrder,
+        priority: Priority::Normal,
     };
     assert_eq!(relayed.request(0x20, Guid::BROADCAST), allowed);
 }
 
 #[test]
 fn the_priority_flag_is_honoured_for_its_roles_only() {
-    for (roles, expected) in [("user", Priority::Jump), ("admin", Priority::InOrder)] {
+    for (roles, expected) in [("user", Priority::Urgent), ("admin", Priority::Normal)] {
         let mut bench = Bench::new(|s| {
             s.mode = ConnectionMode::Relayed;
             s.session.priority_roles = Box::new([roles.into()]);
@@ -407,7 +407,7 @@ fn the_priority_flag_is_honoured_for_its_roles_only() {
         let Verdict::Peer { priority, .. } = bench.request(0x20, peer) else {
             panic!("no peer")
         };
-        assert_eq!(priority, Priority::InOrder);
+        assert_eq!(priority, Priority::Normal);
     }
 }
 

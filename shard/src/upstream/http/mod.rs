@@ -10,5 +10,5 @@ mod response;
 #[cfg(test)]
 mod tests;
 
-pub use request::{HeadError, MetaKind, RequestHead};
+pub use request::{HeadError, RequestHead};
 pub use response::{Body, Eof, HttpError, Progress, ResponseLimits, ResponseReader, Reuse};

@@ -7,39 +7,7 @@ use uuid::fmt::Hyphenated;
 use crate::id::SessionId;
 use crate::snapshot::Method;
 use crate::wire::handshake::head::{Cursor, DECIMAL_BYTES_MAX};
-
-/// What a client asks about an endpoint instead of calling it (protocol §5.4).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MetaKind {
-    Info,
-    RequestSchema,
-    ResponseSchema,
-    Schema,
-}
-
-impl MetaKind {
-    /// The kind that a meta request's channel field stands for.
-    #[must_use]
-    pub fn of_channel(channel: u16) -> Self {
-        match channel {
-            1 => Self::RequestSchema,
-            2 => Self::ResponseSchema,
-            3 => Self::Schema,
-            _ => Self::Info,
-        }
-    }
-
-    /// What is appended to the endpoint's path.
-    #[must_use]
-    pub fn suffix(self) -> &'static str {
-        match self {
-            Self::Info => "/meta/info",
-            Self::RequestSchema => "/meta/request-schema",
-            Self::ResponseSchema => "/meta/response-schema",
-            Self::Schema => "/meta/schema",
-        }
-    }
-}
+use crate::wire::meta::MetaKind;
 
 /// Why an endpoint cannot be called over HTTP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -150,7 +118,7 @@ impl RequestHead {
         let mut head = Cursor::new(out);
         head.put(b"GET ")
             .put(&self.line[self.path_at..])
-            .put(kind.suffix().as_bytes());
+            .put(kind.path_suffix().as_bytes());
         self.put_common(&mut head, session, extra);
         head.put(LINE_END).len()
     }
@@ -228,21 +196,21 @@ mod tests {
     fn meta_requests_are_gets_of_the_suffixed_path() {
         let head = RequestHead::new(Method::Delete, "h", "/a/b").unwrap();
         for channel in [0, 1, 2, 3, 4, 999] {
-            let kind = MetaKind::of_channel(channel);
+            let kind = MetaKind::from_channel(channel);
             let mut out = vec![0; head.bytes_max()];
             let len = head.write_meta(kind, SESSION, "", &mut out);
             let text = std::str::from_utf8(&out[..len]).unwrap();
             assert!(
                 text.starts_with(&format!(
                     "GET /a/b{} HTTP/1.1\r\nHost: h\r\n",
-                    kind.suffix()
+                    kind.path_suffix()
                 )),
                 "{text}"
             );
             assert!(text.ends_with("3301\r\n\r\n"), "{text}");
         }
-        assert_eq!(MetaKind::of_channel(999), MetaKind::Info);
-        assert_eq!(MetaKind::of_channel(3).suffix(), "/meta/schema");
+        assert_eq!(MetaKind::from_channel(999), MetaKind::Info);
+        assert_eq!(MetaKind::from_channel(3).path_suffix(), "/meta/schema");
     }
 
     #[test]
