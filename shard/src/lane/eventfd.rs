@@ -48,3 +48,36 @@ impl AsRawFd for EventBell {
         self.fd.as_raw_fd()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+    use super::*;
+
+    fn rings(bell: &EventBell) -> bool {
+        let mut fds = [PollFd::new(bell, PollFlags::IN)];
+        poll(
+            &mut fds,
+            Some(&Timespec {
+                tv_sec: 0,
+                tv_nsec: 0,
+            }),
+        )
+        .unwrap()
+            == 1
+    }
+
+    #[test]
+    fn a_bell_rings_until_it_is_silenced_and_every_clone_is_the_same_bell() {
+        let bell = EventBell::new().unwrap();
+        let far_end = bell.clone();
+        bell.silence().unwrap();
+        assert!(!rings(&bell));
+        far_end.ring().unwrap();
+        far_end.ring().unwrap();
+        assert!(rings(&bell));
+        bell.silence().unwrap();
+        assert!(!rings(&far_end));
+    }
+}

@@ -240,12 +240,12 @@ fn a_second_answer_to_one_delivery_is_a_bug() {
 fn every_pair_of_shards_has_its_own_lanes() {
     let mut shards = mesh(shape(3)).shards;
     let mut pool = BlockPool::new(1 << 20);
-    for from in 0..3 {
-        let peers: Vec<_> = shards[from].peers().collect();
+    for (from, lanes) in shards.iter_mut().enumerate() {
+        let peers: Vec<_> = lanes.peers().collect();
         assert_eq!(peers.len(), 2);
         for to in peers {
             let frame = owned(&mut pool, &format!("{from} to {}", to.0));
-            shards[from].try_request(to, deliver(frame)).unwrap();
+            lanes.try_request(to, deliver(frame)).unwrap();
         }
     }
     for to in 0..3u8 {
