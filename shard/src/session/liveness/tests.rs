@@ -87,6 +87,10 @@ fn the_pong_deadline_starts_when_the_ping_has_left_the_outbox() {
     let mut liveness = open();
     liveness.begin_ping(7).unwrap();
     assert_eq!(
+        liveness.next_deadline(&limits()),
+        START + limits().idle_timeout
+    );
+    assert_eq!(
         liveness.on_deadline(&limits(), at(200_000)),
         LivenessAction::None
     );

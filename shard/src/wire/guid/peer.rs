@@ -193,6 +193,21 @@ mod tests {
         assert_eq!(keys.decode(Guid::BROADCAST), None);
     }
 
+    #[test]
+    fn every_bit_of_the_tag_is_compared() {
+        let keys = PeerKeys::from_salt("salt");
+        let bits = route(1, 2, 3, 4).to_bits();
+        let seal = |tag: u64| {
+            let stored = bits ^ keys.mask_of(tag);
+            spread(u128::from(tag) << ROUTE_BITS | u128::from(stored))
+        };
+        let tag = keys.tag.hash(&bits.to_be_bytes());
+        assert_eq!(keys.decode(seal(tag)), Some(route(1, 2, 3, 4)));
+        for bit in 0..64 {
+            assert_eq!(keys.decode(seal(tag ^ 1 << bit)), None, "{bit}");
+        }
+    }
+
     proptest! {
         #[test]
         fn a_route_survives_the_round_trip(route in any_route(), salt in ".{1,40}") {
