@@ -243,6 +243,31 @@ fn what_is_piled_up_never_blocks_the_call_it_waits_for() {
 }
 
 #[test]
+fn an_event_request_does_not_overtake_an_http_call_that_waits_for_room() {
+    let mut calls = Numbers::default();
+    dispatched(admit(&mut calls, call(1, Transport::Link)));
+    let service = ServiceId(9);
+    let other = Request {
+        service,
+        ..call(1, Transport::Link)
+    };
+    while let Admission::Dispatch(id) = admit(&mut calls, other) {
+        calls.answered(id, 1, &limits(), || Some(0));
+    }
+    let http = admit(&mut calls, call(1, Transport::Http));
+    let event = Request {
+        reply: Reply::None,
+        ..call(1, Transport::Http)
+    };
+    let event = admit(&mut calls, event);
+    assert!(matches!(
+        (http, event),
+        (Admission::Wait(_), Admission::Wait(_))
+    ));
+    assert_eq!(next(&mut calls), None);
+}
+
+#[test]
 fn calls_expire_by_their_own_deadline_waiting_or_running() {
     let mut calls = Numbers::default();
     let due = |ns| Request {
@@ -334,6 +359,7 @@ struct World {
     admitted: u64,
     requests_kept: Vec<u64>,
     answers_kept: Vec<u64>,
+    answer_bytes: Vec<(u64, usize)>,
 }
 
 impl World {
@@ -401,6 +427,7 @@ impl World {
                 assert!(self.seen[at].kept);
                 assert_eq!(answer, reply_to.message_id);
                 hand_back(&mut self.answers_kept, answer);
+                self.answer_bytes.retain(|kept| kept.0 != answer);
             }
             self.leaves(reply_to);
         }
@@ -478,6 +505,7 @@ impl World {
             kept
         });
         self.answers_kept.extend(kept);
+        self.answer_bytes.extend(kept.map(|answer| (answer, bytes)));
         match answered {
             Answered::Leaves(reply_to) => self.leaves(reply_to),
             Answered::Silent => {
@@ -520,6 +548,8 @@ impl World {
         assert!(calls.waiting_bytes <= limits.calls_waiting_bytes_max);
         assert_eq!(calls.held, self.answers_kept.len());
         assert!(calls.held <= limits.answers_held_max);
+        let bytes: usize = self.answer_bytes.iter().map(|kept| kept.1).sum();
+        assert_eq!(calls.held_bytes, bytes);
         assert!(calls.held_bytes <= limits.answers_held_bytes_max);
         assert!(calls.places() <= places_max(&limits));
         assert_eq!(
