@@ -143,13 +143,14 @@ fn write_client_header(out: &mut [u8], opcode: OpCode, payload_len: usize, mask:
 }
 
 fn copy_masked(source: &[u8], target: &mut [u8], mask: [u8; 4], phase: usize) {
-    let key: [u8; 32] = std::array::from_fn(|i| mask[(phase + i) % 4]);
+    let turned = u32::from_le_bytes(mask).rotate_right(8 * (phase % 4) as u32);
+    let key = turned.to_le_bytes();
     let (wide, rest) = source.as_chunks::<32>();
     let (wide_out, rest_out) = target.as_chunks_mut::<32>();
     for (from, to) in wide.iter().zip(wide_out) {
-        *to = std::array::from_fn(|i| from[i] ^ key[i]);
+        *to = std::array::from_fn(|at| from[at] ^ key[at % 4]);
     }
-    for ((from, to), key) in rest.iter().zip(rest_out).zip(key) {
-        *to = from ^ key;
+    for (at, (from, to)) in rest.iter().zip(rest_out).enumerate() {
+        *to = from ^ key[at % 4];
     }
 }

@@ -1,9 +1,8 @@
 //! Links: one WebSocket connection to a backend that carries many sessions (docs/LINK.md). The
 //! gateway's side, sans-IO: it dials, masks what it sends, and keeps tags and credit.
 //!
-//! Assembling WebSocket messages from received bytes is `wire`'s work, and so is answering an
-//! unmasked Close. What a message means is decided here; its body is named by a range and never
-//! copied.
+//! Assembling WebSocket messages from received bytes, and answering a Close, is the work of `wire`.
+//! What a message means is decided here; its body is named by a range and never copied.
 
 mod body;
 mod credit;

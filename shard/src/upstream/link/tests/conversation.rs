@@ -395,6 +395,36 @@ fn a_lost_link_hands_back_every_call() {
 }
 
 #[test]
+fn what_finds_no_room_is_sent_later() {
+    let mut link = open_link();
+    let anna = identity(5);
+    call(&mut link, &anna, 1, b"r");
+    let mut full = Vec::with_capacity(10);
+    let no_room = Err(NotSent::NoRoom);
+    assert_eq!(link.write_hello(GATEWAY, &mut full), no_room);
+    assert_eq!(link.go_away(Duration::from_secs(1), &mut full), no_room);
+    assert_eq!(
+        link.end_session(anna.session, owner(5), "gone", &mut full),
+        no_room
+    );
+    assert_eq!(link.pong(&[0; 5], &mut full), no_room);
+    assert!(full.is_empty());
+    assert_eq!((link.state(), link.sessions()), (LinkState::Open, 1));
+
+    let event = [&[0x10][..], &[0; 599]].concat();
+    let push = message(Kind::Data, 0, 5, &event);
+    assert!(matches!(link.receive(&push), Ok(Inbound::Push { .. })));
+    link.handled(anna.session, event.len(), &mut full);
+    assert!(full.is_empty());
+    let mut out = buffer();
+    link.handled(anna.session, 0, &mut out);
+    assert_eq!(
+        text(&sent_messages(&mut out)[0].1),
+        r#"{"messages":1,"bytes":600}"#
+    );
+}
+
+#[test]
 fn calls_beyond_the_bound_get_no_tag() {
     let mut link = open_link();
     let mut out = buffer();
