@@ -76,12 +76,11 @@ impl Claims {
         session_claims: &[Box<str>],
         tenant: &str,
     ) -> Result<SessionId, AuthRefusal> {
-        let present = |name: &Box<str>| self.0.get(&**name).filter(|value| !value.is_null());
-        let claim = session_claims
-            .iter()
-            .find_map(present)
+        let mut values = session_claims.iter().filter_map(|name| self.0.get(&**name));
+        let first = values
+            .find(|value| !value.is_null())
             .and_then(Value::as_str);
-        let claim = claim
+        let claim = first
             .filter(|text| !text.is_empty())
             .ok_or(AuthRefusal::NoSession)?;
         // Another tenant's UUIDs are as foreign as another issuer's.

@@ -67,11 +67,13 @@ mod tests {
 
     #[test]
     fn fields_are_counted_from_behind_the_name() {
-        let stat = Stat::parse("42 (core) lane) S 1 2 3 4 5 6 7 8 9 10 77 88 0 0 20 0 3 0 0 0 9 5");
-        assert_eq!(stat.number(UTIME), Some(77));
-        assert_eq!(stat.number(STIME), Some(88));
-        assert_eq!(stat.number(THREADS), Some(3));
-        assert_eq!(stat.number(RSS), Some(5));
+        // Every field holds its own number.
+        let rest: Vec<String> = (4..=52).map(|field| field.to_string()).collect();
+        let line = format!("1 (core) lane) S {}\n", rest.join(" "));
+        let stat = Stat::parse(&line);
+        for field in [UTIME, STIME, THREADS, VSIZE, RSS] {
+            assert_eq!(stat.number(field), Some(field as u64));
+        }
         assert_eq!(stat.number(99), None);
         assert_eq!(stat.number(1), None);
     }
