@@ -55,10 +55,11 @@ struct World {
     /// What the clock says at each claim that the control core handles.
     clock: VecDeque<u64>,
     hang_ups_left: usize,
+    hang_ups_allowed: usize,
 }
 
 impl World {
-    fn new(shards_of: &[u8], clock: &[u64], hang_ups_left: usize) -> Self {
+    fn new(shards_of: &[u8], clock: &[u64], hang_ups_allowed: usize) -> Self {
         let connection = |(slot, shard): (usize, &u8)| Connection {
             shard: ShardId(*shard),
             key: key(slot as u32),
@@ -71,7 +72,8 @@ impl World {
             answers: vec![VecDeque::new(); 2],
             evictions: vec![VecDeque::new(); 2],
             clock: clock.iter().copied().collect(),
-            hang_ups_left,
+            hang_ups_left: hang_ups_allowed,
+            hang_ups_allowed,
         }
     }
 
@@ -202,7 +204,7 @@ impl World {
             open.first().copied(),
             "{trace:?}"
         );
-        if self.hang_ups_left == HANG_UPS {
+        if self.hang_ups_left == self.hang_ups_allowed {
             assert_eq!(
                 open.len(),
                 1,
@@ -230,14 +232,19 @@ fn explore(world: &World, trace: &mut Vec<Step>) -> u64 {
     ends
 }
 
-const HANG_UPS: usize = 1;
-
 #[test]
 fn every_interleaving_of_two_claims_and_a_hang_up_leaves_at_most_one_owner() {
     for shards in [[0, 0], [0, 1]] {
         for clock in [[100, 200], [100, 100], [100, 50]] {
-            let ends = explore(&World::new(&shards, &clock, HANG_UPS), &mut Vec::new());
+            let ends = explore(&World::new(&shards, &clock, 1), &mut Vec::new());
             assert!(ends > 500, "only {ends} interleavings of {shards:?}");
         }
     }
+}
+
+#[test]
+fn every_interleaving_of_three_claims_leaves_exactly_one_owner() {
+    let world = World::new(&[0, 1, 0], &[100, 100, 90], 0);
+    let ends = explore(&world, &mut Vec::new());
+    assert!(ends > 50_000, "only {ends} interleavings");
 }
