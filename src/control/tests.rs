@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd as _;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
+use std::time::Instant;
 
 use corelane_shard::id::{ConnectionKey, Generation, ServiceId, SessionId, Slot};
 use corelane_shard::lane::{DrainPhase, ToControl, ToShard};
@@ -138,6 +139,12 @@ impl Shard {
     fn hear(&self) -> ToShard {
         self.downward.recv_timeout(PATIENCE).unwrap()
     }
+
+    /// Long enough for the control core to fall asleep.
+    fn hears_nothing(&self) {
+        let heard = self.downward.recv_timeout(Duration::from_millis(50));
+        assert!(heard.is_err(), "{heard:?}");
+    }
 }
 
 fn key(slot: u32) -> ConnectionKey {
@@ -163,6 +170,7 @@ fn the_control_core_serves_claims_reloads_drains_and_ends() {
         "{first:?}"
     );
 
+    let begun = Instant::now();
     // The lane holds one message; the others wait for room and none is lost.
     for slot in 0..20 {
         shard.say(ToControl::Claim {
@@ -179,21 +187,26 @@ fn the_control_core_serves_claims_reloads_drains_and_ends() {
         }
     }
 
-    // Only the doorbell can answer this fast: every other wake-up is a second away.
-    let begun = std::time::Instant::now();
-    for slot in 20..30 {
+    // Without the retry each message would wait for the next unrelated wake-up, a second away.
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        begun.elapsed()
+    );
+
+    // A core that has gone to sleep is woken by the doorbell: all else comes once a second.
+    let begun = Instant::now();
+    for slot in 20..25 {
+        shard.hears_nothing();
         shard.say(ToControl::Claim {
             key: key(slot),
             session: SessionId(u128::from(slot)),
         });
         let answer = shard.hear();
-        assert!(
-            matches!(answer, ToShard::Granted { .. } | ToShard::Refused { .. }),
-            "{answer:?}"
-        );
+        assert!(matches!(answer, ToShard::Granted { .. }), "{answer:?}");
     }
     assert!(
-        begun.elapsed() < Duration::from_secs(4),
+        begun.elapsed() < Duration::from_secs(2),
         "{:?}",
         begun.elapsed()
     );
