@@ -30,6 +30,17 @@ impl Phase {
         Self::Draining(DrainPhase::Done),
     ];
 
+    fn index(self) -> u8 {
+        match self {
+            Self::Starting => 0,
+            Self::Running => 1,
+            Self::Draining(DrainPhase::Grace) => 2,
+            Self::Draining(DrainPhase::Closing) => 3,
+            Self::Draining(DrainPhase::Cutting) => 4,
+            Self::Draining(DrainPhase::Done) => 5,
+        }
+    }
+
     /// Log field and metric label.
     #[must_use]
     pub fn label(self) -> &'static str {
@@ -55,6 +66,15 @@ impl PhaseCell {
             .position(|known| *known == phase)
             .unwrap_or(0);
         self.0.store(index as u8, Ordering::Release);
+    }
+
+    /// From starting to running; a drain that has begun meanwhile stays.
+    pub fn serve(&self) {
+        let (from, to) = (Phase::Starting.index(), Phase::Running.index());
+        // Failing is the case that this is for.
+        let _moved = self
+            .0
+            .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire);
     }
 
     #[must_use]
@@ -114,5 +134,15 @@ mod tests {
             cell.store(phase);
             assert_eq!(cell.load(), phase);
         }
+    }
+
+    #[test]
+    fn serving_begins_only_when_no_drain_has() {
+        let cell = PhaseCell::default();
+        cell.serve();
+        assert_eq!(cell.load(), Phase::Running);
+        cell.store(Phase::Draining(DrainPhase::Grace));
+        cell.serve();
+        assert_eq!(cell.load(), Phase::Draining(DrainPhase::Grace));
     }
 }

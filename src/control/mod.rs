@@ -268,6 +268,10 @@ impl<P: ShardPort, B: Bell> Loop<P, B> {
     }
 
     fn reload(&mut self) {
+        if self.core.phase_ends().is_some() {
+            warn!("configuration not read again: the process is draining");
+            return;
+        }
         systemd::notify_reloading();
         match self.take_configuration() {
             Ok(version) => {
@@ -284,9 +288,6 @@ impl<P: ShardPort, B: Bell> Loop<P, B> {
 
     /// Keys first: they are the last that can be refused.
     fn take_configuration(&mut self) -> Result<u64, Box<dyn Error + Send + Sync>> {
-        if self.core.phase_ends().is_some() {
-            return Err("the process is draining".into());
-        }
         let new = (self.reload)()?;
         self.keys.reload(&new.keys)?;
         self.settings = new.settings;

@@ -52,6 +52,8 @@ pub(super) struct AddressBook {
     version: u64,
     services: Vec<Listed>,
     hosts: BTreeMap<Host, Vec<SocketAddr>>,
+    /// Something was learned or replaced since [`Self::changes`].
+    touched: bool,
 }
 
 #[derive(Debug)]
@@ -64,6 +66,7 @@ struct Listed {
 impl AddressBook {
     /// Takes the services of snapshot `version`. Hosts that stay keep their addresses.
     pub(super) fn replace(&mut self, version: u64, services: Vec<ServiceTargets>) {
+        self.touched = true;
         self.version = version;
         let listed = |s: ServiceTargets| Listed {
             service: s.service,
@@ -93,6 +96,7 @@ impl AddressBook {
         addresses.sort_unstable();
         addresses.dedup();
         addresses.truncate(HOST_ADDRESSES_MAX);
+        self.touched = true;
         self.hosts.insert(host, addresses);
     }
 
@@ -100,6 +104,9 @@ impl AddressBook {
     /// which nothing is known yet is left out.
     pub(super) fn changes(&mut self) -> Vec<Change> {
         let mut changes = Vec::new();
+        if !std::mem::take(&mut self.touched) {
+            return changes;
+        }
         for listed in &mut self.services {
             let addresses = addresses(&listed.targets, &self.hosts);
             let same = listed.published.as_deref().unwrap_or_default() == addresses.as_slice();

@@ -66,7 +66,8 @@ impl<P: ShardPort> Core<P> {
     pub(super) fn turn(&mut self, now: Now) -> Turn {
         self.probe.turns.increment();
         let mut turn = Turn::Idle;
-        if self.outlets.iter().any(Outlet::is_behind) {
+        let behind = self.is_behind();
+        if behind {
             self.probe.turns_behind.increment();
         } else {
             for index in 0..self.outlets.len() {
@@ -85,7 +86,16 @@ impl<P: ShardPort> Core<P> {
             outlet.flush();
         }
         self.probe.sessions.set(self.directory.len() as u64);
-        turn
+        // What was left unread has rung already and will not ring again.
+        if behind && !self.is_behind() {
+            Turn::Busy
+        } else {
+            turn
+        }
+    }
+
+    fn is_behind(&self) -> bool {
+        self.outlets.iter().any(Outlet::is_behind)
     }
 
     /// A lane was full: the next turn is due soon although nobody rings.

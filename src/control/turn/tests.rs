@@ -17,6 +17,8 @@ struct Lane(Rc<RefCell<Ends>>);
 struct Ends {
     upward: VecDeque<ToControl>,
     downward: Vec<ToShard>,
+    /// The shard does not read.
+    stuck: bool,
 }
 
 impl ShardPort for Lane {
@@ -25,7 +27,11 @@ impl ShardPort for Lane {
     }
 
     fn send(&mut self, message: ToShard) -> Result<(), ToShard> {
-        self.0.borrow_mut().downward.push(message);
+        let mut ends = self.0.borrow_mut();
+        if ends.stuck {
+            return Err(message);
+        }
+        ends.downward.push(message);
         Ok(())
     }
 }
@@ -177,6 +183,33 @@ fn one_shards_flood_leaves_the_other_its_share_of_every_turn() {
     bench.turn(1);
     assert_eq!(bench.lanes[0].heard().len(), MESSAGES_PER_TURN);
     assert_eq!(bench.lanes[1].heard().len(), 1);
+}
+
+#[test]
+fn while_a_shard_does_not_read_no_claims_are_taken_and_none_is_lost() {
+    let mut bench = Bench::new();
+    bench.lanes[0].0.borrow_mut().stuck = true;
+    let asked = 20 * MESSAGES_PER_TURN;
+    for slot in 0..asked {
+        bench.lanes[0].says(claim(slot as u32, ALICE));
+    }
+    for _ in 0..100 {
+        bench.turn(1);
+    }
+    assert!(bench.probe.turns_behind.read() > 0);
+    let left = bench.lanes[0].0.borrow().upward.len();
+    assert!(
+        left > asked / 2,
+        "{left} of {asked} claims were left on the lane"
+    );
+    assert!(bench.core.has_waiting());
+    bench.lanes[0].0.borrow_mut().stuck = false;
+    while bench.turn(1) == Turn::Busy || bench.core.has_waiting() {}
+    let granted = bench.lanes[0].heard().into_iter();
+    let granted = granted
+        .filter(|message| matches!(message, ToShard::Granted { .. }))
+        .count();
+    assert_eq!(granted, asked);
 }
 
 #[test]
