@@ -61,11 +61,7 @@ pub struct PhaseCell(AtomicU8);
 
 impl PhaseCell {
     pub fn store(&self, phase: Phase) {
-        let index = Phase::ALL
-            .iter()
-            .position(|known| *known == phase)
-            .unwrap_or(0);
-        self.0.store(index as u8, Ordering::Release);
+        self.0.store(phase.index(), Ordering::Release);
     }
 
     /// From starting to running; a drain that has begun meanwhile stays.

@@ -33,8 +33,8 @@ impl Bell for AlwaysRung {
     fn awake(&self) {}
 }
 
-/// A port with the messages that did not fit its lane. Nothing is lost: grants, refusals and
-/// evictions wait in order; configuration, addresses and the drain phase are state, so only the
+/// A port with the messages that did not fit its lanes. Nothing is lost: answers wait in order, and
+/// so do evictions, without holding each other up; configuration, addresses and the drain phase are state, so only the
 /// latest of each waits.
 ///
 /// Bounded: the caller takes no claims while any shard [`Self::is_behind`], and a claim adds at
@@ -43,6 +43,7 @@ impl Bell for AlwaysRung {
 pub(super) struct Outlet<P> {
     port: P,
     answers: VecDeque<ToShard>,
+    evictions: VecDeque<ToShard>,
     snapshot: Option<ToShard>,
     addresses: BTreeMap<ServiceId, ToShard>,
     drain: Option<DrainPhase>,
@@ -54,6 +55,7 @@ impl<P: ShardPort> Outlet<P> {
         Self {
             port,
             answers: VecDeque::new(),
+            evictions: VecDeque::new(),
             snapshot: None,
             addresses: BTreeMap::new(),
             drain: None,
@@ -68,9 +70,8 @@ impl<P: ShardPort> Outlet<P> {
     /// Queues `message`; [`Self::flush`] sends it.
     pub(super) fn post(&mut self, message: ToShard) {
         match message {
-            ToShard::Granted { .. } | ToShard::Refused { .. } | ToShard::Evict { .. } => {
-                self.answers.push_back(message);
-            }
+            ToShard::Granted { .. } | ToShard::Refused { .. } => self.answers.push_back(message),
+            ToShard::Evict { .. } => self.evictions.push_back(message),
             ToShard::Snapshot(_) => {
                 // Service ids mean nothing across two versions.
                 self.addresses.clear();
@@ -85,7 +86,7 @@ impl<P: ShardPort> Outlet<P> {
 
     /// Sends as much as fits, and wakes the shard for it.
     pub(super) fn flush(&mut self) {
-        self.flush_answers();
+        self.flush_queues();
         self.flush_state();
         if self.sent {
             self.sent = false;
@@ -95,6 +96,7 @@ impl<P: ShardPort> Outlet<P> {
 
     pub(super) fn has_waiting(&self) -> bool {
         !self.answers.is_empty()
+            || !self.evictions.is_empty()
             || self.snapshot.is_some()
             || !self.addresses.is_empty()
             || self.drain.is_some()
@@ -102,14 +104,17 @@ impl<P: ShardPort> Outlet<P> {
 
     /// So much waits that the shard has stopped reading.
     pub(super) fn is_behind(&self) -> bool {
-        self.answers.len() >= WAITING_ANSWERS_MAX
+        self.answers.len() + self.evictions.len() >= WAITING_MAX
     }
 
-    fn flush_answers(&mut self) {
-        while let Some(message) = self.answers.pop_front() {
-            if let Err(message) = self.send(message) {
-                self.answers.push_front(message);
-                return;
+    fn flush_queues(&mut self) {
+        for queue in [&mut self.evictions, &mut self.answers] {
+            while let Some(message) = queue.pop_front() {
+                if let Err(message) = self.port.send(message) {
+                    queue.push_front(message);
+                    break;
+                }
+                self.sent = true;
             }
         }
     }
@@ -144,7 +149,7 @@ impl<P: ShardPort> Outlet<P> {
 }
 
 /// Answers and evictions waiting for one shard beyond which no further claims are taken.
-const WAITING_ANSWERS_MAX: usize = 4096;
+const WAITING_MAX: usize = 4096;
 
 #[cfg(test)]
 mod tests;

@@ -17,55 +17,49 @@ pub struct DrainPlan {
     pub spread: Duration,
     /// What a session's running calls get beyond its moment.
     pub calls: Duration,
-    /// How long close replies are waited for when the last session was told.
+    /// From the signal to the moment at which whatever is left is cut; what the parts above leave
+    /// of it is for close replies. `grace + spread + calls <= deadline`.
     pub deadline: Duration,
 }
 
-/// The plan takes longer than the service manager will wait.
+/// The plan does not fit into its own deadline, or that not into the service manager's patience.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error(
-    "a shutdown may take {needed:?} (drain.grace + drain.spread + drain.calls + drain.deadline + \
-     {CUTTING_MAX:?}) but systemd kills after {allowed:?}: shorten drain.* or raise TimeoutStopSec="
-)]
-pub struct PlanTooLong {
-    pub needed: Duration,
-    pub allowed: Duration,
+pub enum PlanError {
+    #[error(
+        "drain.grace, drain.spread and drain.calls come to {parts:?}, more than drain.deadline = \
+         {deadline:?}: shorten them or raise it"
+    )]
+    Deadline { parts: Duration, deadline: Duration },
+    #[error(
+        "a shutdown may take {needed:?} (drain.deadline and {CUTTING_MAX:?} to end) but systemd \
+         kills after {allowed:?}: shorten drain.deadline or raise TimeoutStopSec="
+    )]
+    StopTimeout { needed: Duration, allowed: Duration },
 }
 
 impl DrainPlan {
     /// The longest time between the signal and the exit.
     #[must_use]
     pub fn total(&self) -> Duration {
-        [
-            self.grace,
-            self.spread,
-            self.calls,
-            self.deadline,
-            CUTTING_MAX,
-        ]
-        .into_iter()
-        .fold(Duration::ZERO, Duration::saturating_add)
+        self.deadline.saturating_add(CUTTING_MAX)
     }
 
-    /// `allowed` is the service manager's stop time-out.
-    pub fn check(&self, allowed: Duration) -> Result<(), PlanTooLong> {
-        let needed = self.total();
-        if needed > allowed {
-            Err(PlanTooLong { needed, allowed })
-        } else {
-            Ok(())
+    /// `allowed` is the service manager's stop time-out, if that is known.
+    pub fn check(&self, allowed: Option<Duration>) -> Result<(), PlanError> {
+        let parts = self
+            .grace
+            .saturating_add(self.spread)
+            .saturating_add(self.calls);
+        if parts > self.deadline {
+            return Err(PlanError::Deadline {
+                parts,
+                deadline: self.deadline,
+            });
         }
-    }
-
-    fn longest(&self, phase: DrainPhase) -> Duration {
-        match phase {
-            DrainPhase::Grace => self.grace,
-            DrainPhase::Closing => self
-                .spread
-                .saturating_add(self.calls)
-                .saturating_add(self.deadline),
-            DrainPhase::Cutting => CUTTING_MAX,
-            DrainPhase::Done => Duration::ZERO,
+        let needed = self.total();
+        match allowed {
+            Some(allowed) if needed > allowed => Err(PlanError::StopTimeout { needed, allowed }),
+            _ => Ok(()),
         }
     }
 }
@@ -74,7 +68,7 @@ impl DrainPlan {
 /// the whole ends within [`DrainPlan::total`] whatever the shards do.
 #[derive(Debug)]
 pub struct Drain {
-    plan: DrainPlan,
+    deadline: Instant,
     phase: DrainPhase,
     phase_ends: Instant,
     /// By shard index.
@@ -84,12 +78,10 @@ pub struct Drain {
 impl Drain {
     #[must_use]
     pub fn begin(plan: DrainPlan, shards: usize, now: Instant) -> Self {
-        let phase = DrainPhase::Grace;
-        let phase_ends = now + plan.longest(phase);
         Self {
-            plan,
-            phase,
-            phase_ends,
+            deadline: now + plan.deadline,
+            phase: DrainPhase::Grace,
+            phase_ends: now + plan.grace.min(plan.deadline),
             finished: vec![false; shards],
         }
     }
@@ -128,7 +120,11 @@ impl Drain {
             }
         };
         self.phase = next;
-        self.phase_ends = now + self.plan.longest(next);
+        self.phase_ends = match next {
+            DrainPhase::Grace | DrainPhase::Closing => self.deadline,
+            DrainPhase::Cutting => now + CUTTING_MAX,
+            DrainPhase::Done => now,
+        };
         Some(next)
     }
 }
@@ -144,7 +140,7 @@ mod tests {
         grace: Duration::from_secs(5),
         spread: Duration::from_secs(10),
         calls: Duration::from_secs(20),
-        deadline: Duration::from_secs(3),
+        deadline: Duration::from_secs(38),
     };
 
     fn at(seconds: u64) -> Instant {
@@ -193,10 +189,25 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_longer_than_the_stop_time_out_is_refused_by_its_sum() {
-        assert_eq!(PLAN.check(Duration::from_secs(39)), Ok(()));
-        let refused = PLAN.check(Duration::from_secs(38)).unwrap_err();
-        assert_eq!(refused.needed, Duration::from_secs(39));
-        assert!(refused.to_string().contains("TimeoutStopSec="), "{refused}");
+    fn a_plan_that_does_not_fit_is_refused_with_its_numbers() {
+        assert_eq!(PLAN.check(None), Ok(()));
+        assert_eq!(PLAN.check(Some(Duration::from_secs(39))), Ok(()));
+        let refused = PLAN
+            .check(Some(Duration::from_secs(38)))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            refused.contains("39s") && refused.contains("TimeoutStopSec="),
+            "{refused}"
+        );
+        let cramped = DrainPlan {
+            deadline: Duration::from_secs(34),
+            ..PLAN
+        };
+        let refused = cramped.check(None).unwrap_err().to_string();
+        assert!(
+            refused.contains("35s") && refused.contains("34s"),
+            "{refused}"
+        );
     }
 }

@@ -9,6 +9,7 @@ use super::*;
 #[derive(Debug, Default)]
 struct Lane {
     room: usize,
+    no_evictions: bool,
     sent: Vec<ToShard>,
     rings: usize,
 }
@@ -19,7 +20,8 @@ impl ShardPort for Lane {
     }
 
     fn send(&mut self, message: ToShard) -> Result<(), ToShard> {
-        if self.room == 0 {
+        let barred = self.no_evictions && matches!(message, ToShard::Evict { .. });
+        if self.room == 0 || barred {
             return Err(message);
         }
         self.room -= 1;
@@ -82,11 +84,11 @@ fn drained(outlet: &mut Outlet<Lane>) -> Vec<String> {
 }
 
 #[test]
-fn answers_wait_for_room_and_leave_in_order() {
+fn answers_and_evictions_wait_for_room_and_leave_in_order() {
     let mut outlet = outlet();
     for slot in 0..5 {
-        outlet.post(evict(slot));
         outlet.post(granted(slot));
+        outlet.post(evict(slot));
     }
     outlet.flush();
     assert!(outlet.has_waiting());
@@ -97,9 +99,24 @@ fn answers_wait_for_room_and_leave_in_order() {
         outlet.flush();
         sent.extend(drained(&mut outlet));
     }
-    let expected = (0..5).flat_map(|slot| [format!("evict {slot}"), format!("granted {slot}")]);
-    assert_eq!(sent, expected.collect::<Vec<_>>());
+    let evictions = (0..5).map(|slot| format!("evict {slot}"));
+    let answers = (0..5).map(|slot| format!("granted {slot}"));
+    assert_eq!(sent, evictions.chain(answers).collect::<Vec<_>>());
     assert_eq!(outlet.port.rings, 4);
+}
+
+#[test]
+fn evictions_without_room_do_not_hold_up_answers() {
+    let mut outlet = outlet();
+    outlet.port.no_evictions = true;
+    outlet.port.room = 10;
+    outlet.post(evict(1));
+    outlet.post(granted(2));
+    outlet.flush();
+    assert_eq!(drained(&mut outlet), ["granted 2"]);
+    outlet.port.no_evictions = false;
+    outlet.flush();
+    assert_eq!(drained(&mut outlet), ["evict 1"]);
 }
 
 #[test]
@@ -142,7 +159,7 @@ fn state_that_does_not_fit_is_kept() {
 #[test]
 fn a_shard_that_does_not_read_is_behind_until_it_does() {
     let mut outlet = outlet();
-    for slot in 0..WAITING_ANSWERS_MAX as u32 {
+    for slot in 0..WAITING_MAX as u32 {
         assert!(!outlet.is_behind());
         outlet.post(granted(slot));
     }
