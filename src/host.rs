@@ -54,7 +54,7 @@ pub enum Shortfall {
     #[error("io_uring is switched off (kernel.io_uring_disabled = {value}): run `sysctl kernel.io_uring_disabled=0`{}", group_advice(*.value))]
     IoUringDisabled { value: u8 },
     #[error(
-        "{allowed} open files are allowed and {needed} needed: set LimitNOFILE={needed} in the unit, run `ulimit -n {needed}`, or lower the limits of connections"
+        "{allowed} open files are allowed and {needed} needed: set LimitNOFILE={needed} in the unit, run `ulimit -n {needed}`, or lower shards.connections_max"
     )]
     OpenFiles { allowed: u64, needed: u64 },
     #[error("{allowed} bytes of locked memory are allowed and {needed} needed: set LimitMEMLOCK={needed} in the unit or run `ulimit -l {}`", needed.div_ceil(1024))]
