@@ -1,5 +1,9 @@
 //! The corelane gateway: configuration, command line, and the composition of everything that is
 //! not one core's world (that is `corelane-shard`).
 
+pub mod auth;
 pub mod cli;
 pub mod config;
+pub mod control;
+pub mod host;
+pub mod lifecycle;

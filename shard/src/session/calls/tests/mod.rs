@@ -2,6 +2,7 @@ mod model;
 
 use super::*;
 use crate::id::ServiceId;
+use crate::wire::header::{Flags, ReplyTo};
 
 fn limits() -> SessionLimits {
     SessionLimits {

@@ -1,0 +1,169 @@
+//! Verification of one signed JWT, in the order that makes refusals cheap: shape, key and
+//! algorithm, expiry, signature, the remaining claims.
+
+use std::borrow::Cow;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use corelane_shard::clock::Now;
+use corelane_shard::identity::{AuthRefusal, Authenticator, Identity};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::cache::{Fingerprint, TokenCache};
+use super::claims::Claims;
+use super::key::{Key, KeySet};
+
+/// Verifies tokens on one shard's thread; one per shard. Clocks are believed as they are: there is
+/// no tolerance around `exp` and `nbf`.
+#[derive(Debug)]
+pub struct JwtAuthenticator {
+    published: Arc<ArcSwap<KeySet>>,
+    /// The set that `cache` speaks about; holding it keeps its address from being used again.
+    keys: Arc<KeySet>,
+    cache: TokenCache,
+    counts: VerifyCounts,
+}
+
+/// What verification cost so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct VerifyCounts {
+    pub cache_hits: u64,
+    pub signatures: u64,
+}
+
+impl JwtAuthenticator {
+    #[must_use]
+    pub fn new(published: Arc<ArcSwap<KeySet>>) -> Self {
+        let keys = published.load_full();
+        let cache = TokenCache::new(CACHED_TOKENS_MAX);
+        Self {
+            published,
+            keys,
+            cache,
+            counts: VerifyCounts::default(),
+        }
+    }
+
+    #[must_use]
+    pub fn counts(&self) -> VerifyCounts {
+        self.counts
+    }
+
+    /// A result of the old keys says nothing about the new ones: the cache goes with its set.
+    fn follow_keys(&mut self) {
+        let published = self.published.load();
+        if !Arc::ptr_eq(&published, &self.keys) {
+            self.keys = Arc::clone(&published);
+            self.cache.clear();
+        }
+    }
+
+    fn verify_fresh(&mut self, token: &Parts<'_>, now: Now) -> Result<Identity, AuthRefusal> {
+        let key = find_key(&self.keys, token.header)?;
+        let claims = Claims::parse(&decode(token.payload)?)?;
+        let expires_at = claims.check_expiry(now.unix_ms)?;
+        decode(token.signature)?;
+        self.counts.signatures += 1;
+        if !key.signs(token.message, token.signature) {
+            return Err(AuthRefusal::BadSignature);
+        }
+        claims.check_start(now.unix_ms)?;
+        claims.check_parties(key)?;
+        claims.identity(key, self.keys.session_claims(), expires_at)
+    }
+}
+
+impl Authenticator for JwtAuthenticator {
+    fn verify(&mut self, token: &str, now: Now) -> Result<Rc<Identity>, AuthRefusal> {
+        let parts = Parts::split(token)?;
+        self.follow_keys();
+        let fingerprint = Fingerprint::of(token);
+        if let Some(identity) = self.cache.find(fingerprint, now) {
+            self.counts.cache_hits += 1;
+            return Ok(identity);
+        }
+        let identity = Rc::new(self.verify_fresh(&parts, now)?);
+        self.cache.insert(fingerprint, Rc::clone(&identity), now);
+        Ok(identity)
+    }
+}
+
+/// A compact JWS (RFC 7515 section 3.1), its parts still encoded.
+struct Parts<'a> {
+    header: &'a str,
+    payload: &'a str,
+    signature: &'a str,
+    /// What is signed: header and payload with the point between.
+    message: &'a str,
+}
+
+impl<'a> Parts<'a> {
+    fn split(token: &'a str) -> Result<Self, AuthRefusal> {
+        if token.len() > TOKEN_BYTES_MAX {
+            return Err(AuthRefusal::Malformed);
+        }
+        let (message, signature) = token.rsplit_once('.').ok_or(AuthRefusal::Malformed)?;
+        let (header, payload) = message.split_once('.').ok_or(AuthRefusal::Malformed)?;
+        // A fourth part has its point in `payload`, where the alphabet refuses it.
+        let shaped = [header, payload, signature]
+            .iter()
+            .all(|part| is_base64url(part));
+        if shaped {
+            Ok(Self {
+                header,
+                payload,
+                signature,
+                message,
+            })
+        } else {
+            Err(AuthRefusal::Malformed)
+        }
+    }
+}
+
+fn is_base64url(part: &str) -> bool {
+    let letter = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+    !part.is_empty() && part.bytes().all(letter)
+}
+
+fn decode(part: &str) -> Result<Vec<u8>, AuthRefusal> {
+    URL_SAFE_NO_PAD
+        .decode(part)
+        .map_err(|_| AuthRefusal::Malformed)
+}
+
+#[derive(Deserialize)]
+struct Header<'a> {
+    #[serde(borrow)]
+    alg: Cow<'a, str>,
+    #[serde(borrow)]
+    kid: Option<Cow<'a, str>>,
+    /// Extensions that must be understood (RFC 7515 section 4.1.11); none are.
+    crit: Option<IgnoredAny>,
+}
+
+/// The algorithm is the key's; the header may only agree. Believing the header instead would let a
+/// client pick `none`, or HMAC with a public key for a secret.
+fn find_key<'k>(keys: &'k KeySet, header: &str) -> Result<&'k Key, AuthRefusal> {
+    let json = decode(header)?;
+    let header: Header<'_> = serde_json::from_slice(&json).map_err(|_| AuthRefusal::Malformed)?;
+    if header.crit.is_some() {
+        return Err(AuthRefusal::Malformed);
+    }
+    let key = keys
+        .find(header.kid.as_deref())
+        .ok_or(AuthRefusal::UnknownKey)?;
+    if header.alg != key.algorithm.name() {
+        return Err(AuthRefusal::AlgorithmMismatch);
+    }
+    Ok(key)
+}
+
+/// Longest credential (decisions section 1).
+const TOKEN_BYTES_MAX: usize = 8 << 10;
+/// Results remembered per shard.
+const CACHED_TOKENS_MAX: usize = 4096;

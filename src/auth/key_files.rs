@@ -1,0 +1,260 @@
+//! The key files: read at start and at a reload, watched in between, published as one set.
+//!
+//! Runs on the control core. Shards see only the [`ArcSwap`] that this module stores into.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use thiserror::Error;
+use tracing::{info, warn};
+
+use super::key::{Key, KeyFault, KeySet, KeySpec};
+
+/// Everything that decides about tokens, as configured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyRules {
+    pub keys: Vec<KeySpec>,
+    /// Claim names that may hold the session, the first present one wins.
+    pub session_claims: Vec<String>,
+}
+
+impl KeyRules {
+    #[must_use]
+    pub fn default_session_claims() -> Vec<String> {
+        ["session_key", "sid", "jti"].map(String::from).to_vec()
+    }
+}
+
+/// Why a set of keys cannot be used. Each message names the key or file and the next step.
+#[derive(Debug, Error)]
+pub enum KeyError {
+    #[error("no session claim is configured: name at least one, such as \"session_key\"")]
+    NoSessionClaim,
+    #[error("a key without id is configured: give each key the `kid` of its tokens")]
+    NoKeyId,
+    #[error("key {id}: issuer and audience are pinned per key, set both")]
+    NoParty { id: String },
+    #[error("two keys have the id {id}: give each its own")]
+    DuplicateId { id: String },
+    #[error("issuers {first} and {second} are both native: at most one issuer may be")]
+    TwoNativeIssuers { first: String, second: String },
+    #[error("issuer {issuer} has native keys and others: mark all of its keys or none")]
+    HalfNativeIssuer { issuer: String },
+    #[error("key {id}: cannot read {}: {source}; check path and permissions", file.display())]
+    Unreadable {
+        id: String,
+        file: PathBuf,
+        source: io::Error,
+    },
+    #[error("key {id}: {}: {fault}", file.display())]
+    Unusable {
+        id: String,
+        file: PathBuf,
+        fault: KeyFault,
+    },
+}
+
+/// The watched files and the set made of them. One per process, owned by the control core.
+#[derive(Debug)]
+pub struct KeyFiles {
+    session_claims: Vec<String>,
+    watched: Vec<Watched>,
+    published: Arc<ArcSwap<KeySet>>,
+}
+
+#[derive(Debug)]
+struct Watched {
+    spec: KeySpec,
+    /// State of the file that `key` was read from, or that was found broken after it.
+    stamp: Option<Stamp>,
+    key: Arc<Key>,
+}
+
+/// Changes whenever the content of a file may have changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl KeyFiles {
+    /// Reads every key; the first that cannot be used is an error.
+    pub fn open(rules: &KeyRules) -> Result<Self, KeyError> {
+        let watched = read_all(rules)?;
+        let set = KeySet::new(
+            watched.iter().map(|w| Arc::clone(&w.key)),
+            &rules.session_claims,
+        );
+        Ok(Self {
+            session_claims: rules.session_claims.clone(),
+            watched,
+            published: Arc::new(ArcSwap::from_pointee(set)),
+        })
+    }
+
+    /// What every shard's authenticator reads.
+    #[must_use]
+    pub fn published(&self) -> Arc<ArcSwap<KeySet>> {
+        Arc::clone(&self.published)
+    }
+
+    /// Takes a new configuration, whole or not at all.
+    pub fn reload(&mut self, rules: &KeyRules) -> Result<(), KeyError> {
+        self.watched = read_all(rules)?;
+        self.session_claims.clone_from(&rules.session_claims);
+        self.publish();
+        Ok(())
+    }
+
+    /// Looks for changed files and reads those. A file that is broken or gone leaves its old key
+    /// in force and is reported once per change. Returns how many keys were replaced.
+    pub fn poll(&mut self) -> usize {
+        let replaced = self
+            .watched
+            .iter_mut()
+            .map(Watched::refresh)
+            .filter(|new| *new)
+            .count();
+        if replaced > 0 {
+            self.publish();
+        }
+        replaced
+    }
+
+    fn publish(&self) {
+        let keys = self.watched.iter().map(|watched| Arc::clone(&watched.key));
+        self.published
+            .store(Arc::new(KeySet::new(keys, &self.session_claims)));
+    }
+}
+
+impl Watched {
+    /// Whether the key was replaced.
+    fn refresh(&mut self) -> bool {
+        let stamp = stamp(&self.spec.file);
+        if stamp == self.stamp {
+            return false;
+        }
+        // The stamp is older than the content that is read now, so a write in between is seen at
+        // the next poll.
+        self.stamp = stamp;
+        match read_key(&self.spec) {
+            Ok(key) => {
+                self.key = Arc::new(key);
+                info!(key = self.spec.id, file = %self.spec.file.display(), "key replaced");
+                true
+            }
+            Err(reason) => {
+                warn!(%reason, "key file not usable, the key read before stays in force");
+                false
+            }
+        }
+    }
+}
+
+fn read_all(rules: &KeyRules) -> Result<Vec<Watched>, KeyError> {
+    check(rules)?;
+    let watch = |spec: &KeySpec| {
+        let stamp = stamp(&spec.file);
+        let key = Arc::new(read_key(spec)?);
+        Ok(Watched {
+            spec: spec.clone(),
+            stamp,
+            key,
+        })
+    };
+    rules.keys.iter().map(watch).collect()
+}
+
+fn check(rules: &KeyRules) -> Result<(), KeyError> {
+    if rules.session_claims.is_empty() {
+        return Err(KeyError::NoSessionClaim);
+    }
+    let mut ids = HashSet::new();
+    for KeySpec {
+        id,
+        issuer,
+        audience,
+        ..
+    } in &rules.keys
+    {
+        if id.is_empty() {
+            return Err(KeyError::NoKeyId);
+        }
+        if issuer.is_empty() || audience.is_empty() {
+            return Err(KeyError::NoParty { id: id.clone() });
+        }
+        if !ids.insert(id) {
+            return Err(KeyError::DuplicateId { id: id.clone() });
+        }
+    }
+    let Some(native) = rules
+        .keys
+        .iter()
+        .find(|key| key.native)
+        .map(|key| &key.issuer)
+    else {
+        return Ok(());
+    };
+    for key in &rules.keys {
+        if key.native && key.issuer != *native {
+            let (first, second) = (native.clone(), key.issuer.clone());
+            return Err(KeyError::TwoNativeIssuers { first, second });
+        }
+        if !key.native && key.issuer == *native {
+            return Err(KeyError::HalfNativeIssuer {
+                issuer: native.clone(),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn read_key(spec: &KeySpec) -> Result<Key, KeyError> {
+    let content = read_bounded(&spec.file).map_err(|source| KeyError::Unreadable {
+        id: spec.id.clone(),
+        file: spec.file.clone(),
+        source,
+    })?;
+    Key::new(spec, &content).map_err(|fault| KeyError::Unusable {
+        id: spec.id.clone(),
+        file: spec.file.clone(),
+        fault,
+    })
+}
+
+fn read_bounded(file: &Path) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    File::open(file)?
+        .take(KEY_FILE_BYTES_MAX + 1)
+        .read_to_end(&mut content)?;
+    if content.len() as u64 > KEY_FILE_BYTES_MAX {
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            "larger than any key",
+        ));
+    }
+    Ok(content)
+}
+
+/// Follows symbolic links, so that exchanging a link counts as a change.
+fn stamp(file: &Path) -> Option<Stamp> {
+    let status = fs::metadata(file).ok()?;
+    Some(Stamp {
+        device: status.dev(),
+        inode: status.ino(),
+        size: status.size(),
+        modified: (status.mtime(), status.mtime_nsec()),
+        changed: (status.ctime(), status.ctime_nsec()),
+    })
+}
+
+const KEY_FILE_BYTES_MAX: u64 = 64 << 10;

@@ -1,0 +1,286 @@
+//! The admin listener: liveness, readiness and the scrape, for the operator on loopback.
+//!
+//! A visit is one request: every answer closes its connection, and a connection that takes its
+//! time is cut, so that the listener's own bound cannot be used up.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::serve::Listener;
+use corelane_shard::id::ShardId;
+use corelane_shard::lane::DrainPhase;
+use corelane_shard::probe::Probe;
+use prometheus_client::registry::Registry;
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Sleep, sleep};
+use tracing::error;
+
+use super::metrics::{self, Sources};
+use super::probe::ControlProbe;
+use crate::lifecycle::{Phase, PhaseCell};
+
+/// The bound listener and what it shows. One per process.
+#[derive(Debug)]
+pub struct AdminListener {
+    listener: StdListener,
+    shown: Shown,
+}
+
+#[derive(Clone)]
+struct Shown {
+    phase: Arc<PhaseCell>,
+    registry: Arc<Registry>,
+}
+
+/// Why the admin listener cannot be opened.
+#[derive(Debug, Error)]
+pub enum AdminError {
+    #[error(
+        "listen.admin.address = {address} is not on loopback: it shows internals to everyone who \
+         can reach it, use 127.0.0.1 or [::1]"
+    )]
+    NotLoopback { address: SocketAddr },
+    #[error(
+        "cannot listen on {address} for the admin interface: {source}; {}",
+        advice(source)
+    )]
+    Bind {
+        address: SocketAddr,
+        source: io::Error,
+    },
+}
+
+fn advice(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::AddrInUse => {
+            "find who has the port with `ss -ltnp`, or set listen.admin.address to another"
+        }
+        io::ErrorKind::PermissionDenied => "ports below 1024 need CAP_NET_BIND_SERVICE",
+        io::ErrorKind::AddrNotAvailable => "this host does not have the address",
+        _ => "check listen.admin.address",
+    }
+}
+
+impl AdminListener {
+    /// Opens the socket, so that an address that is taken stops the start and not the admin alone.
+    pub fn bind(
+        address: SocketAddr,
+        shards: Vec<(ShardId, Arc<Probe>)>,
+        control: Arc<ControlProbe>,
+        phase: Arc<PhaseCell>,
+    ) -> Result<Self, AdminError> {
+        if !is_loopback(address.ip()) {
+            return Err(AdminError::NotLoopback { address });
+        }
+        let bind = |source| AdminError::Bind { address, source };
+        let listener = StdListener::bind(address).map_err(bind)?;
+        listener.set_nonblocking(true).map_err(bind)?;
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let sources = Sources {
+            shards,
+            control,
+            phase: Arc::clone(&phase),
+            started_unix_seconds: now.as_millis() as f64 / 1000.0,
+        };
+        let registry = Arc::new(metrics::registry(sources));
+        Ok(Self {
+            listener,
+            shown: Shown { phase, registry },
+        })
+    }
+
+    /// The port that was found, when port 0 was asked for.
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves from a task of the running tokio runtime, until that ends.
+    pub fn serve(self) -> io::Result<()> {
+        let visits = Visits {
+            listener: TcpListener::from_std(self.listener)?,
+            places: Arc::new(Semaphore::new(VISITS_MAX)),
+        };
+        let router = router(self.shown);
+        tokio::spawn(async move {
+            if let Err(reason) = axum::serve(visits, router).await {
+                error!(%reason, "the admin listener has ended");
+            }
+        });
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shown")
+            .field("phase", &self.phase)
+            .finish_non_exhaustive()
+    }
+}
+
+fn is_loopback(ip: IpAddr) -> bool {
+    ip.to_canonical().is_loopback()
+}
+
+fn router(shown: Shown) -> Router {
+    Router::new()
+        .route("/livez", get(live))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(scrape))
+        .fallback(async || json(StatusCode::NOT_FOUND, r#"{"error":"not_found"}"#.into()))
+        .method_not_allowed_fallback(async || {
+            json(
+                StatusCode::METHOD_NOT_ALLOWED,
+                r#"{"error":"method_not_allowed"}"#.into(),
+            )
+        })
+        .with_state(shown)
+}
+
+async fn live() -> Response {
+    json(StatusCode::OK, r#"{"status":"alive"}"#.into())
+}
+
+async fn ready(State(shown): State<Shown>) -> Response {
+    let phase = shown.phase.load();
+    match unready_reason(phase) {
+        None => json(StatusCode::OK, r#"{"status":"ready"}"#.into()),
+        Some(reason) => {
+            let phase = phase.label();
+            let body =
+                format!(r#"{{"status":"unavailable","phase":"{phase}","reason":"{reason}"}}"#);
+            json(StatusCode::SERVICE_UNAVAILABLE, body)
+        }
+    }
+}
+
+fn unready_reason(phase: Phase) -> Option<&'static str> {
+    match phase {
+        Phase::Running => None,
+        Phase::Starting => Some("the shards are not listening yet"),
+        Phase::Draining(DrainPhase::Grace) => Some("shutting down, still accepting"),
+        Phase::Draining(DrainPhase::Closing) => Some("shutting down, closing sessions"),
+        Phase::Draining(DrainPhase::Cutting | DrainPhase::Done) => Some("shutting down, ending"),
+    }
+}
+
+async fn scrape(State(shown): State<Shown>) -> Response {
+    match metrics::render(&shown.registry) {
+        Ok(text) => answer(StatusCode::OK, metrics::CONTENT_TYPE, text),
+        Err(reason) => {
+            error!(%reason, "the scrape cannot be encoded");
+            json(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                r#"{"error":"internal"}"#.into(),
+            )
+        }
+    }
+}
+
+fn json(status: StatusCode, body: String) -> Response {
+    answer(status, "application/json", body)
+}
+
+fn answer(status: StatusCode, content_type: &'static str, body: String) -> Response {
+    let mut response = (status, body).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+/// Accepts while there is a place; further visitors wait in the kernel's backlog.
+struct Visits {
+    listener: TcpListener,
+    places: Arc<Semaphore>,
+}
+
+impl Listener for Visits {
+    type Io = Visit;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Visit, SocketAddr) {
+        let place = Arc::clone(&self.places).acquire_owned().await.ok();
+        let (stream, peer) = Listener::accept(&mut self.listener).await;
+        (
+            Visit {
+                stream,
+                ends: Box::pin(sleep(VISIT_MAX)),
+                _place: place,
+            },
+            peer,
+        )
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+/// A connection that ends in time.
+struct Visit {
+    stream: TcpStream,
+    ends: Pin<Box<Sleep>>,
+    _place: Option<OwnedSemaphorePermit>,
+}
+
+impl Visit {
+    fn check_time(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        match self.ends.as_mut().poll(cx) {
+            Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
+            Poll::Pending => Ok(()),
+        }
+    }
+}
+
+impl AsyncRead for Visit {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.check_time(cx)?;
+        Pin::new(&mut self.stream).poll_read(cx, into)
+    }
+}
+
+impl AsyncWrite for Visit {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.check_time(cx)?;
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+const VISITS_MAX: usize = 32;
+const VISIT_MAX: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests;

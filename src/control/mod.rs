@@ -1,0 +1,374 @@
+//! The control core: one pinned thread with a tokio runtime, which owns the session directory,
+//! the services' addresses, the key files, the admin listener and the shutdown.
+//!
+//! It reaches the shards through [`ShardPort`]s and knows nothing else of them. It never touches a
+//! client's bytes. This is the only place that reads the wall clock.
+
+use std::error::Error;
+use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use corelane_shard::clock::{Instant, Now};
+use corelane_shard::snapshot::Snapshot;
+use rustix::event::EventfdFlags;
+use thiserror::Error;
+use tokio::io::unix::AsyncFd;
+use tokio::time::{Interval, MissedTickBehavior};
+use tracing::{error, info, warn};
+
+use self::admin::AdminListener;
+use self::resolve::Lookups;
+use self::turn::{Core, Termination, Turn};
+use crate::auth::{KeyFiles, KeyRules};
+use crate::lifecycle::drain::DrainPlan;
+use crate::lifecycle::{PhaseCell, Request, Signals, systemd};
+
+pub mod admin;
+pub mod directory;
+mod metrics;
+pub mod port;
+mod probe;
+mod process;
+mod resolve;
+mod turn;
+
+pub use self::port::{AlwaysRung, Bell, ShardPort};
+pub use self::probe::ControlProbe;
+pub use self::resolve::{Host, ServiceTargets, Target};
+
+/// Everything the control core starts with.
+pub struct ControlSpec<P, B> {
+    /// The core to be pinned to.
+    pub core: Option<usize>,
+    /// By shard id.
+    pub ports: Vec<P>,
+    pub bell: B,
+    /// What rings the control core; see [`doorbell`].
+    pub wake: OwnedFd,
+    pub phase: Arc<PhaseCell>,
+    pub probe: Arc<ControlProbe>,
+    pub admin: Option<AdminListener>,
+    pub keys: KeyFiles,
+    pub settings: Settings,
+    /// The snapshot that the shards started with, and its services.
+    pub snapshot: Arc<Snapshot>,
+    pub targets: Vec<ServiceTargets>,
+    /// Called at SIGHUP, on the control core.
+    pub reload: ReloadHook,
+}
+
+/// Settings of the control core that a reload may change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// `MaxConcurrentConnections`.
+    pub sessions_max: usize,
+    pub drain: DrainPlan,
+    /// Time between two look-ups of one host name.
+    pub resolve_refresh: Duration,
+}
+
+/// Reads the configuration again. An error leaves everything as it was and is logged.
+pub type ReloadHook = Box<dyn FnMut() -> Result<Reloaded, Box<dyn Error + Send + Sync>>>;
+
+/// A configuration that was read again and found good.
+#[derive(Debug)]
+pub struct Reloaded {
+    pub snapshot: Arc<Snapshot>,
+    pub targets: Vec<ServiceTargets>,
+    pub keys: KeyRules,
+    pub settings: Settings,
+}
+
+/// How the control core ended, with the exit code that belongs to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    Drained,
+    /// A second signal: end the process without waiting for the shards.
+    AtOnce,
+}
+
+impl Exit {
+    #[must_use]
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Drained => 0,
+            Self::AtOnce => 1,
+        }
+    }
+}
+
+/// Why the control core cannot run.
+#[derive(Debug, Error)]
+pub enum ControlError {
+    #[error("cannot pin the control core to core {core}: choose one that this process may use")]
+    Pin { core: usize },
+    #[error(
+        "cannot start the control core's runtime: {0}; check the limits of open files and tasks"
+    )]
+    Runtime(#[source] io::Error),
+    #[error("cannot take over {what}: {source}")]
+    Setup {
+        what: &'static str,
+        source: io::Error,
+    },
+}
+
+/// An eventfd as [`ControlSpec::wake`] wants it.
+pub fn doorbell() -> io::Result<OwnedFd> {
+    Ok(rustix::event::eventfd(
+        0,
+        EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK,
+    )?)
+}
+
+/// Runs the control core on the calling thread until the drain has ended, or a second signal came.
+pub fn run<P: ShardPort, B: Bell>(spec: ControlSpec<P, B>) -> Result<Exit, ControlError> {
+    if let Some(core) = spec.core
+        && !core_affinity::set_for_current(core_affinity::CoreId { id: core })
+    {
+        return Err(ControlError::Pin { core });
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .thread_name("corelane-lookup")
+        .build()
+        .map_err(ControlError::Runtime)?;
+    let exit = runtime.block_on(async { Ok(Loop::set_up(spec)?.run().await) });
+    // A look-up that hangs does not hold up the exit.
+    runtime.shutdown_background();
+    exit
+}
+
+struct Loop<P, B> {
+    core: Core<P>,
+    bell: B,
+    wake: AsyncFd<OwnedFd>,
+    clock: Clock,
+    signals: Signals,
+    lookups: Lookups,
+    keys: KeyFiles,
+    settings: Settings,
+    reload: ReloadHook,
+    probe: Arc<ControlProbe>,
+    key_poll: Interval,
+    watchdog: Option<Interval>,
+}
+
+/// Why a wait ended.
+enum Woken {
+    Rung,
+    Asked(Request),
+    Resolved(resolve::Answer),
+    KeysDue,
+    WatchdogDue,
+    TimeUp,
+}
+
+impl<P: ShardPort, B: Bell> Loop<P, B> {
+    fn set_up(spec: ControlSpec<P, B>) -> Result<Self, ControlError> {
+        let setup = |what| move |source| ControlError::Setup { what, source };
+        let settings = spec.settings;
+        let probe = spec.probe;
+        let phase = Arc::clone(&spec.phase);
+        let mut core = Core::new(
+            spec.ports,
+            settings.sessions_max,
+            settings.drain,
+            phase,
+            Arc::clone(&probe),
+        );
+        core.book.replace(spec.snapshot.version, spec.targets);
+        if let Some(admin) = spec.admin {
+            admin.serve().map_err(setup("the admin listener"))?;
+        }
+        Ok(Self {
+            lookups: Lookups::start(core.book.hosts(), settings.resolve_refresh),
+            core,
+            bell: spec.bell,
+            wake: watch(spec.wake).map_err(setup("the doorbell"))?,
+            clock: Clock::start(),
+            signals: Signals::listen().map_err(setup("the signals"))?,
+            keys: spec.keys,
+            settings,
+            reload: spec.reload,
+            probe,
+            key_poll: every(KEY_POLL),
+            watchdog: systemd::watchdog_interval().map(every),
+        })
+    }
+
+    async fn run(mut self) -> Exit {
+        loop {
+            let mut turn = self.core.turn(self.clock.now());
+            if self.core.is_done() {
+                return Exit::Drained;
+            }
+            if turn == Turn::Idle {
+                self.bell.announce_sleep();
+                turn = self.core.turn(self.clock.now());
+            }
+            let woken = self.wait(turn).await;
+            self.bell.awake();
+            match woken {
+                Woken::Rung | Woken::TimeUp => {}
+                Woken::Resolved(answer) => self.learn(answer),
+                Woken::KeysDue => self.probe.keys_replaced.add(self.keys.poll() as u64),
+                Woken::WatchdogDue => systemd::notify_watchdog(),
+                Woken::Asked(Request::Reload) => self.reload(),
+                Woken::Asked(Request::Terminate) => {
+                    match self.core.terminate(self.clock.now().mono) {
+                        Termination::Begun => systemd::notify_stopping("draining"),
+                        Termination::Insisted => return Exit::AtOnce,
+                    }
+                }
+            }
+        }
+    }
+
+    /// Until something is due; after a busy turn only until the other tasks had theirs. Order:
+    /// signals first, so that a flood of messages cannot hold off the exit.
+    async fn wait(&mut self, turn: Turn) -> Woken {
+        let busy = turn == Turn::Busy;
+        let pause = self.pause();
+        tokio::select! {
+            biased;
+            request = self.signals.next() => Woken::Asked(request),
+            () = due(self.watchdog.as_mut()) => Woken::WatchdogDue,
+            _ = self.key_poll.tick() => Woken::KeysDue,
+            Some(answer) = self.lookups.next() => Woken::Resolved(answer),
+            () = rung(&self.wake) => Woken::Rung,
+            () = tokio::time::sleep(pause) => Woken::TimeUp,
+            () = tokio::task::yield_now(), if busy => Woken::TimeUp,
+        }
+    }
+
+    /// The longest sleep: until the drain's next phase, or a moment while a lane is full.
+    fn pause(&self) -> Duration {
+        let now = self.clock.now().mono;
+        let phase = self
+            .core
+            .phase_ends()
+            .map_or(LONGEST_SLEEP, |ends| ends.since(now));
+        let lanes = if self.core.has_waiting() {
+            FULL_LANE_RETRY
+        } else {
+            LONGEST_SLEEP
+        };
+        phase.min(lanes)
+    }
+
+    fn learn(&mut self, answer: resolve::Answer) {
+        match answer.found {
+            Ok(addresses) => self.core.book.learn(answer.host, addresses),
+            Err(_) => self.probe.resolve_failures.increment(),
+        }
+    }
+
+    fn reload(&mut self) {
+        if self.core.phase_ends().is_some() {
+            warn!("configuration not read again: the process is draining");
+            return;
+        }
+        systemd::notify_reloading();
+        match self.take_configuration() {
+            Ok(version) => {
+                self.probe.reloads.increment();
+                info!(version, "configuration taken");
+            }
+            Err(reason) => {
+                self.probe.reloads_refused.increment();
+                error!(%reason, "configuration refused, the old one stays");
+            }
+        }
+        systemd::notify_ready();
+    }
+
+    /// Keys first: they are the last that can be refused.
+    fn take_configuration(&mut self) -> Result<u64, Box<dyn Error + Send + Sync>> {
+        let new = (self.reload)()?;
+        self.keys.reload(&new.keys)?;
+        self.settings = new.settings;
+        self.core
+            .limit(new.settings.sessions_max, new.settings.drain);
+        self.core.publish(&new.snapshot, new.targets);
+        self.lookups = Lookups::start(self.core.book.hosts(), self.settings.resolve_refresh);
+        Ok(new.snapshot.version)
+    }
+}
+
+/// The two clocks of a turn.
+#[derive(Debug)]
+struct Clock {
+    started: std::time::Instant,
+}
+
+impl Clock {
+    fn start() -> Self {
+        Self {
+            started: std::time::Instant::now(),
+        }
+    }
+
+    fn now(&self) -> Now {
+        let mono = Instant(0) + self.started.elapsed();
+        let unix_ms = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_millis();
+        Now {
+            mono,
+            unix_ms: u64::try_from(unix_ms).unwrap_or(u64::MAX),
+        }
+    }
+}
+
+fn every(period: Duration) -> Interval {
+    let mut interval = tokio::time::interval(period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}
+
+async fn due(interval: Option<&mut Interval>) {
+    match interval {
+        Some(interval) => {
+            interval.tick().await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+#[expect(
+    deprecated,
+    reason = "the replacement is unsafe for types that may change their descriptor; OwnedFd cannot"
+)]
+fn watch(wake: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::new(wake)
+}
+
+/// Waits for the doorbell and takes its count.
+async fn rung(wake: &AsyncFd<OwnedFd>) {
+    let Ok(mut ready) = wake.readable().await else {
+        warn!(
+            descriptor = wake.as_raw_fd(),
+            "the doorbell cannot be waited for"
+        );
+        return std::future::pending().await;
+    };
+    let mut count = [0; 8];
+    // Nothing to take means that an earlier wait took it; the ring is heard all the same.
+    let taken = ready.try_io(|wake| Ok(rustix::io::read(wake, &mut count)?));
+    drop(taken);
+    ready.clear_ready();
+}
+
+const KEY_POLL: Duration = Duration::from_secs(1);
+const FULL_LANE_RETRY: Duration = Duration::from_millis(1);
+const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
+/// Look-ups at one time; the rest wait for theirs.
+const BLOCKING_THREADS_MAX: usize = 8;
+
+#[cfg(test)]
+mod tests;
