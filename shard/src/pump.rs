@@ -15,6 +15,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::clock::{Instant, Now};
 use crate::engine::Engine;
+use crate::lane::Park;
 use crate::ring::Uring;
 use crate::sockets::Wait;
 
@@ -141,7 +142,7 @@ impl Pump {
     /// Sleeps in glommio until a completion, a doorbell or the next deadline.
     async fn park(&mut self) -> io::Result<()> {
         let deadline = self.engine.next_deadline();
-        if !self.engine.prepare_to_park() {
+        if self.engine.prepare_to_park() == Park::NotYet {
             return self.engine.exchange(Wait::No);
         }
         let ring = self.engine.sockets();

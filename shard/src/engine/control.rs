@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::connection::{Fin, Phase};
+use super::connection::Fin;
 use super::{Engine, Role};
 use crate::clock::Instant;
 use crate::id::{ConnectionKey, Epoch};

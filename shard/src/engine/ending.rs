@@ -58,7 +58,7 @@ impl<S: Sockets> Engine<S> {
         self.end_role(key, counted, cause);
         let frame = ControlFrame::unmasked(ControlKind::Close, payload);
         let bytes = frame.as_slice();
-        let mut write = |this: &mut Self| {
+        let write = |this: &mut Self| {
             this.queue_with(key, bytes.len(), Priority::Normal, |room| {
                 room.copy_from_slice(bytes);
             })

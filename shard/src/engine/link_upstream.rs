@@ -154,14 +154,14 @@ impl<S: Sockets> Engine<S> {
             return;
         };
         let mut request = Vec::with_capacity(UPGRADE_BYTES_MAX);
-        let written = write_upgrade_request(
+        write_upgrade_request(
             &config.host,
             path,
             token.as_deref(),
             link.nonce,
             &mut request,
         );
-        if written.is_err() || self.queue_raw(key, &request).is_err() {
+        if self.queue_raw(key, &request).is_err() {
             self.lost(key, "upgrade request could not be sent");
         }
     }

@@ -95,8 +95,8 @@ const LINK_BATCH_BYTES: usize = 256 << 10;
 
 const PLAYER_BATCH_BYTES: usize = 16 << 10;
 
-/// Full tables of GUIDs for sessions that call many endpoints in turn.
-const FINGERPRINT_TABLES: usize = 256;
+/// Full tables of GUIDs, for sessions that call many endpoints in turn, bytes.
+const FINGERPRINT_TABLES: usize = 4 << 20;
 
 /// By which routes a token may come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

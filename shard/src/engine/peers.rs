@@ -8,11 +8,11 @@ use crate::lane::{Acknowledge, Broadcast, Crossing, Deliver, Loan, Payload, Refu
 use crate::probe::Shed;
 use crate::session::peer_ack::PeerAcknowledgement;
 use crate::sockets::Sockets;
-use crate::wire::code::{ResponseCode, SessionRefusal};
+use crate::wire::code::SessionRefusal;
 use crate::wire::frame::{OpCode, server_header_len, write_server_header};
 use crate::wire::guid::{Guid, PeerRoute};
-use crate::wire::header::Priority;
-use crate::wire::header::{ReplyTo, RequestHeader, WantsReply};
+
+use crate::wire::header::{Priority, ReplyTo, WantsReply};
 
 /// A peer message without its bytes.
 pub(super) struct Letter {
@@ -37,7 +37,7 @@ impl<S: Sockets> Engine<S> {
             generation,
         } = letter.route;
         let target = ConnectionKey { slot, generation };
-        let known = node == self.snapshot.node && usize::from(shard.0) < self.shards;
+        let known = node == self.snapshot.node && usize::from(shard.0) < self.options.shards;
         if !known {
             self.discard(arrived);
             return self.refuse_message(from, &reply_to, SessionRefusal::PeerGone);

@@ -386,8 +386,8 @@ impl<S: Sockets> Engine<S> {
         let Some(player) = self.player(key) else {
             return;
         };
-        if let Pong::Unsolicited = player.liveness.on_pong(payload, now.mono)
-            && let Verdict::Close(reason) = player.session.on_unsolicited_pong(&rates, now)
+        if let Pong::Unsolicited = player.liveness.on_pong(payload)
+            && let Err(reason) = player.session.on_unsolicited_pong(&rates, now)
         {
             self.leave_for(key, reason);
         }

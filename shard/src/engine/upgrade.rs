@@ -18,7 +18,6 @@ use crate::wire::handshake::{
     ACCEPT_BYTES_MAX, Credential, HEALTH_BYTES_MAX, Parsed, REFUSAL_BYTES_MAX, Refusal, Request,
     accept, health_response, resume,
 };
-use crate::wire::header::Priority;
 
 /// Tokens verified in one turn; further upgrades wait for the next.
 const VERIFICATIONS_PER_TURN: usize = 8;

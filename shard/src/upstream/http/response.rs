@@ -147,6 +147,12 @@ impl ResponseReader {
         outcome
     }
 
+    /// Not one byte of the present response has come.
+    #[must_use]
+    pub fn is_untouched(&self) -> bool {
+        !self.begun
+    }
+
     /// The backend has closed its side.
     pub fn on_eof(&mut self, blocks: &mut BlockPool) -> Eof {
         let begun = self.begun;
