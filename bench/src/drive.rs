@@ -252,3 +252,6 @@ impl Driver {
         Socket::Descriptor(self.connections[index].stream.as_raw_fd())
     }
 }
+
+#[cfg(test)]
+mod tests;
