@@ -191,8 +191,9 @@ async def main():
         server = serve(handle, host, int(port), **options)
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    async with server:
-        print(f"listening on {address}", flush=True)
+    async with server as listening:
+        bound = listening.sockets[0].getsockname()
+        print(f"listening on {bound if isinstance(bound, str) else '%s:%d' % bound[:2]}", flush=True)
         await stop.wait()
         for link in list(links):
             await link.send(GOAWAY, b'{"deadlineMs":1000}')
