@@ -181,7 +181,7 @@ fn echo_ratio(arguments: &RatioArguments) -> io::Result<()> {
     let outcomes: Vec<_> = counts
         .map(|&n| comparison.run(n))
         .collect::<io::Result<_>>()?;
-    let report = comparison.report(&outcomes)?;
+    let report = comparison.report(&outcomes);
     print!("{report}");
     if let Some(path) = &arguments.output {
         let earlier = fs::read_to_string(path).unwrap_or_default();

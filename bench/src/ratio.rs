@@ -2,7 +2,6 @@
 //! on the same processor in turn, interleaved, and the median of the per-pair ratios of the
 //! processor time per message.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -62,6 +61,35 @@ impl Outcome {
     }
 }
 
+impl Outcome {
+    fn summary(&self) -> String {
+        let column = |of: fn(&(Run, Run)) -> f64| median(self.pairs.iter().map(of));
+        format!(
+            "| {} | **{:.3}** | {:.2} | {:.2} | {:.0} | {:.0} |",
+            self.connections,
+            self.ratio(),
+            column(|(bare, _)| bare.micros_per_message),
+            column(|(_, server)| server.micros_per_message),
+            column(|(bare, _)| bare.messages_per_second),
+            column(|(_, server)| server.messages_per_second),
+        )
+    }
+
+    fn details(&self) -> impl Iterator<Item = String> {
+        self.pairs.iter().zip(1..).map(|((bare, server), pair)| {
+            format!(
+                "| {} | {pair} | {:.3} | {:.2}, {:.2} | {:.2}, {:.2} |",
+                self.connections,
+                server.micros_per_message / bare.micros_per_message,
+                bare.driver_share,
+                server.driver_share,
+                bare.disturbance,
+                server.disturbance,
+            )
+        })
+    }
+}
+
 impl Comparison {
     /// All pairs at one number of connections; every second pair runs in the opposite order.
     pub(crate) fn run(&self, connections: usize) -> io::Result<Outcome> {
@@ -103,67 +131,40 @@ impl Comparison {
     }
 
     /// A section of Markdown with the median ratios and every single run.
-    pub(crate) fn report(&self, outcomes: &[Outcome]) -> io::Result<String> {
-        let mut text = String::new();
+    pub(crate) fn report(&self, outcomes: &[Outcome]) -> String {
         let (in_flight, payload) = (self.in_flight, self.payload_bytes);
         let (seconds, pairs) = (self.duration.as_secs_f64(), self.pairs);
-        let written = (|| {
-            writeln!(text, "## Echo against the bare loop, {}\n", today())?;
-            writeln!(text, "* Machine: {}", machine())?;
-            writeln!(text, "* Bare: `{}`", self.bare.command_line)?;
-            writeln!(
-                text,
+        let mut lines = vec![
+            format!("## Echo against the bare loop, {}", today()),
+            String::new(),
+            format!("* Machine: {}", machine()),
+            format!("* Bare: `{}`", self.bare.command_line),
+            format!(
                 "* Server: `{}` at `{}`",
                 self.server.command_line, self.server.target
-            )?;
-            writeln!(
-                text,
+            ),
+            format!(
                 "* Load: closed loop, {in_flight} in flight, {payload} bytes, {pairs} interleaved \
                  pairs of {seconds} s. A ratio is the median of the pairs' ratios of processor \
-                 time per message of the measured thread.\n"
-            )?;
-            writeln!(
-                text,
-                "| connections | ratio | bare µs/msg | server µs/msg | bare msg/s | server msg/s |"
-            )?;
-            writeln!(text, "| --- | --- | --- | --- | --- | --- |")?;
-            for outcome in outcomes {
-                let column = |of: fn(&(Run, Run)) -> f64| median(outcome.pairs.iter().map(of));
-                writeln!(
-                    text,
-                    "| {} | **{:.3}** | {:.2} | {:.2} | {:.0} | {:.0} |",
-                    outcome.connections,
-                    outcome.ratio(),
-                    column(|(bare, _)| bare.micros_per_message),
-                    column(|(_, server)| server.micros_per_message),
-                    column(|(bare, _)| bare.messages_per_second),
-                    column(|(_, server)| server.messages_per_second),
-                )?;
-            }
-            writeln!(
-                text,
-                "\n| connections | pair | ratio | driver's processor (bare, server) | foreign and stolen processors (bare, server) |"
-            )?;
-            writeln!(text, "| --- | --- | --- | --- | --- |")?;
-            for outcome in outcomes {
-                for (pair, (bare, server)) in outcome.pairs.iter().enumerate() {
-                    writeln!(
-                        text,
-                        "| {} | {} | {:.3} | {:.2}, {:.2} | {:.2}, {:.2} |",
-                        outcome.connections,
-                        pair + 1,
-                        server.micros_per_message / bare.micros_per_message,
-                        bare.driver_share,
-                        server.driver_share,
-                        bare.disturbance,
-                        server.disturbance,
-                    )?;
-                }
-            }
-            Ok::<(), std::fmt::Error>(())
-        })();
-        written.map_err(io::Error::other)?;
-        Ok(text)
+                 time per message of the measured thread."
+            ),
+            String::new(),
+            "| connections | ratio | bare µs/msg | server µs/msg | bare msg/s | server msg/s |"
+                .into(),
+            "| --- | --- | --- | --- | --- | --- |".into(),
+        ];
+        lines.extend(outcomes.iter().map(Outcome::summary));
+        lines.extend([
+            String::new(),
+            "Both sides of every pair, bare and server:".into(),
+            String::new(),
+            "| connections | pair | ratio | driver's processor | foreign and stolen processors |"
+                .into(),
+            "| --- | --- | --- | --- | --- |".into(),
+        ]);
+        lines.extend(outcomes.iter().flat_map(Outcome::details));
+        lines.push(String::new());
+        lines.join("\n")
     }
 }
 
@@ -248,6 +249,31 @@ mod tests {
         assert_eq!(median([3.0, 1.0, 2.0].into_iter()), 2.0);
         assert_eq!(median([4.0, 1.0, 2.0, 3.0].into_iter()), 2.5);
         assert!(median([].into_iter()).is_nan());
+    }
+
+    #[test]
+    fn a_report_takes_the_median_of_the_ratios() {
+        let run = |micros_per_message| Run {
+            micros_per_message,
+            messages_per_second: 1e6 / micros_per_message,
+            driver_share: 0.5,
+            disturbance: 0.0,
+        };
+        // The ratio of the medians would be 2.
+        let pairs = vec![
+            (run(1.0), run(1.1)),
+            (run(2.0), run(4.0)),
+            (run(5.0), run(5.0)),
+        ];
+        let outcome = Outcome {
+            connections: 64,
+            pairs,
+        };
+        assert_eq!(
+            outcome.summary(),
+            "| 64 | **1.100** | 2.00 | 4.00 | 500000 | 250000 |"
+        );
+        assert_eq!(outcome.details().count(), 3);
     }
 
     #[test]

@@ -69,6 +69,7 @@ pub(crate) enum ClientError {
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 const HEAD_BYTES_MAX: usize = 16 << 10;
+const NORMAL_CLOSURE: u16 = 1000;
 const SILENCE: Duration = Duration::from_secs(30);
 
 /// A session of one token.
@@ -167,6 +168,22 @@ impl Client {
         match envelope::decode(&self.message)? {
             Envelope::Reply(reply) => Ok(reply.payload),
             Envelope::Request(_) => Err(ClientError::WrongReply("layout")),
+        }
+    }
+
+    /// Ends the session as RFC 6455 section 7 wants it and waits for the gateway's part.
+    pub(crate) fn close(mut self) -> Result<(), ClientError> {
+        self.outbound.clear();
+        let code = NORMAL_CLOSURE.to_be_bytes();
+        frame::encode(Opcode::Close, &code, fresh_mask(), &mut self.outbound);
+        self.stream.write_all(&self.outbound)?;
+        loop {
+            match self.read_message() {
+                // Under way before the close reply: events, or a notice as text.
+                Ok(()) | Err(ClientError::Text) => {}
+                Err(ClientError::Closed(NORMAL_CLOSURE)) => return Ok(()),
+                Err(error) => return Err(error),
+            }
         }
     }
 

@@ -1,7 +1,11 @@
 //! `corelane-loadtest`: a load harness with a client codec of its own. It shares no code with the
 //! gateway, so a mistake of the gateway's codec shows here. The work is in the modules; here is the
 //! command line.
-#![expect(clippy::print_stdout, reason = "a command line program")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command line program"
+)]
 
 mod client;
 mod envelope;
@@ -60,7 +64,7 @@ fn main() -> ExitCode {
     match ping(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            println!("error: {error}");
+            eprintln!("error: {error}");
             ExitCode::FAILURE
         }
     }

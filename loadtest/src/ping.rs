@@ -98,6 +98,8 @@ fn call_all(
         }
         round_trips.saturating_record(round_trip.as_nanos() as u64);
     }
+    let closed = client.close();
+    closed.map_err(|source| PingError::Client { connection, source })?;
     Ok(round_trips)
 }
 

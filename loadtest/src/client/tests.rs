@@ -73,6 +73,10 @@ fn serve(stream: TcpStream, behaviour: Behaviour) -> io::Result<()> {
     out.write_all(&first)?;
     loop {
         let message = read_client_message(&mut input)?;
+        if message == 1000_u16.to_be_bytes() {
+            out.write_all(&server_frame(0x82, &event(b"{}")))?;
+            return out.write_all(&server_frame(0x88, &message));
+        }
         answer(&mut out, &message, behaviour)?;
         if behaviour == Behaviour::Interrupts {
             let pong = read_client_message(&mut input)?;
@@ -168,6 +172,12 @@ fn a_call_gives_its_payload_back() {
     for payload in [&b"{}"[..], &[b'x'; 3000]] {
         assert_eq!(client.call(guid, payload).unwrap(), payload);
     }
+}
+
+#[test]
+fn a_session_ends_with_the_gateways_close_reply() {
+    let (client, _) = connected(Behaviour::Faithful);
+    client.close().unwrap();
 }
 
 #[test]
