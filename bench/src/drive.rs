@@ -87,15 +87,14 @@ pub(crate) fn run(load: &Load, server: Option<u32>) -> io::Result<Measurement> {
     let payload: Vec<u8> = (0..load.payload_bytes)
         .map(|i| (i * 31 + 7) as u8)
         .collect();
+    let request = load.target.request(&payload);
+    // As many requests behind each other as are in flight on a connection.
+    let requests = request.repeat(load.in_flight as usize);
     let mut driver = Driver {
-        request: load
-            .target
-            .request(&payload)
-            .repeat(load.in_flight as usize),
-        request_bytes: load.target.request(&payload).len(),
+        request_bytes: request.len(),
         reply: load.target.reply(&payload),
         connections: Vec::with_capacity(load.connections),
-        ring: NetRing::new(0)?,
+        ring: NetRing::new(0, requests.into_boxed_slice())?,
         spent: Vec::with_capacity(1024),
         starved: Vec::with_capacity(64),
         messages: 0,
@@ -137,8 +136,6 @@ fn sum(threads: &[ThreadTime]) -> Duration {
 }
 
 struct Driver {
-    /// As many requests behind each other as are in flight on a connection.
-    request: Vec<u8>,
     request_bytes: usize,
     reply: Vec<u8>,
     connections: Vec<Connection>,
@@ -184,10 +181,7 @@ impl Driver {
             for completion in completions.drain(..) {
                 self.handle(completion)?;
             }
-            for id in self.spent.drain(..) {
-                self.ring.buffers.give_back(id);
-            }
-            self.ring.buffers.publish();
+            self.ring.give_back(self.spent.drain(..));
             for index in std::mem::take(&mut self.starved) {
                 self.receive(index)?;
             }
@@ -209,7 +203,7 @@ impl Driver {
     fn received(&mut self, index: usize, completion: Completion) -> io::Result<()> {
         if let (Some(id), Ok(len)) = (completion.buffer, usize::try_from(completion.result)) {
             self.spent.push(id);
-            let bytes = self.ring.buffers.filled(id, len);
+            let bytes = self.ring.received(id, len);
             let cursor = &mut self.connections[index].cursor;
             let completed = cursor.advance(bytes, &self.reply).map_err(|unfaithful| {
                 let at = unfaithful.offset;
@@ -244,8 +238,8 @@ impl Driver {
     /// `count` requests as one send.
     fn send(&mut self, index: usize, count: u32) -> io::Result<()> {
         let socket = self.socket(index);
-        let bytes = &self.request[..self.request_bytes * count as usize];
-        self.ring.send(socket, bytes, SEND | index as u64)
+        let len = self.request_bytes * count as usize;
+        self.ring.send_request(socket, len, SEND | index as u64)
     }
 
     fn socket(&self, index: usize) -> Socket {

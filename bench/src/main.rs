@@ -1,7 +1,11 @@
 //! `corelane-bench`: measures what an echoed message costs a server. `drive` puts one load on a
 //! running server; `echo-ratio` compares a server with the bare loop of `bare_echo`. The work is
 //! in the modules; here is the command line.
-#![expect(clippy::print_stdout, reason = "a command line program")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command line program"
+)]
 
 mod drive;
 mod exchange;
@@ -11,6 +15,7 @@ mod server_process;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
@@ -107,10 +112,17 @@ struct RatioArguments {
     load: LoadArguments,
 }
 
-fn main() -> io::Result<()> {
-    match Arguments::parse().command {
+fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
         Command::Drive(arguments) => drive_once(&arguments),
         Command::EchoRatio(arguments) => echo_ratio(&arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
     }
 }
 

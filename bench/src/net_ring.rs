@@ -49,13 +49,16 @@ pub struct Completion {
 pub struct NetRing {
     ring: IoUring,
     // Declared after the ring: fields drop in order, and the kernel must be done with the memory.
-    pub buffers: ReceiveBuffers,
+    buffers: ReceiveBuffers,
     heartbeat: Box<Timespec>,
+    /// What [`Self::send_request`] sends; never changed while the ring lives.
+    requests: Box<[u8]>,
 }
 
 impl NetRing {
-    /// A ring whose own descriptor table has `direct_slots` entries.
-    pub fn new(direct_slots: u32) -> io::Result<Self> {
+    /// A ring whose own descriptor table has `direct_slots` entries, and that sends the start of
+    /// `requests` when asked to. The bytes are the ring's, so that they outlive every send.
+    pub fn new(direct_slots: u32, requests: Box<[u8]>) -> io::Result<Self> {
         let ring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
@@ -73,6 +76,7 @@ impl NetRing {
             ring,
             buffers,
             heartbeat,
+            requests,
         })
     }
 
@@ -91,14 +95,15 @@ impl NetRing {
         self.push(&receive.user_data(user_data))
     }
 
-    /// Sends `bytes`, which must stay in place and unchanged until the next [`Self::enter`] has
-    /// returned. Only a failed or partial send posts a completion.
-    pub fn send(&mut self, socket: Socket, bytes: &[u8], user_data: u64) -> io::Result<()> {
-        let send = prepare_send(socket, bytes.as_ptr(), bytes.len() as u32);
+    /// Sends the first `len` bytes of the requests. Only a failed or partial send posts a
+    /// completion.
+    pub fn send_request(&mut self, socket: Socket, len: usize, user_data: u64) -> io::Result<()> {
+        let send = prepare_send(socket, &self.requests[..len]);
         self.push(&send.user_data(user_data))
     }
 
-    /// Sends the first `len` bytes of receive buffer `id`, under the same terms as [`Self::send`].
+    /// Sends the first `len` bytes of receive buffer `id`, which must not be given back before the
+    /// next [`Self::enter`] has returned.
     pub fn send_received(
         &mut self,
         socket: Socket,
@@ -106,9 +111,21 @@ impl NetRing {
         len: usize,
         user_data: u64,
     ) -> io::Result<()> {
-        let bytes = self.buffers.filled(id, len).as_ptr();
-        let send = prepare_send(socket, bytes, len as u32);
+        let send = prepare_send(socket, self.buffers.filled(id, len));
         self.push(&send.user_data(user_data))
+    }
+
+    /// The bytes of a completed receive.
+    pub fn received(&self, id: u16, len: usize) -> &[u8] {
+        self.buffers.filled(id, len)
+    }
+
+    /// Hands receive buffers back to the kernel.
+    pub fn give_back(&mut self, ids: impl Iterator<Item = u16>) {
+        for id in ids {
+            self.buffers.give_back(id);
+        }
+        self.buffers.publish();
     }
 
     /// Ends both directions of a direct slot, so that its receive completes with nothing.
@@ -158,8 +175,8 @@ impl NetRing {
 
     fn push(&mut self, entry: &Entry) -> io::Result<()> {
         loop {
-            // SAFETY: the callers above name the ring's own memory or bytes that they promise to
-            // keep until the next enter.
+            // SAFETY: every entry names memory of this value (buffers, requests, heartbeat), which
+            // stays in place until the ring is gone.
             if unsafe { self.ring.submission().push(entry) }.is_ok() {
                 return Ok(());
             }
@@ -168,12 +185,13 @@ impl NetRing {
     }
 }
 
-fn prepare_send(socket: Socket, bytes: *const u8, len: u32) -> Entry {
+fn prepare_send(socket: Socket, bytes: &[u8]) -> Entry {
+    let (start, len) = (bytes.as_ptr(), bytes.len() as u32);
     let send = match socket {
-        Socket::Direct(slot) => opcode::Send::new(Fixed(slot), bytes, len)
+        Socket::Direct(slot) => opcode::Send::new(Fixed(slot), start, len)
             .flags(SEND_FLAGS)
             .build(),
-        Socket::Descriptor(fd) => opcode::Send::new(Fd(fd), bytes, len)
+        Socket::Descriptor(fd) => opcode::Send::new(Fd(fd), start, len)
             .flags(SEND_FLAGS)
             .build(),
     };

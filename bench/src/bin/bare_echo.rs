@@ -45,7 +45,7 @@ fn main() -> io::Result<()> {
         address.expect("bound to an IPv4 address")
     );
     EchoLoop {
-        ring: NetRing::new(SLOTS)?,
+        ring: NetRing::new(SLOTS, Box::default())?,
         listener: listener.as_raw_fd(),
         spent: Vec::with_capacity(1024),
         starved: Vec::with_capacity(64),
@@ -78,10 +78,7 @@ impl EchoLoop {
         self.ring.accept(self.listener, ACCEPT)?;
         loop {
             self.ring.enter()?;
-            for id in self.spent.drain(..) {
-                self.ring.buffers.give_back(id);
-            }
-            self.ring.buffers.publish();
+            self.ring.give_back(self.spent.drain(..));
             self.ring.drain(&mut completions);
             for completion in completions.drain(..) {
                 self.handle(completion)?;
