@@ -1,0 +1,109 @@
+// One client session on `ws`: connect, wait for the manifest, exchange frames.
+
+import assert from "node:assert/strict";
+import WebSocket from "ws";
+import { within } from "./dev_gateway.js";
+import { EVENT, OK, RESPONSE, decode, encodeRequest, guidBytes } from "./frames.js";
+
+const PATIENCE_MS = 10_000;
+
+export class Session {
+  #arrived = [];
+  #waiting = [];
+  #nextId = 1;
+
+  services = new Map();
+  peerGuid = null;
+
+  /** A session that has its manifest. */
+  static async open(url, token) {
+    const session = new Session();
+    const headers = { Authorization: `Bearer ${token}` };
+    session.socket = new WebSocket(url, { headers, perMessageDeflate: false });
+    session.closed = new Promise((resolve) => {
+      session.socket.on("close", (code) => resolve(code));
+    });
+    session.closed.then((code) => {
+      for (const { reject } of session.#waiting) reject(new Error(`closed with ${code}`));
+    });
+    session.socket.on("message", (bytes, isBinary) => session.#arrive(bytes, isBinary));
+    await within(PATIENCE_MS, "the upgrade", opened(session.socket));
+    session.socket.on("error", () => {}); // a close follows, and says more
+    session.#readManifest(await session.receive());
+    return session;
+  }
+
+  /** The next frame that came. */
+  receive() {
+    if (this.#arrived.length > 0) return Promise.resolve(this.#arrived.shift());
+    const next = new Promise((resolve, reject) => this.#waiting.push({ resolve, reject }));
+    return within(PATIENCE_MS, "a frame", next);
+  }
+
+  /** Sends one request and returns its message id. */
+  send(guid, payload, { flags = 0, channel = 0 } = {}) {
+    const id = this.#nextId++;
+    const messageId = BigInt(id);
+    this.socket.send(encodeRequest({ flags, channel, sequence: id, guid, messageId, payload }));
+    return id;
+  }
+
+  /** Sends one request and returns its reply, which must be the next frame. */
+  async call(guid, payload, { flags = 0, channel = 0 } = {}) {
+    const id = this.send(guid, payload, { flags, channel });
+    const reply = await this.receive();
+    assert.equal(reply.kind, "reply");
+    assert.equal(reply.flags, flags | RESPONSE);
+    assert.equal(reply.channel, channel);
+    assert.equal(reply.sequence, id);
+    assert.equal(reply.messageId, BigInt(id));
+    if (reply.code !== OK) assert.equal(reply.payload.length, 0);
+    return reply;
+  }
+
+  async close() {
+    this.socket.close(1000);
+    await within(PATIENCE_MS, "the close reply", this.closed);
+  }
+
+  #arrive(bytes, isBinary) {
+    assert.ok(isBinary, `unexpected text frame ${bytes}`);
+    const frame = decode(bytes);
+    const waiter = this.#waiting.shift();
+    if (waiter) waiter.resolve(frame);
+    else this.#arrived.push(frame);
+  }
+
+  #readManifest(frame) {
+    assert.equal(frame.kind, "request");
+    assert.equal(frame.flags, EVENT);
+    assert.ok(frame.guid.equals(Buffer.alloc(16)));
+    const manifest = JSON.parse(frame.payload.toString());
+    assert.equal(manifest.eventName, "connect.capability-manifest");
+    for (const api of manifest.availableApis) {
+      this.services.set(api.endpoint, guidBytes(api.serviceId));
+    }
+    this.peerGuid = guidBytes(manifest.peerGuid); // Relayed mode only
+  }
+}
+
+function opened(socket) {
+  return new Promise((resolve, reject) => {
+    socket.once("open", resolve);
+    socket.once("error", reject);
+  });
+}
+
+/** The HTTP status that refuses an upgrade with these headers. */
+export function refusal(url, headers) {
+  return new Promise((resolve, reject) => {
+    const socket = new WebSocket(url, { headers });
+    socket.on("unexpected-response", (request, response) => {
+      resolve({ status: response.statusCode, headers: response.headers });
+      response.resume();
+      request.destroy();
+    });
+    socket.on("open", () => reject(new Error("the upgrade was accepted")));
+    socket.on("error", reject);
+  });
+}
