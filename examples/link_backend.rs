@@ -7,11 +7,7 @@
 //! It shares no code with the gateway and follows docs/PROTOCOL.md alone, so it can be taken as
 //! the start of a backend. A real one would push events too; tests/backends/link_backend.py shows
 //! the credit that takes.
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a command line program"
-)]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line program")]
 #![expect(
     clippy::result_large_err,
     reason = "an upgrade is refused in the shape that tungstenite gives it"
@@ -63,9 +59,7 @@ type Socket = tungstenite::WebSocket<TcpStream>;
 type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
 
 fn main() -> Outcome {
-    let address = env::args()
-        .nth(1)
-        .unwrap_or_else(|| "127.0.0.1:9300".to_owned());
+    let address = env::args().nth(1).unwrap_or_else(|| "127.0.0.1:9300".to_owned());
     let token = env::var("LINK_TOKEN").unwrap_or_default();
     let listener = TcpListener::bind(&address)?;
     println!("listening on {}", listener.local_addr()?);
@@ -124,10 +118,7 @@ fn authorize(
         return Err(refusal(StatusCode::BAD_REQUEST));
     }
     let headers = response.headers_mut();
-    headers.insert(
-        "Sec-WebSocket-Protocol",
-        HeaderValue::from_static(SUBPROTOCOL),
-    );
+    headers.insert("Sec-WebSocket-Protocol", HeaderValue::from_static(SUBPROTOCOL));
     Ok(response)
 }
 
@@ -143,10 +134,7 @@ fn refuse(socket: &mut Socket, violation: Violation) -> Outcome {
         Violation::Malformed => (CloseCode::Protocol, "not a link message"),
         Violation::NoCommonVersion => (CloseCode::Policy, "no common version"),
     };
-    socket.close(Some(CloseFrame {
-        code,
-        reason: reason.into(),
-    }))?;
+    socket.close(Some(CloseFrame { code, reason: reason.into() }))?;
     // The close reply ends the reading with an error, as it should.
     while socket.read().is_ok() {}
     Ok(())
@@ -165,19 +153,13 @@ struct Link {
 impl Link {
     /// Takes one message; returns the message to send in answer, if any.
     fn receive(&mut self, message: &[u8]) -> Result<Option<Vec<u8>>, Violation> {
-        let (prefix, rest) = message
-            .split_first_chunk::<PREFIX_BYTES>()
-            .ok_or(Violation::Malformed)?;
+        let (prefix, rest) =
+            message.split_first_chunk::<PREFIX_BYTES>().ok_or(Violation::Malformed)?;
         let [kind, flags, e0, e1, t0, t1, t2, t3, session @ ..] = *prefix;
-        let (endpoint, tag) = (
-            u16::from_be_bytes([e0, e1]),
-            u32::from_be_bytes([t0, t1, t2, t3]),
-        );
+        let (endpoint, tag) = (u16::from_be_bytes([e0, e1]), u32::from_be_bytes([t0, t1, t2, t3]));
         let body = match flags & TRACE_CONTEXT {
             0 => rest,
-            _ => rest
-                .get(TRACE_CONTEXT_BYTES..)
-                .ok_or(Violation::Malformed)?,
+            _ => rest.get(TRACE_CONTEXT_BYTES..).ok_or(Violation::Malformed)?,
         };
         match kind {
             HELLO => return self.hello(body),
@@ -213,12 +195,7 @@ impl Link {
         }
         self.greeted = true;
         let hello = json!({ "version": 1, "credit": { "messages": 32, "bytes": 65_536 } });
-        Ok(Some(message(
-            HELLO,
-            0,
-            [0; 16],
-            hello.to_string().as_bytes(),
-        )))
+        Ok(Some(message(HELLO, 0, [0; 16], hello.to_string().as_bytes())))
     }
 
     fn data(
@@ -231,16 +208,10 @@ impl Link {
         if tag == 0 {
             // Nobody waits for an answer, so only a credit message gives the credit back.
             let grant = json!({ "messages": 1, "bytes": frame.len() });
-            return Ok(Some(message(
-                CREDIT,
-                0,
-                session,
-                grant.to_string().as_bytes(),
-            )));
+            return Ok(Some(message(CREDIT, 0, session, grant.to_string().as_bytes())));
         }
-        let (header, payload) = frame
-            .split_first_chunk::<REQUEST_HEADER_BYTES>()
-            .ok_or(Violation::Malformed)?;
+        let (header, payload) =
+            frame.split_first_chunk::<REQUEST_HEADER_BYTES>().ok_or(Violation::Malformed)?;
         let (code, payload) = self.answer(endpoint, header[0], session, payload);
         // The reply copies flags, channel, sequence and message id, and leaves the GUID out.
         let mut reply = vec![(header[0] | RESPONSE) & !COMPRESSED];

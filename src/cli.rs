@@ -14,14 +14,11 @@ use clap::{Args, Parser, Subcommand};
 use thiserror::Error;
 
 use crate::config::{self, Config, ConfigSource, LoadError, Refused};
+use crate::{gateway, logging};
 
 /// WebSocket edge gateway for games, one thread per core.
 #[derive(Debug, Parser)]
-#[command(
-    name = "corelane",
-    disable_version_flag = true,
-    arg_required_else_help = true
-)]
+#[command(name = "corelane", disable_version_flag = true, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -132,12 +129,7 @@ struct MintArgs {
     #[arg(long)]
     session: Option<String>,
     /// Roles.
-    #[arg(
-        long,
-        value_name = "ROLE",
-        default_value = "user",
-        value_delimiter = ','
-    )]
+    #[arg(long, value_name = "ROLE", default_value = "user", value_delimiter = ',')]
     role: Vec<String>,
     /// How many tokens, each of a session and account of its own unless given.
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -235,29 +227,18 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Serve(args) => {
             let source = args.source();
             let config = source.load()?;
-            start(Start::Serve {
-                config: Box::new(config),
-                source,
-            })
+            start(Start::Serve { config: Box::new(config), source })
         }
         Command::Dev(args) => start(Start::Dev(args)),
         Command::Check(args) => check::run(&args.source()),
-        Command::Config {
-            command: ConfigCommand::Defaults,
-        } => {
+        Command::Config { command: ConfigCommand::Defaults } => {
             output::line(config::defaults_file().trim_end());
             Ok(())
         }
-        Command::Token {
-            command: TokenCommand::Mint(args),
-        } => token::mint(&args),
-        Command::Token {
-            command: TokenCommand::Inspect { token },
-        } => token::inspect(&token),
+        Command::Token { command: TokenCommand::Mint(args) } => token::mint(&args),
+        Command::Token { command: TokenCommand::Inspect { token } } => token::inspect(&token),
         Command::Call(args) => call::run(&args),
-        Command::Frame {
-            command: FrameCommand::Decode { hex },
-        } => frame::run(hex),
+        Command::Frame { command: FrameCommand::Decode { hex } } => frame::run(hex),
         Command::Version => {
             output::line(concat!("corelane ", env!("CARGO_PKG_VERSION")));
             Ok(())
@@ -278,26 +259,30 @@ enum Start {
 /// The one place where the command line hands over to the gateway.
 fn start(what: Start) -> Result<(), Failure> {
     let command = match what {
-        Start::Serve { config, source } => {
-            drop((config, source));
-            "serve"
-        }
+        Start::Serve { config, source } => return serve(*config, source),
         Start::Dev(args) => {
             drop(args);
             "dev"
         }
     };
-    Err(Failure::Internal(format!(
-        "this build contains no gateway: `{command}` cannot run"
-    )))
+    Err(Failure::Internal(format!("this build contains no gateway: `{command}` cannot run")))
+}
+
+fn serve(config: Config, source: ConfigSource) -> Result<(), Failure> {
+    logging::install(&config.log);
+    let exit = gateway::run(config, source, |ready| {
+        tracing::info!(public = ?ready.public, admin = %ready.admin, "serving");
+    })
+    .map_err(|error| Failure::Unavailable(error.to_string()))?;
+    match exit.code() {
+        0 => Ok(()),
+        code => std::process::exit(i32::from(code)),
+    }
 }
 
 impl ConfigArgs {
     fn source(&self) -> ConfigSource {
-        ConfigSource {
-            path: Some(self.config.clone()),
-            flags: self.set.clone(),
-        }
+        ConfigSource { path: Some(self.config.clone()), flags: self.set.clone() }
     }
 }
 
@@ -337,25 +322,13 @@ mod tests {
 
     #[test]
     fn flags_of_serve_are_settings_of_keys() {
-        let words = [
-            "corelane",
-            "serve",
-            "-c",
-            "f",
-            "--shards",
-            "2",
-            "--set",
-            "echo.enabled=true",
-        ];
+        let words = ["corelane", "serve", "-c", "f", "--shards", "2", "--set", "echo.enabled=true"];
         let Command::Serve(args) = Cli::try_parse_from(words).unwrap().command else {
             panic!("serve was asked for")
         };
         let source = args.source();
         let flag = |key: &str, value: &str| (key.to_owned(), value.to_owned());
-        assert_eq!(
-            source.flags,
-            [flag("echo.enabled", "true"), flag("shards.count", "2")]
-        );
+        assert_eq!(source.flags, [flag("echo.enabled", "true"), flag("shards.count", "2")]);
     }
 
     #[test]

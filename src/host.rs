@@ -84,11 +84,7 @@ impl Shortfall {
 }
 
 fn group_advice(value: u8) -> &'static str {
-    if value == 1 {
-        " or add the user to the group in kernel.io_uring_group"
-    } else {
-        ""
-    }
+    if value == 1 { " or add the user to the group in kernel.io_uring_group" } else { "" }
 }
 
 /// Everything that `facts` lacks for `needs`, most fundamental first.
@@ -97,48 +93,25 @@ pub fn shortfalls(facts: &Facts, needs: &Needs) -> Vec<Shortfall> {
     let mut found = Vec::new();
     // A release that cannot be read is let through: the rings are tried at start anyway.
     if kernel_version(&facts.kernel_release).is_some_and(|version| version < KERNEL_MIN) {
-        found.push(Shortfall::OldKernel {
-            release: facts.kernel_release.clone(),
-        });
+        found.push(Shortfall::OldKernel { release: facts.kernel_release.clone() });
     }
     match facts.io_uring_disabled {
         None | Some(0) => {}
         Some(1) if facts.io_uring_exempt => {}
         Some(value) => found.push(Shortfall::IoUringDisabled { value }),
     }
-    if let Some(allowed) = facts
-        .open_files
-        .filter(|allowed| *allowed < needs.open_files)
-    {
-        found.push(Shortfall::OpenFiles {
-            allowed,
-            needed: needs.open_files,
-        });
+    if let Some(allowed) = facts.open_files.filter(|allowed| *allowed < needs.open_files) {
+        found.push(Shortfall::OpenFiles { allowed, needed: needs.open_files });
     }
     let locked = facts.locked_bytes.filter(|_| !facts.locked_exempt);
     if let Some(allowed) = locked.filter(|allowed| *allowed < needs.locked_bytes) {
-        found.push(Shortfall::LockedMemory {
-            allowed,
-            needed: needs.locked_bytes,
-        });
+        found.push(Shortfall::LockedMemory { allowed, needed: needs.locked_bytes });
     }
-    if let Some(allowed) = facts
-        .memory_bytes
-        .filter(|allowed| *allowed < needs.memory_bytes)
-    {
-        found.push(Shortfall::Memory {
-            allowed,
-            needed: needs.memory_bytes,
-        });
+    if let Some(allowed) = facts.memory_bytes.filter(|allowed| *allowed < needs.memory_bytes) {
+        found.push(Shortfall::Memory { allowed, needed: needs.memory_bytes });
     }
-    if let Some(allowed) = facts
-        .somaxconn
-        .filter(|allowed| *allowed < needs.listen_backlog)
-    {
-        found.push(Shortfall::Backlog {
-            allowed,
-            needed: needs.listen_backlog,
-        });
+    if let Some(allowed) = facts.somaxconn.filter(|allowed| *allowed < needs.listen_backlog) {
+        found.push(Shortfall::Backlog { allowed, needed: needs.listen_backlog });
     }
     found
 }
@@ -149,13 +122,7 @@ pub fn raise_open_files(needed: u64) -> io::Result<()> {
     let limit = getrlimit(Resource::Nofile);
     let wanted = limit.maximum.map_or(needed, |hard| needed.min(hard));
     if limit.current.is_some_and(|soft| soft < wanted) {
-        setrlimit(
-            Resource::Nofile,
-            Rlimit {
-                current: Some(wanted),
-                ..limit
-            },
-        )?;
+        setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..limit })?;
     }
     Ok(())
 }
@@ -167,10 +134,7 @@ impl Facts {
         let has = |capability: u32| capabilities & (1 << capability) != 0;
         let uring_group = number("/proc/sys/kernel/io_uring_group");
         Self {
-            kernel_release: rustix::system::uname()
-                .release()
-                .to_string_lossy()
-                .into_owned(),
+            kernel_release: rustix::system::uname().release().to_string_lossy().into_owned(),
             io_uring_disabled: number("/proc/sys/kernel/io_uring_disabled"),
             io_uring_exempt: has(CAP_SYS_ADMIN) || uring_group.is_some_and(in_group),
             open_files: getrlimit(Resource::Nofile).current,
@@ -184,33 +148,23 @@ impl Facts {
 
 fn in_group(group: i64) -> bool {
     let status = read("/proc/self/status").unwrap_or_default();
-    let groups = ["Gid:", "Groups:"]
-        .iter()
-        .filter_map(|field| status_field(&status, field));
+    let groups = ["Gid:", "Groups:"].iter().filter_map(|field| status_field(&status, field));
     let mut ids = groups.flat_map(str::split_ascii_whitespace);
     ids.any(|id| id.parse() == Ok(group))
 }
 
 /// `memory.max` of every control group above this process, the smallest.
 fn memory_limit(own_cgroup: &str) -> Option<u64> {
-    let path = own_cgroup
-        .lines()
-        .find_map(|line| line.strip_prefix("0::/"))?;
+    let path = own_cgroup.lines().find_map(|line| line.strip_prefix("0::/"))?;
     let leaf = Path::new(CGROUPS).join(path);
-    let groups = leaf
-        .ancestors()
-        .take_while(|group| group.starts_with(CGROUPS));
-    groups
-        .filter_map(|group| number(group.join("memory.max")))
-        .min()
+    let groups = leaf.ancestors().take_while(|group| group.starts_with(CGROUPS));
+    groups.filter_map(|group| number(group.join("memory.max"))).min()
 }
 
 /// The effective capability set of `/proc/self/status`.
 fn capabilities(status: &str) -> u64 {
     let field = status_field(status, "CapEff:");
-    field
-        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
-        .unwrap_or(0)
+    field.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0)
 }
 
 fn status_field<'a>(status: &'a str, field: &str) -> Option<&'a str> {
@@ -295,14 +249,9 @@ mod tests {
             ("6.12.1+", false),
             ("10.0-rc1", false),
         ] {
-            let old = Shortfall::OldKernel {
-                release: release.into(),
-            };
+            let old = Shortfall::OldKernel { release: release.into() };
             let expected: Vec<_> = too_old.then_some(old).into_iter().collect();
-            assert_eq!(
-                found(|facts| facts.kernel_release = release.into()),
-                expected
-            );
+            assert_eq!(found(|facts| facts.kernel_release = release.into()), expected);
         }
     }
 
@@ -324,10 +273,7 @@ mod tests {
 
     #[test]
     fn locked_memory_does_not_count_for_the_exempt() {
-        let lacking = Shortfall::LockedMemory {
-            allowed: 8 << 20,
-            needed: 64 << 20,
-        };
+        let lacking = Shortfall::LockedMemory { allowed: 8 << 20, needed: 64 << 20 };
         assert_eq!(found(|facts| facts.locked_bytes = Some(8 << 20)), [lacking]);
         let exempt = found(|facts| {
             facts.locked_bytes = Some(8 << 20);

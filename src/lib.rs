@@ -4,6 +4,10 @@
 pub mod auth;
 pub mod cli;
 pub mod config;
+pub mod continuity;
 pub mod control;
+pub mod gateway;
 pub mod host;
 pub mod lifecycle;
+pub mod logging;
+pub mod placement;

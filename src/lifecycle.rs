@@ -68,9 +68,7 @@ impl PhaseCell {
     pub fn serve(&self) {
         let (from, to) = (Phase::Starting.index(), Phase::Running.index());
         // Failing is the case that this is for.
-        let _moved = self
-            .0
-            .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire);
+        let _moved = self.0.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire);
     }
 
     #[must_use]

@@ -23,10 +23,9 @@ pub fn threads(pid: u32) -> io::Result<Vec<ThreadTime>> {
         let Some(tid) = path.file_name().and_then(|n| n.to_str()?.parse().ok()) else {
             continue;
         };
-        let (Ok(stat), Ok(name)) = (
-            fs::read_to_string(path.join("schedstat")),
-            fs::read_to_string(path.join("comm")),
-        ) else {
+        let (Ok(stat), Ok(name)) =
+            (fs::read_to_string(path.join("schedstat")), fs::read_to_string(path.join("comm")))
+        else {
             continue;
         };
         if let Some(on_cpu) = parse_schedstat(&stat) {
@@ -39,18 +38,10 @@ pub fn threads(pid: u32) -> io::Result<Vec<ThreadTime>> {
 
 /// What each thread of `after` used since `before`; a thread born between counts from zero.
 pub fn difference(before: &[ThreadTime], after: &[ThreadTime]) -> Vec<ThreadTime> {
-    let earlier = |tid| {
-        before
-            .iter()
-            .find(|t| t.tid == tid)
-            .map_or(Duration::ZERO, |t| t.on_cpu)
-    };
+    let earlier = |tid| before.iter().find(|t| t.tid == tid).map_or(Duration::ZERO, |t| t.on_cpu);
     after
         .iter()
-        .map(|t| ThreadTime {
-            on_cpu: t.on_cpu.saturating_sub(earlier(t.tid)),
-            ..t.clone()
-        })
+        .map(|t| ThreadTime { on_cpu: t.on_cpu.saturating_sub(earlier(t.tid)), ..t.clone() })
         .collect()
 }
 
@@ -113,31 +104,23 @@ mod tests {
 
     #[test]
     fn schedstat_counts_nanoseconds() {
-        assert_eq!(
-            parse_schedstat("801838 85647 5\n"),
-            Some(Duration::from_nanos(801_838))
-        );
+        assert_eq!(parse_schedstat("801838 85647 5\n"), Some(Duration::from_nanos(801_838)));
         assert_eq!(parse_schedstat(""), None);
     }
 
     #[test]
     fn machine_time_leaves_idle_and_iowait_out() {
         let text = "cpu  1 2 3 1000 500 4 5 6 0 0\ncpu0 0 0 0 0\n";
-        let expected = MachineTime {
-            busy: Duration::from_millis(150),
-            stolen: Duration::from_millis(60),
-        };
+        let expected =
+            MachineTime { busy: Duration::from_millis(150), stolen: Duration::from_millis(60) };
         assert_eq!(parse_machine_time(text), Some(expected));
         assert_eq!(parse_machine_time("intr 5"), None);
     }
 
     #[test]
     fn a_thread_born_in_between_counts_whole() {
-        let thread = |tid, ms| ThreadTime {
-            tid,
-            name: "t".to_owned(),
-            on_cpu: Duration::from_millis(ms),
-        };
+        let thread =
+            |tid, ms| ThreadTime { tid, name: "t".to_owned(), on_cpu: Duration::from_millis(ms) };
         let used = difference(&[thread(1, 10)], &[thread(1, 25), thread(2, 7)]);
         assert_eq!(used, [thread(1, 15), thread(2, 7)]);
     }

@@ -64,9 +64,7 @@ impl Measurement {
 
     /// Processor time that neither the driver nor the server used.
     pub(crate) fn foreign(&self) -> Duration {
-        self.machine
-            .busy
-            .saturating_sub(self.driver + self.server_total())
+        self.machine.busy.saturating_sub(self.driver + self.server_total())
     }
 }
 
@@ -84,9 +82,7 @@ struct Connection {
 
 /// Runs `load` and measures the process `server` meanwhile.
 pub(crate) fn run(load: &Load, server: Option<u32>) -> io::Result<Measurement> {
-    let payload: Vec<u8> = (0..load.payload_bytes)
-        .map(|i| (i * 31 + 7) as u8)
-        .collect();
+    let payload: Vec<u8> = (0..load.payload_bytes).map(|i| (i * 31 + 7) as u8).collect();
     let request = load.target.request(&payload);
     // As many requests behind each other as are in flight on a connection.
     let requests = request.repeat(load.in_flight as usize);
@@ -207,9 +203,7 @@ impl Driver {
             let cursor = &mut self.connections[index].cursor;
             let completed = cursor.advance(bytes, &self.reply).map_err(|unfaithful| {
                 let at = unfaithful.offset;
-                io::Error::other(format!(
-                    "connection {index}: the reply differs at byte {at}"
-                ))
+                io::Error::other(format!("connection {index}: the reply differs at byte {at}"))
             })?;
             if completed > 0 {
                 self.messages += u64::from(completed);
@@ -223,9 +217,7 @@ impl Driver {
                 self.starved.push(index);
                 Ok(())
             }
-            0 => Err(io::Error::other(format!(
-                "the server closed connection {index}"
-            ))),
+            0 => Err(io::Error::other(format!("the server closed connection {index}"))),
             result => Err(io::Error::from_raw_os_error(-result)),
         }
     }

@@ -32,10 +32,9 @@ impl FromStr for Target {
             return Err(format!("{url:?}: {wanted}"));
         };
         match authority.rsplit_once(':') {
-            Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(Self {
-                authority: authority.to_owned(),
-                path,
-            }),
+            Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
+                Ok(Self { authority: authority.to_owned(), path })
+            }
             _ => Err(format!("{url:?} has no port; {wanted}")),
         }
     }
@@ -121,9 +120,7 @@ fn read_head(stream: &mut TcpStream) -> io::Result<String> {
         stream.read_exact(&mut byte)?;
         head.push(byte[0]);
         if head.len() > 8192 {
-            return Err(io::Error::other(
-                "the server's answer to the upgrade is endless",
-            ));
+            return Err(io::Error::other("the server's answer to the upgrade is endless"));
         }
     }
     Ok(String::from_utf8_lossy(&head).into_owned())
@@ -131,18 +128,13 @@ fn read_head(stream: &mut TcpStream) -> io::Result<String> {
 
 fn check_upgrade(head: &str) -> io::Result<()> {
     let status = head.lines().next().unwrap_or_default();
-    let accepted = head
-        .lines()
-        .filter_map(|line| line.split_once(':'))
-        .any(|(name, value)| {
-            name.eq_ignore_ascii_case("sec-websocket-accept") && value.trim() == ACCEPT
-        });
+    let accepted = head.lines().filter_map(|line| line.split_once(':')).any(|(name, value)| {
+        name.eq_ignore_ascii_case("sec-websocket-accept") && value.trim() == ACCEPT
+    });
     if status.split(' ').nth(1) == Some("101") && accepted {
         return Ok(());
     }
-    Err(io::Error::other(format!(
-        "the server refused the upgrade: {status}"
-    )))
+    Err(io::Error::other(format!("the server refused the upgrade: {status}")))
 }
 
 /// How far one connection's replies have come. All replies are equal, so a position in the
@@ -168,9 +160,7 @@ impl ReplyCursor {
             let (now, rest) = bytes.split_at(expected.len().min(bytes.len()));
             if now != &expected[..now.len()] {
                 let differs = now.iter().zip(expected).take_while(|(a, b)| a == b).count();
-                return Err(Unfaithful {
-                    offset: self.matched + differs,
-                });
+                return Err(Unfaithful { offset: self.matched + differs });
             }
             self.matched += now.len();
             if self.matched == reply.len() {
@@ -192,14 +182,8 @@ mod tests {
         let target: Target = "ws://127.0.0.1:8080/echo".parse().unwrap();
         assert_eq!(target.path.as_deref(), Some("/echo"));
         assert_eq!(target.to_string(), "ws://127.0.0.1:8080/echo");
-        assert_eq!(
-            "tcp://[::1]:9".parse::<Target>().unwrap().authority,
-            "[::1]:9"
-        );
-        assert_eq!(
-            "ws://h:1".parse::<Target>().unwrap().to_string(),
-            "ws://h:1/"
-        );
+        assert_eq!("tcp://[::1]:9".parse::<Target>().unwrap().authority, "[::1]:9");
+        assert_eq!("ws://h:1".parse::<Target>().unwrap().to_string(), "ws://h:1/");
         for wrong in ["http://h:1", "ws://h/echo", "ws://:1/", "tcp://h:70000"] {
             assert!(wrong.parse::<Target>().is_err(), "{wrong}");
         }
@@ -214,10 +198,7 @@ mod tests {
         );
         assert_eq!(target.reply(b"ab"), [0x82, 2, b'a', b'b']);
         assert_eq!(target.reply(&[0; 200])[..4], [0x82, 126, 0, 200]);
-        assert_eq!(
-            target.reply(&[0; 70_000])[..10],
-            [0x82, 127, 0, 0, 0, 0, 0, 1, 0x11, 0x70]
-        );
+        assert_eq!(target.reply(&[0; 70_000])[..10], [0x82, 127, 0, 0, 0, 0, 0, 1, 0x11, 0x70]);
     }
 
     #[test]
@@ -228,11 +209,7 @@ mod tests {
             let mut cursor = ReplyCursor::default();
             let (head, tail) = stream.split_at(split);
             let first = cursor.advance(head, reply).unwrap();
-            assert_eq!(
-                first + cursor.advance(tail, reply).unwrap(),
-                3,
-                "split at {split}"
-            );
+            assert_eq!(first + cursor.advance(tail, reply).unwrap(), 3, "split at {split}");
         }
     }
 
@@ -240,10 +217,7 @@ mod tests {
     fn a_changed_byte_is_found_where_it_is() {
         let mut cursor = ReplyCursor::default();
         assert_eq!(cursor.advance(b"\x82\x03a", b"\x82\x03abc"), Ok(0));
-        assert_eq!(
-            cursor.advance(b"bX", b"\x82\x03abc"),
-            Err(Unfaithful { offset: 4 })
-        );
+        assert_eq!(cursor.advance(b"bX", b"\x82\x03abc"), Err(Unfaithful { offset: 4 }));
     }
 
     #[test]

@@ -1,11 +1,7 @@
 //! `corelane-bench`: measures what an echoed message costs a server. `drive` puts one load on a
 //! running server; `echo-ratio` compares a server with the bare loop of `bare_echo`. The work is
 //! in the modules; here is the command line.
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a command line program"
-)]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line program")]
 
 mod drive;
 mod exchange;
@@ -137,15 +133,8 @@ fn drive_once(arguments: &DriveArguments) -> io::Result<()> {
         duration: Duration::from_secs_f64(arguments.load.seconds),
     };
     let measured = drive::run(&load, arguments.pid)?;
-    println!(
-        "messages      {} ({:.0}/s)",
-        measured.messages,
-        measured.messages_per_second()
-    );
-    println!(
-        "driver        {:.2} of a processor",
-        measured.share(measured.driver)
-    );
+    println!("messages      {} ({:.0}/s)", measured.messages, measured.messages_per_second());
+    println!("driver        {:.2} of a processor", measured.share(measured.driver));
     if arguments.pid.is_some() {
         let line = |what: &str, time| {
             let (micros, share) = (measured.micros_per_message(time), measured.share(time));
@@ -171,9 +160,7 @@ fn echo_ratio(arguments: &RatioArguments) -> io::Result<()> {
     let comparison = Comparison {
         bare: Contender {
             command_line: format!("{} --port {port} --cpu {cpu}", bare.display()),
-            target: format!("tcp://127.0.0.1:{port}")
-                .parse()
-                .map_err(io::Error::other)?,
+            target: format!("tcp://127.0.0.1:{port}").parse().map_err(io::Error::other)?,
             thread: None,
         },
         server: Contender {
@@ -190,9 +177,7 @@ fn echo_ratio(arguments: &RatioArguments) -> io::Result<()> {
         driver_cpu: arguments.load.driver_cpu,
     };
     let counts = comparison.connections.iter();
-    let outcomes: Vec<_> = counts
-        .map(|&n| comparison.run(n))
-        .collect::<io::Result<_>>()?;
+    let outcomes: Vec<_> = counts.map(|&n| comparison.run(n)).collect::<io::Result<_>>()?;
     let report = comparison.report(&outcomes);
     print!("{report}");
     if let Some(path) = &arguments.output {

@@ -1,10 +1,7 @@
 //! An io_uring set up the way the gateway sets up its own: one issuer, deferred task work, a
 //! completion queue four times the submission queue, one buffer group for receives. Knows nothing
 //! of connections.
-#![expect(
-    unsafe_code,
-    reason = "a submission names memory that the kernel reads later"
-)]
+#![expect(unsafe_code, reason = "a submission names memory that the kernel reads later")]
 
 use std::io;
 
@@ -72,12 +69,7 @@ impl NetRing {
         }
         let buffers = ReceiveBuffers::register(&ring, GROUP, BUFFERS, BUFFER_BYTES)?;
         let heartbeat = Box::new(Timespec::new());
-        Ok(Self {
-            ring,
-            buffers,
-            heartbeat,
-            requests,
-        })
+        Ok(Self { ring, buffers, heartbeat, requests })
     }
 
     /// Accepts on `listener` into direct slots until told otherwise.
@@ -143,9 +135,8 @@ impl NetRing {
     /// thread for good. One timer for all waits: a time-out on each wait costs two programmings of
     /// the clock per turn.
     pub fn start_heartbeat(&mut self, period_ms: u32, user_data: u64) -> io::Result<()> {
-        *self.heartbeat = Timespec::new()
-            .sec(u64::from(period_ms / 1000))
-            .nsec(period_ms % 1000 * 1_000_000);
+        *self.heartbeat =
+            Timespec::new().sec(u64::from(period_ms / 1000)).nsec(period_ms % 1000 * 1_000_000);
         let timeout = opcode::Timeout::new(&raw const *self.heartbeat)
             .flags(TimeoutFlags::MULTISHOT)
             .count(0);
@@ -188,12 +179,10 @@ impl NetRing {
 fn prepare_send(socket: Socket, bytes: &[u8]) -> Entry {
     let (start, len) = (bytes.as_ptr(), bytes.len() as u32);
     let send = match socket {
-        Socket::Direct(slot) => opcode::Send::new(Fixed(slot), start, len)
-            .flags(SEND_FLAGS)
-            .build(),
-        Socket::Descriptor(fd) => opcode::Send::new(Fd(fd), start, len)
-            .flags(SEND_FLAGS)
-            .build(),
+        Socket::Direct(slot) => {
+            opcode::Send::new(Fixed(slot), start, len).flags(SEND_FLAGS).build()
+        }
+        Socket::Descriptor(fd) => opcode::Send::new(Fd(fd), start, len).flags(SEND_FLAGS).build(),
     };
     send.flags(Flags::SKIP_SUCCESS)
 }

@@ -123,9 +123,7 @@ impl Comparison {
                 cpu_time::pin_to(self.driver_cpu)?;
                 drive::run(&load, Some(process.pid()))
             });
-            driver
-                .join()
-                .map_err(|_| io::Error::other("the driver panicked"))?
+            driver.join().map_err(|_| io::Error::other("the driver panicked"))?
         })?;
         Run::of(&measured, contender.thread.as_deref())
     }
@@ -139,10 +137,7 @@ impl Comparison {
             String::new(),
             format!("* Machine: {}", machine()),
             format!("* Bare: `{}`", self.bare.command_line),
-            format!(
-                "* Server: `{}` at `{}`",
-                self.server.command_line, self.server.target
-            ),
+            format!("* Server: `{}` at `{}`", self.server.command_line, self.server.target),
             format!(
                 "* Load: closed loop, {in_flight} in flight, {payload} bytes, {pairs} interleaved \
                  pairs of {seconds} s. A ratio is the median of the pairs' ratios of processor \
@@ -206,19 +201,14 @@ fn machine() -> String {
         .lines()
         .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
         .map_or("unknown processor", |(_, model)| model);
-    let count = cpus
-        .lines()
-        .filter(|line| line.starts_with("processor"))
-        .count();
+    let count = cpus.lines().filter(|line| line.starts_with("processor")).count();
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     format!("{count} × {model}, Linux {}", kernel.trim_end())
 }
 
 /// The date in UTC as YYYY-MM-DD.
 fn today() -> String {
-    let seconds = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| d.as_secs());
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     date_of_day(seconds / 86_400)
 }
 
@@ -231,11 +221,7 @@ fn date_of_day(day: u64) -> String {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day_of_month = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 {
-        month_from_march + 3
-    } else {
-        month_from_march - 9
-    };
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
     let year = era * 400 + year_of_era + u64::from(month <= 2);
     format!("{year:04}-{month:02}-{day_of_month:02}")
 }
@@ -260,19 +246,9 @@ mod tests {
             disturbance: 0.0,
         };
         // The ratio of the medians would be 2.
-        let pairs = vec![
-            (run(1.0), run(1.1)),
-            (run(2.0), run(4.0)),
-            (run(5.0), run(5.0)),
-        ];
-        let outcome = Outcome {
-            connections: 64,
-            pairs,
-        };
-        assert_eq!(
-            outcome.summary(),
-            "| 64 | **1.100** | 2.00 | 4.00 | 500000 | 250000 |"
-        );
+        let pairs = vec![(run(1.0), run(1.1)), (run(2.0), run(4.0)), (run(5.0), run(5.0))];
+        let outcome = Outcome { connections: 64, pairs };
+        assert_eq!(outcome.summary(), "| 64 | **1.100** | 2.00 | 4.00 | 500000 | 250000 |");
         assert_eq!(outcome.details().count(), 3);
     }
 

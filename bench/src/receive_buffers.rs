@@ -1,10 +1,7 @@
 //! The provided-buffer ring of one io_uring: equal buffers in one mapping that the kernel picks
 //! from for multishot receives. Which operation uses them, and when a buffer is done, is the
 //! caller's business.
-#![expect(
-    unsafe_code,
-    reason = "the kernel writes into this memory on its own schedule"
-)]
+#![expect(unsafe_code, reason = "the kernel writes into this memory on its own schedule")]
 
 use std::io;
 use std::ptr::NonNull;
@@ -35,10 +32,7 @@ impl ReceiveBuffers {
         entries: u16,
         buffer_bytes: u32,
     ) -> io::Result<Self> {
-        assert!(
-            entries.is_power_of_two() && entries <= 1 << 15,
-            "the kernel takes powers of two"
-        );
+        assert!(entries.is_power_of_two() && entries <= 1 << 15, "the kernel takes powers of two");
         let mapped_bytes =
             usize::from(entries) * (size_of::<BufRingEntry>() + buffer_bytes as usize);
         // SAFETY: a fresh anonymous mapping at an address of the kernel's choice aliases nothing.
@@ -51,20 +45,11 @@ impl ReceiveBuffers {
             )
         }?;
         let base = NonNull::new(mapping.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
-        let mut buffers = Self {
-            base,
-            mapped_bytes,
-            entries,
-            buffer_bytes,
-            tail: 0,
-        };
+        let mut buffers = Self { base, mapped_bytes, entries, buffer_bytes, tail: 0 };
         let address = base.as_ptr() as u64;
         // SAFETY: the mapping holds `entries` ring entries at its page-aligned start and lives as
         // long as `buffers`, which the owner drops after the ring.
-        unsafe {
-            ring.submitter()
-                .register_buf_ring_with_flags(address, entries, group, 0)
-        }?;
+        unsafe { ring.submitter().register_buf_ring_with_flags(address, entries, group, 0) }?;
         for id in 0..entries {
             buffers.give_back(id);
         }

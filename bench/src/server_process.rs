@@ -22,14 +22,11 @@ impl ServerProcess {
     /// accepts a connection.
     pub(crate) fn start(command_line: &str, authority: &str) -> io::Result<Self> {
         if TcpStream::connect(authority).is_ok() {
-            return Err(io::Error::other(format!(
-                "something else answers at {authority}"
-            )));
+            return Err(io::Error::other(format!("something else answers at {authority}")));
         }
         let mut words = command_line.split_ascii_whitespace();
-        let program = words
-            .next()
-            .ok_or_else(|| io::Error::other("the server command is empty"))?;
+        let program =
+            words.next().ok_or_else(|| io::Error::other("the server command is empty"))?;
         let child = Command::new(program)
             .args(words)
             .stdin(Stdio::null())
@@ -40,14 +37,10 @@ impl ServerProcess {
         let deadline = Instant::now() + READY_WITHIN;
         while TcpStream::connect(authority).is_err() {
             if let Some(status) = server.child.try_wait()? {
-                return Err(io::Error::other(format!(
-                    "{program} ended at once: {status}"
-                )));
+                return Err(io::Error::other(format!("{program} ended at once: {status}")));
             }
             if Instant::now() > deadline {
-                return Err(io::Error::other(format!(
-                    "{program} does not listen at {authority}"
-                )));
+                return Err(io::Error::other(format!("{program} does not listen at {authority}")));
             }
             std::thread::sleep(POLL);
         }

@@ -30,10 +30,7 @@ impl FromStr for Url {
         if host.is_empty() || port.parse::<u16>().is_err() {
             return Err(refused());
         }
-        Ok(Self {
-            authority: authority.to_owned(),
-            path: path.to_owned(),
-        })
+        Ok(Self { authority: authority.to_owned(), path: path.to_owned() })
     }
 }
 
@@ -140,23 +137,11 @@ impl Client {
         let sequence = self.sequence;
         self.sequence = sequence.wrapping_add(1);
         let message_id = u64::from(sequence) << 16 | 0x5a;
-        let request = Request {
-            flags: 0,
-            channel: 0,
-            sequence,
-            guid,
-            message_id,
-            payload,
-        };
+        let request = Request { flags: 0, channel: 0, sequence, guid, message_id, payload };
         self.message.clear();
         request.encode(&mut self.message);
         self.outbound.clear();
-        frame::encode(
-            Opcode::Binary,
-            &self.message,
-            fresh_mask(),
-            &mut self.outbound,
-        );
+        frame::encode(Opcode::Binary, &self.message, fresh_mask(), &mut self.outbound);
         self.stream.write_all(&self.outbound)?;
         loop {
             self.read_message()?;
@@ -233,20 +218,12 @@ impl Client {
                 }
                 Opcode::Text => return Err(ClientError::Text),
                 Opcode::Close => {
-                    let code = frame
-                        .payload
-                        .first_chunk()
-                        .map_or(1005, |c| u16::from_be_bytes(*c));
+                    let code = frame.payload.first_chunk().map_or(1005, |c| u16::from_be_bytes(*c));
                     return Err(ClientError::Closed(code));
                 }
                 Opcode::Ping => {
                     self.outbound.clear();
-                    frame::encode(
-                        Opcode::Pong,
-                        frame.payload,
-                        fresh_mask(),
-                        &mut self.outbound,
-                    );
+                    frame::encode(Opcode::Pong, frame.payload, fresh_mask(), &mut self.outbound);
                     self.stream.write_all(&self.outbound)?;
                 }
                 Opcode::Pong => {}

@@ -77,14 +77,7 @@ fn parse(message: &[u8]) -> Option<Envelope<'_>> {
     let guid = take(&mut rest)?;
     let message_id = u64::from_be_bytes(take(&mut rest)?);
     let payload = rest;
-    Some(Envelope::Request(Request {
-        flags,
-        channel,
-        sequence,
-        guid,
-        message_id,
-        payload,
-    }))
+    Some(Envelope::Request(Request { flags, channel, sequence, guid, message_id, payload }))
 }
 
 fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
@@ -126,19 +119,14 @@ mod tests {
         request.encode(&mut bytes);
         assert_eq!(bytes[..7], [0x20, 1, 2, 3, 4, 5, 6]);
         assert_eq!(bytes[7..23], GUID);
-        assert_eq!(
-            bytes[23..31],
-            [0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef]
-        );
+        assert_eq!(bytes[23..31], [0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef]);
         assert_eq!(bytes[31..], *b"{}");
         assert_eq!(decode(&bytes), Ok(Envelope::Request(request)));
     }
 
     #[test]
     fn a_reply_is_read_by_its_flag() {
-        let bytes = [
-            0x40, 0, 0, 0, 0, 0, 0, 0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef, 0x33,
-        ];
+        let bytes = [0x40, 0, 0, 0, 0, 0, 0, 0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef, 0x33];
         let Ok(Envelope::Reply(reply)) = decode(&bytes) else {
             panic!("not a reply");
         };
@@ -156,10 +144,7 @@ mod tests {
 
     #[test]
     fn guids_keep_the_order_of_their_text() {
-        assert_eq!(
-            parse_guid("cab54425-5941-5c52-bfb2-221b0cea4f17"),
-            Some(GUID)
-        );
+        assert_eq!(parse_guid("cab54425-5941-5c52-bfb2-221b0cea4f17"), Some(GUID));
         for wrong in [
             "",
             "cab54425",

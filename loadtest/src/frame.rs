@@ -100,12 +100,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Option<Frame<'_>>, FrameError> {
         return Ok(None);
     };
     let len = bytes.len() - rest.len() + payload.len();
-    Ok(Some(Frame {
-        last,
-        opcode,
-        payload,
-        len,
-    }))
+    Ok(Some(Frame { last, opcode, payload, len }))
 }
 
 /// The payload's length and what follows it.
@@ -142,12 +137,7 @@ pub(crate) fn encode(opcode: Opcode, payload: &[u8], mask: [u8; 4], out: &mut Ve
         }
     }
     out.extend(mask);
-    out.extend(
-        payload
-            .iter()
-            .zip(mask.iter().cycle())
-            .map(|(byte, key)| byte ^ key),
-    );
+    out.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, key)| byte ^ key));
 }
 
 #[cfg(test)]
@@ -169,9 +159,7 @@ mod tests {
         let mut out = Vec::new();
         encode(Opcode::Text, b"Hello", [0x37, 0xfa, 0x21, 0x3d], &mut out);
         // RFC 6455 section 5.7
-        let expected = [
-            0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58,
-        ];
+        let expected = [0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58];
         assert_eq!(out, expected);
     }
 
@@ -199,10 +187,7 @@ mod tests {
             (&[0x09, 0x00], FrameError::ControlShape),
             (&[0x89, 126, 0, 126], FrameError::ControlShape),
             (&[0x82, 126, 0, 125], FrameError::LongLength),
-            (
-                &[0x82, 127, 0, 0, 1, 0, 0, 0, 0, 0],
-                FrameError::TooLong(1 << 40),
-            ),
+            (&[0x82, 127, 0, 0, 1, 0, 0, 0, 0, 0], FrameError::TooLong(1 << 40)),
         ];
         for (bytes, error) in wrong {
             assert_eq!(decode(bytes), Err(error), "{bytes:02x?}");

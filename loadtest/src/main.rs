@@ -1,11 +1,7 @@
 //! `corelane-loadtest`: a load harness with a client codec of its own. It shares no code with the
 //! gateway, so a mistake of the gateway's codec shows here. The work is in the modules; here is the
 //! command line.
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a command line program"
-)]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line program")]
 
 mod client;
 mod envelope;
@@ -103,8 +99,5 @@ fn read_tokens(path: &PathBuf) -> io::Result<Vec<String>> {
         text = fs::read_to_string(path)?;
     }
     let lines = text.lines().map(str::trim);
-    Ok(lines
-        .filter(|line| !line.is_empty())
-        .map(str::to_owned)
-        .collect())
+    Ok(lines.filter(|line| !line.is_empty()).map(str::to_owned).collect())
 }

@@ -23,10 +23,7 @@ pub(crate) struct Plan {
 #[derive(Debug, Error)]
 pub(crate) enum PingError {
     #[error("connection {connection}: {source}")]
-    Client {
-        connection: usize,
-        source: ClientError,
-    },
+    Client { connection: usize, source: ClientError },
     #[error("connection {connection}: the payload of call {call} came back changed")]
     Payload { connection: usize, call: u32 },
     #[error("connection {connection} panicked")]
@@ -57,25 +54,16 @@ pub(crate) fn run(plan: &Plan, tokens: &[String]) -> Result<Report, PingError> {
         let threads: Vec<_> = ready
             .into_iter()
             .map(|(connection, client, guid)| {
-                (
-                    connection,
-                    scope.spawn(move || call_all(plan, connection, client, guid)),
-                )
+                (connection, scope.spawn(move || call_all(plan, connection, client, guid)))
             })
             .collect();
         for (connection, thread) in threads {
-            let one = thread
-                .join()
-                .map_err(|_| PingError::Panicked { connection })??;
+            let one = thread.join().map_err(|_| PingError::Panicked { connection })??;
             round_trips += one;
         }
         Ok(())
     })?;
-    Ok(Report {
-        round_trips,
-        elapsed: started.elapsed(),
-        connections: tokens.len(),
-    })
+    Ok(Report { round_trips, elapsed: started.elapsed(), connections: tokens.len() })
 }
 
 fn call_all(
@@ -124,17 +112,10 @@ impl fmt::Display for Report {
         let seconds = self.elapsed.as_secs_f64();
         let rate = calls as f64 / seconds;
         let connections = self.connections;
-        writeln!(
-            f,
-            "{calls} calls on {connections} connections in {seconds:.2} s: {rate:.0}/s"
-        )?;
+        writeln!(f, "{calls} calls on {connections} connections in {seconds:.2} s: {rate:.0}/s")?;
         write!(f, "round trip µs:")?;
         for (name, quantile) in [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999)] {
-            write!(
-                f,
-                " {name} {}",
-                self.round_trips.value_at_quantile(quantile) / 1000
-            )?;
+            write!(f, " {name} {}", self.round_trips.value_at_quantile(quantile) / 1000)?;
         }
         write!(f, " max {}", self.round_trips.max() / 1000)
     }
@@ -168,16 +149,7 @@ mod tests {
         let gateway = TestGateway::start(Behaviour::FlipsAByte);
         let tokens = [TestGateway::TOKEN.to_owned()];
         let error = run(&plan(&gateway), &tokens).unwrap_err();
-        assert!(
-            matches!(
-                error,
-                PingError::Payload {
-                    connection: 0,
-                    call: 0
-                }
-            ),
-            "{error}"
-        );
+        assert!(matches!(error, PingError::Payload { connection: 0, call: 0 }), "{error}");
     }
 
     #[test]

@@ -190,22 +190,14 @@ impl BlockPool {
     fn allocate(&mut self, size: usize) -> Option<Block> {
         self.make_room(size)?;
         self.allocated += size;
-        Some(Block {
-            bytes: vec![0; size].into_boxed_slice(),
-            start: 0,
-            end: 0,
-        })
+        Some(Block { bytes: vec![0; size].into_boxed_slice(), start: 0, end: 0 })
     }
 
     /// Frees idle blocks until `size` more bytes are within the bound.
     fn make_room(&mut self, size: usize) -> Option<()> {
         while self.allocated + size > self.limit {
             // Another class may sit on free blocks: they make room before anybody is refused.
-            let idle = self
-                .free
-                .iter_mut()
-                .rev()
-                .find(|blocks| !blocks.is_empty())?;
+            let idle = self.free.iter_mut().rev().find(|blocks| !blocks.is_empty())?;
             self.allocated -= idle.pop().map_or(0, |block| block.capacity());
         }
         Some(())
@@ -258,10 +250,6 @@ mod tests {
 
     #[test]
     fn a_request_above_the_largest_class_is_refused() {
-        assert!(
-            BlockPool::new(usize::MAX)
-                .take(BLOCK_MIN << CLASSES)
-                .is_none()
-        );
+        assert!(BlockPool::new(usize::MAX).take(BLOCK_MIN << CLASSES).is_none());
     }
 }

@@ -60,9 +60,7 @@ impl ReceiveBuffers {
             Layout::from_size_align(bytes.max(PAGE), PAGE).expect("bounded by configuration");
         // SAFETY: the layout's size is at least one page, never zero.
         let base = unsafe { alloc_zeroed(layout) };
-        let Some(base) = NonNull::new(base) else {
-            handle_alloc_error(layout)
-        };
+        let Some(base) = NonNull::new(base) else { handle_alloc_error(layout) };
         Self {
             base,
             layout,
@@ -106,14 +104,8 @@ impl ReceiveBuffers {
     /// When the buffer is already out: the kernel and we disagree about who owns it.
     pub fn received(&mut self, id: BufferId, len: u32) -> Received {
         let references = &mut self.references[usize::from(id.0)];
-        assert!(
-            *references == 0,
-            "a buffer is filled only while the kernel has it"
-        );
-        assert!(
-            len as usize <= self.size,
-            "the kernel stays within the buffer"
-        );
+        assert!(*references == 0, "a buffer is filled only while the kernel has it");
+        assert!(len as usize <= self.size, "the kernel stays within the buffer");
         *references = 1;
         self.out += 1;
         // SAFETY: id is below count (indexing above), so the offset lies inside the allocation.
@@ -123,18 +115,11 @@ impl ReceiveBuffers {
 
     /// Lends `range` of a buffer that is being read.
     pub fn lend(&mut self, received: &Received, range: Range<usize>) -> Lent {
-        assert!(
-            range.start <= range.end && range.end <= received.len as usize,
-            "inside the bytes"
-        );
+        assert!(range.start <= range.end && range.end <= received.len as usize, "inside the bytes");
         self.references[usize::from(received.id.0)] += 1;
         // SAFETY: the range was just checked against the filled part of the buffer.
         let at = unsafe { received.at.add(range.start) };
-        Lent {
-            at,
-            len: (range.end - range.start) as u32,
-            buffer: Some(received.id),
-        }
+        Lent { at, len: (range.end - range.start) as u32, buffer: Some(received.id) }
     }
 
     /// The same range once more, for another receiver.
@@ -142,11 +127,7 @@ impl ReceiveBuffers {
         if let Some(id) = lent.buffer {
             self.references[usize::from(id.0)] += 1;
         }
-        Lent {
-            at: lent.at,
-            len: lent.len,
-            buffer: lent.buffer,
-        }
+        Lent { at: lent.at, len: lent.len, buffer: lent.buffer }
     }
 
     /// Reading has ended; the buffer lives on only in what was lent.
@@ -203,10 +184,7 @@ impl Received {
     /// # Panics
     /// When the range is not inside the bytes that arrived.
     pub fn range(&mut self, range: Range<usize>) -> &mut [u8] {
-        assert!(
-            range.start <= range.end && range.end <= self.len(),
-            "inside the bytes"
-        );
+        assert!(range.start <= range.end && range.end <= self.len(), "inside the bytes");
         // SAFETY: inside the filled part, as just checked.
         let at = unsafe { self.at.add(range.start) };
         // SAFETY: the kernel has filled the range and let go of it. Messages are taken from a
@@ -228,20 +206,12 @@ impl Lent {
     /// `at..at+len` stays readable and unchanged until the lane position that carried it is passed.
     #[must_use]
     pub unsafe fn foreign(at: NonNull<u8>, len: u32) -> Self {
-        Self {
-            at,
-            len,
-            buffer: None,
-        }
+        Self { at, len, buffer: None }
     }
 
     /// A reference that was counted when it was lent the first time.
     pub(crate) fn own(at: NonNull<u8>, len: u32, buffer: BufferId) -> Self {
-        Self {
-            at,
-            len,
-            buffer: Some(buffer),
-        }
+        Self { at, len, buffer: Some(buffer) }
     }
 
     #[must_use]
@@ -288,10 +258,7 @@ mod tests {
         let first = buffers.lend(&received, 0..4);
         let second = buffers.lend_again(&first);
         buffers.done(received);
-        assert_eq!(
-            (first.as_slice(), second.as_slice()),
-            (&b"0123"[..], &b"0123"[..])
-        );
+        assert_eq!((first.as_slice(), second.as_slice()), (&b"0123"[..], &b"0123"[..]));
         buffers.give_back(first);
         assert!(buffers.returned().is_empty());
         assert_eq!(buffers.out(), 1);

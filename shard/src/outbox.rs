@@ -146,9 +146,8 @@ impl Outbox {
         limits: OutboxLimits,
         memory: &mut Memory<'_>,
     ) -> Result<(), (Refused, Block)> {
-        if let Err(refused) = self
-            .admit(block.len(), limits)
-            .and_then(|()| self.settle_lent(limits, memory))
+        if let Err(refused) =
+            self.admit(block.len(), limits).and_then(|()| self.settle_lent(limits, memory))
         {
             return Err((refused, block));
         }
@@ -169,10 +168,7 @@ impl Outbox {
             self.bytes = 0;
             return Some(Outgoing::Lent(lent));
         }
-        let batch = self
-            .urgent
-            .pop_front()
-            .or_else(|| self.normal.pop_front())?;
+        let batch = self.urgent.pop_front().or_else(|| self.normal.pop_front())?;
         self.messages -= batch.messages as usize;
         self.bytes -= batch.block.len();
         Some(Outgoing::Block(batch.block))
@@ -190,11 +186,7 @@ impl Outbox {
     fn admit(&self, len: usize, limits: OutboxLimits) -> Result<(), Refused> {
         // An empty queue takes any message, or one above the bound could never be sent.
         let fits = self.messages < limits.messages_max && self.bytes + len <= limits.bytes_max;
-        if fits || self.messages == 0 {
-            Ok(())
-        } else {
-            Err(Refused::Full)
-        }
+        if fits || self.messages == 0 { Ok(()) } else { Err(Refused::Full) }
     }
 
     /// Copies the lone lent message into a batch, since it has company now.
@@ -207,10 +199,7 @@ impl Outbox {
             return Ok(());
         };
         let room = lent.len().max(limits.batch_bytes);
-        let taken = memory
-            .blocks
-            .take(room)
-            .or_else(|| memory.blocks.take(lent.len()));
+        let taken = memory.blocks.take(room).or_else(|| memory.blocks.take(lent.len()));
         let Some(mut block) = taken else {
             self.lent = Some(lent);
             return Err(Refused::Blocks);
@@ -248,11 +237,8 @@ mod tests {
     use crate::buffers::BufferId;
     use proptest::prelude::*;
 
-    const ROOMY: OutboxLimits = OutboxLimits {
-        messages_max: 1000,
-        bytes_max: 1 << 20,
-        batch_bytes: 16 << 10,
-    };
+    const ROOMY: OutboxLimits =
+        OutboxLimits { messages_max: 1000, bytes_max: 1 << 20, batch_bytes: 16 << 10 };
 
     struct Shard {
         blocks: BlockPool,
@@ -264,11 +250,7 @@ mod tests {
         fn new() -> Self {
             let mut buffers = ReceiveBuffers::new(64, 2048);
             buffers.returned().clear();
-            Self {
-                blocks: BlockPool::new(1 << 22),
-                buffers,
-                copies: 0,
-            }
+            Self { blocks: BlockPool::new(1 << 22), buffers, copies: 0 }
         }
 
         fn memory(&mut self) -> Memory<'_> {
@@ -307,9 +289,7 @@ mod tests {
         let (mut shard, mut outbox) = (Shard::new(), Outbox::default());
         let lent = shard.arrive(3, b"alone");
         let address = lent.address();
-        let kept = outbox
-            .push_lent(lent, Priority::Normal, ROOMY, &mut shard.memory())
-            .unwrap();
+        let kept = outbox.push_lent(lent, Priority::Normal, ROOMY, &mut shard.memory()).unwrap();
         assert_eq!(kept, Kept::ByReference);
         let outgoing = outbox.take().unwrap();
         assert_eq!(outgoing.as_slice().as_ptr(), address.as_ptr().cast_const());
@@ -322,15 +302,9 @@ mod tests {
         let (mut shard, mut outbox) = (Shard::new(), Outbox::default());
         for (id, text) in [(0, b"one"), (1, b"two")] {
             let lent = shard.arrive(id, text);
-            outbox
-                .push_lent(lent, Priority::Normal, ROOMY, &mut shard.memory())
-                .unwrap();
+            outbox.push_lent(lent, Priority::Normal, ROOMY, &mut shard.memory()).unwrap();
         }
-        assert_eq!(
-            shard.buffers.out(),
-            0,
-            "copied messages leave their receive buffers"
-        );
+        assert_eq!(shard.buffers.out(), 0, "copied messages leave their receive buffers");
         assert_eq!(outbox.take().unwrap().as_slice(), b"onetwo");
         assert!(outbox.take().is_none());
     }
@@ -349,24 +323,14 @@ mod tests {
     #[test]
     fn the_bounds_refuse_and_hand_the_message_back() {
         let (mut shard, mut outbox) = (Shard::new(), Outbox::default());
-        let tight = OutboxLimits {
-            messages_max: 2,
-            bytes_max: 10,
-            batch_bytes: 16 << 10,
-        };
+        let tight = OutboxLimits { messages_max: 2, bytes_max: 10, batch_bytes: 16 << 10 };
         let lent = shard.arrive(0, b"01234567");
-        outbox
-            .push_lent(lent, Priority::Normal, tight, &mut shard.memory())
-            .unwrap();
+        outbox.push_lent(lent, Priority::Normal, tight, &mut shard.memory()).unwrap();
         let lent = shard.arrive(1, b"xyz");
-        let (refused, lent) = outbox
-            .push_lent(lent, Priority::Normal, tight, &mut shard.memory())
-            .unwrap_err();
+        let (refused, lent) =
+            outbox.push_lent(lent, Priority::Normal, tight, &mut shard.memory()).unwrap_err();
         assert_eq!((refused, lent.as_slice()), (Refused::Full, &b"xyz"[..]));
-        outbox
-            .reserve(1, Priority::Normal, tight, &mut shard.memory())
-            .unwrap()
-            .fill(b'!');
+        outbox.reserve(1, Priority::Normal, tight, &mut shard.memory()).unwrap().fill(b'!');
         let third = outbox.reserve(1, Priority::Normal, tight, &mut shard.memory());
         assert_eq!(third.unwrap_err(), Refused::Full);
         assert_eq!(shard.sent(&mut outbox), b"01234567!");

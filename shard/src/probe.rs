@@ -9,10 +9,7 @@ pub struct Counter(AtomicU64);
 
 impl Counter {
     pub fn add(&self, by: u64) {
-        self.0.store(
-            self.0.load(Ordering::Relaxed).wrapping_add(by),
-            Ordering::Relaxed,
-        );
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
     }
 
     pub fn increment(&self) {
@@ -273,64 +270,19 @@ impl Probe {
         use Kind::{Counter as C, Gauge as G};
         let plain: [(&'static str, &'static str, Kind, &Counter); 21] = [
             ("turns", "Turns of the forwarding loop", C, &self.turns),
-            (
-                "ring_enters",
-                "io_uring_enter calls of the data ring",
-                C,
-                &self.ring_enters,
-            ),
+            ("ring_enters", "io_uring_enter calls of the data ring", C, &self.ring_enters),
             ("parks", "Times the shard went to sleep", C, &self.parks),
-            (
-                "doorbells",
-                "Wake-ups sent to sleeping shards",
-                C,
-                &self.doorbells,
-            ),
-            (
-                "connections",
-                "Open sockets, downstream",
-                G,
-                &self.connections,
-            ),
+            ("doorbells", "Wake-ups sent to sleeping shards", C, &self.doorbells),
+            ("connections", "Open sockets, downstream", G, &self.connections),
             ("sessions", "Authenticated sessions", G, &self.sessions),
-            (
-                "connections_accepted",
-                "Sockets accepted",
-                C,
-                &self.accepted,
-            ),
-            (
-                "messages_received",
-                "Client messages received",
-                C,
-                &self.messages_in,
-            ),
-            (
-                "received_bytes",
-                "Bytes received from clients",
-                C,
-                &self.bytes_in,
-            ),
-            (
-                "messages_sent",
-                "Messages queued to clients",
-                C,
-                &self.messages_out,
-            ),
+            ("connections_accepted", "Sockets accepted", C, &self.accepted),
+            ("messages_received", "Client messages received", C, &self.messages_in),
+            ("received_bytes", "Bytes received from clients", C, &self.bytes_in),
+            ("messages_sent", "Messages queued to clients", C, &self.messages_out),
             ("sent_bytes", "Bytes sent to clients", C, &self.bytes_out),
-            (
-                "payload_copies",
-                "Payloads copied on their way",
-                C,
-                &self.payload_copies,
-            ),
+            ("payload_copies", "Payloads copied on their way", C, &self.payload_copies),
             ("sends", "SEND submissions", C, &self.sends),
-            (
-                "sends_partial",
-                "SENDs the kernel took only in part",
-                C,
-                &self.sends_partial,
-            ),
+            ("sends_partial", "SENDs the kernel took only in part", C, &self.sends_partial),
             (
                 "receive_buffers_exhausted",
                 "Receives refused for want of a provided buffer",
@@ -349,78 +301,31 @@ impl Probe {
                 C,
                 &self.lane_crossings_in,
             ),
-            (
-                "calls_running",
-                "Backend calls in flight",
-                G,
-                &self.calls_running,
-            ),
-            (
-                "upstream_connections",
-                "Open connections to backends",
-                G,
-                &self.upstream_connections,
-            ),
-            (
-                "blocks_in_use_bytes",
-                "Pooled block bytes handed out",
-                G,
-                &self.blocks_in_use_bytes,
-            ),
-            (
-                "parse_errors",
-                "Client bytes that broke the protocol",
-                C,
-                &self.parse_errors,
-            ),
+            ("calls_running", "Backend calls in flight", G, &self.calls_running),
+            ("upstream_connections", "Open connections to backends", G, &self.upstream_connections),
+            ("blocks_in_use_bytes", "Pooled block bytes handed out", G, &self.blocks_in_use_bytes),
+            ("parse_errors", "Client bytes that broke the protocol", C, &self.parse_errors),
         ];
         for (name, help, kind, counter) in plain {
-            each(Sample {
-                name,
-                help,
-                kind,
-                label: None,
-                value: counter.read(),
-            });
+            each(Sample { name, help, kind, label: None, value: counter.read() });
         }
         let mut family =
             |name, help, key, labels: &mut dyn Iterator<Item = (&'static str, &Counter)>| {
                 for (label, counter) in labels {
                     let label = Some((key, label));
-                    each(Sample {
-                        name,
-                        help,
-                        kind: C,
-                        label,
-                        value: counter.read(),
-                    });
+                    each(Sample { name, help, kind: C, label, value: counter.read() });
                 }
             };
         let shed = &mut Shed::ALL.iter().map(|s| s.label()).zip(&self.shed);
         family("shed", "Refused or thrown away", "reason", shed);
         let upgrades = &mut Upgrade::ALL.iter().map(|u| u.label()).zip(&self.upgrades);
-        family(
-            "upgrades",
-            "Upgrade requests by outcome",
-            "outcome",
-            upgrades,
-        );
+        family("upgrades", "Upgrade requests by outcome", "outcome", upgrades);
         let routes = &mut Route::ALL.iter().map(|r| r.label()).zip(&self.routes);
-        family(
-            "messages_routed",
-            "Client messages by route",
-            "route",
-            routes,
-        );
+        family("messages_routed", "Client messages by route", "route", routes);
         let responses = &mut RESPONSES.iter().map(|r| r.1).zip(&self.responses);
         family("responses", "Responses by code", "code", responses);
         let closes = &mut CLOSES.iter().map(|c| c.1).zip(&self.closes);
-        family(
-            "connections_closed",
-            "Connections ended by close code",
-            "code",
-            closes,
-        );
+        family("connections_closed", "Connections ended by close code", "code", closes);
     }
 }
 
@@ -441,10 +346,7 @@ mod tests {
         });
         assert_eq!(
             seen,
-            [
-                ("responses", Some(("code", "60"))),
-                ("connections_closed", Some(("code", "other")))
-            ]
+            [("responses", Some(("code", "60"))), ("connections_closed", Some(("code", "other")))]
         );
     }
 }

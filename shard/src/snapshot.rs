@@ -1,7 +1,8 @@
 //! The configuration as a shard sees it: one immutable value, swapped whole.
 //!
-//! Built by the gateway from `corelane.toml`, shared by all shards behind an `Arc`. Indices
-//! ([`EndpointId`], [`ServiceId`]) mean nothing across two versions.
+//! Built by the gateway from `corelane.toml`, shared by all shards behind an `Arc`. A newer version
+//! only ever appends to the services and endpoints of an older one, so that indices
+//! ([`EndpointId`], [`ServiceId`]) keep their meaning for the life of the process.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -99,10 +99,7 @@ impl<T> Table<T> {
     /// Empties the slot of `key`; `None` when its tenant is gone already.
     pub fn remove(&mut self, key: ConnectionKey, now: Instant) -> Option<T> {
         let entry = self.tenancy_mut(key)?;
-        let vacant = State::Vacant {
-            released: now,
-            next_free: NONE,
-        };
+        let vacant = State::Vacant { released: now, next_free: NONE };
         let State::Occupied(value) = std::mem::replace(&mut entry.state, vacant) else {
             return None;
         };
@@ -142,10 +139,7 @@ impl<T> Table<T> {
     pub fn key_at(&self, slot: Slot) -> Option<ConnectionKey> {
         let entry = self.entry(slot)?;
         entry.value()?;
-        Some(ConnectionKey {
-            slot,
-            generation: entry.generation,
-        })
+        Some(ConnectionKey { slot, generation: entry.generation })
     }
 
     #[must_use]
@@ -165,28 +159,18 @@ impl<T> Table<T> {
 
     /// All tenants, by slot. Walks every slot that was ever used: for rare work only.
     pub fn iter(&self) -> impl Iterator<Item = (ConnectionKey, &T)> {
-        (0u32..)
-            .zip(self.chunks.iter().flatten())
-            .filter_map(|(slot, entry)| {
-                let key = ConnectionKey {
-                    slot: Slot(slot),
-                    generation: entry.generation,
-                };
-                Some((key, entry.value()?))
-            })
+        (0u32..).zip(self.chunks.iter().flatten()).filter_map(|(slot, entry)| {
+            let key = ConnectionKey { slot: Slot(slot), generation: entry.generation };
+            Some((key, entry.value()?))
+        })
     }
 
     /// As [`Self::iter`].
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (ConnectionKey, &mut T)> {
-        (0u32..)
-            .zip(self.chunks.iter_mut().flatten())
-            .filter_map(|(slot, entry)| {
-                let key = ConnectionKey {
-                    slot: Slot(slot),
-                    generation: entry.generation,
-                };
-                Some((key, entry.value_mut()?))
-            })
+        (0u32..).zip(self.chunks.iter_mut().flatten()).filter_map(|(slot, entry)| {
+            let key = ConnectionKey { slot: Slot(slot), generation: entry.generation };
+            Some((key, entry.value_mut()?))
+        })
     }
 
     fn entry(&self, slot: Slot) -> Option<&Entry<T>> {
@@ -200,8 +184,7 @@ impl<T> Table<T> {
     }
 
     fn tenancy_mut(&mut self, key: ConnectionKey) -> Option<&mut Entry<T>> {
-        self.entry_mut(key.slot)
-            .filter(|entry| entry.generation == key.generation)
+        self.entry_mut(key.slot).filter(|entry| entry.generation == key.generation)
     }
 
     /// The slot that has been free for longest, if it has rested.
@@ -216,9 +199,7 @@ impl<T> Table<T> {
 
     /// Fills `slot`, the head of the free list.
     fn reuse(&mut self, slot: u32, value: T) -> Slot {
-        let entry = self
-            .entry_mut(Slot(slot))
-            .expect("a slot on the free list was used before");
+        let entry = self.entry_mut(Slot(slot)).expect("a slot on the free list was used before");
         if let State::Vacant { next_free, .. } =
             std::mem::replace(&mut entry.state, State::Occupied(value))
         {
@@ -234,19 +215,12 @@ impl<T> Table<T> {
     fn touch(&mut self, value: T) -> Slot {
         let slot = self.touched;
         if slot.is_multiple_of(CHUNK) {
-            self.chunks
-                .push(Vec::with_capacity(CHUNK.min(self.capacity - slot)));
+            self.chunks.push(Vec::with_capacity(CHUNK.min(self.capacity - slot)));
         }
         let slot_number = u32::try_from(slot).expect("slots are below 2^20");
         let generation = first_generation(self.seed, slot_number);
-        let chunk = self
-            .chunks
-            .last_mut()
-            .expect("a chunk was pushed for the first slot");
-        chunk.push(Entry {
-            generation,
-            state: State::Occupied(value),
-        });
+        let chunk = self.chunks.last_mut().expect("a chunk was pushed for the first slot");
+        chunk.push(Entry { generation, state: State::Occupied(value) });
         self.touched += 1;
         Slot(slot_number)
     }
@@ -254,10 +228,7 @@ impl<T> Table<T> {
     fn append_free(&mut self, slot: u32) {
         let before = std::mem::replace(&mut self.newest_free, slot);
         match self.entry_mut(Slot(before)) {
-            Some(Entry {
-                state: State::Vacant { next_free, .. },
-                ..
-            }) => *next_free = slot,
+            Some(Entry { state: State::Vacant { next_free, .. }, .. }) => *next_free = slot,
             Some(_) | None => self.oldest_free = slot,
         }
     }
@@ -265,11 +236,8 @@ impl<T> Table<T> {
 
 /// Where the generations of `slot` start: one output of SplitMix64.
 fn first_generation(seed: u64, slot: u32) -> Generation {
-    let mut z = seed.wrapping_add(
-        u64::from(slot)
-            .wrapping_add(1)
-            .wrapping_mul(0x9E37_79B9_7F4A_7C15),
-    );
+    let mut z =
+        seed.wrapping_add(u64::from(slot).wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     z ^= z >> 31;
@@ -350,10 +318,7 @@ mod tests {
             let value = self.next_value;
             self.next_value += 1;
             let fresh = (self.used as usize) < self.table.capacity();
-            let rested = self
-                .free
-                .front()
-                .is_some_and(|(_, at)| self.now - *at >= REUSE_AFTER);
+            let rested = self.free.front().is_some_and(|(_, at)| self.now - *at >= REUSE_AFTER);
             let expected = if rested || !fresh {
                 self.free.pop_front().map(|(slot, _)| slot)
             } else {
@@ -363,10 +328,7 @@ mod tests {
             match self.table.insert(value, self.now) {
                 Ok(key) => {
                     assert_eq!(Some(key.slot), expected);
-                    assert!(
-                        !self.gone.contains(&key),
-                        "a key never names a second tenant"
-                    );
+                    assert!(!self.gone.contains(&key), "a key never names a second tenant");
                     self.live.push((key, value));
                 }
                 Err(back) => {
@@ -386,11 +348,7 @@ mod tests {
             for key in &self.gone {
                 assert_eq!(self.table.get(*key), None);
             }
-            let all: HashMap<_, _> = self
-                .table
-                .iter()
-                .map(|(key, value)| (key, *value))
-                .collect();
+            let all: HashMap<_, _> = self.table.iter().map(|(key, value)| (key, *value)).collect();
             assert_eq!(all, self.live.iter().copied().collect());
         }
     }
@@ -457,10 +415,7 @@ mod tests {
     fn a_slot_outside_the_table_has_no_tenant() {
         let table = Table::<u8>::new(4, 0);
         assert_eq!(table.at(Slot(u32::MAX)), None);
-        let key = ConnectionKey {
-            slot: Slot(CHUNK as u32),
-            generation: Generation(0),
-        };
+        let key = ConnectionKey { slot: Slot(CHUNK as u32), generation: Generation(0) };
         assert_eq!(table.get(key), None);
     }
 }

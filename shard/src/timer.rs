@@ -90,12 +90,7 @@ impl Timers {
             polled: tick,
             levels: 0,
             occupied: [0; LEVELS],
-            buckets: Box::new(
-                [Bucket {
-                    first: NONE,
-                    earliest: None,
-                }; BUCKETS],
-            ),
+            buckets: Box::new([Bucket { first: NONE, earliest: None }; BUCKETS]),
             links: Vec::new(),
         }
     }
@@ -105,11 +100,7 @@ impl Timers {
     pub fn set(&mut self, slot: u32, at: Instant) {
         self.cancel(slot);
         while self.links.len() <= slot as usize / CHUNK {
-            let unset = Link {
-                previous: NONE,
-                next: NONE,
-                place: Place::UNSET,
-            };
+            let unset = Link { previous: NONE, next: NONE, place: Place::UNSET };
             self.links.push(Box::new([unset; CHUNK]));
         }
         self.insert(slot, at.0.div_ceil(TICK_NS).max(self.polled + 1));
@@ -134,9 +125,7 @@ impl Timers {
     pub fn pop_expired(&mut self, now: Instant) -> Option<u32> {
         self.polled = self.polled.max(now.0 / TICK_NS);
         loop {
-            let next = self
-                .first_bucket()
-                .filter(|&(_, start)| start <= self.polled);
+            let next = self.first_bucket().filter(|&(_, start)| start <= self.polled);
             let Some((bucket, start)) = next else {
                 // Every bucket starts later than this, so each deadline still differs from the new
                 // `current` in the digit of its level.
@@ -158,11 +147,7 @@ impl Timers {
     #[must_use]
     pub fn next_deadline(&mut self) -> Option<Instant> {
         let (bucket, start) = self.first_bucket()?;
-        let tick = if bucket < 1 << LEVEL_BITS {
-            start
-        } else {
-            self.earliest_in(bucket)
-        };
+        let tick = if bucket < 1 << LEVEL_BITS { start } else { self.earliest_in(bucket) };
         Some(Instant(tick.saturating_mul(TICK_NS)))
     }
 
@@ -175,10 +160,7 @@ impl Timers {
         let digit = self.occupied[level as usize].trailing_zeros();
         let shift = level * LEVEL_BITS;
         let above = self.current >> (shift + LEVEL_BITS) << (shift + LEVEL_BITS);
-        Some((
-            (level << LEVEL_BITS | digit) as usize,
-            above | u64::from(digit) << shift,
-        ))
+        Some(((level << LEVEL_BITS | digit) as usize, above | u64::from(digit) << shift))
     }
 
     /// Moves the deadlines of a bucket that `current` has entered to lower levels.
@@ -210,33 +192,20 @@ impl Timers {
     fn insert(&mut self, slot: u32, tick: u64) {
         let bucket = self.bucket_of(tick);
         let next = self.buckets[bucket].first;
-        *self.link(slot) = Link {
-            previous: NONE,
-            next,
-            place: Place::new(tick, bucket),
-        };
+        *self.link(slot) = Link { previous: NONE, next, place: Place::new(tick, bucket) };
         let earliest = if next == NONE {
             self.occupied[bucket >> LEVEL_BITS] |= 1 << (bucket & 63);
             self.levels |= 1 << (bucket >> LEVEL_BITS);
             Some(tick)
         } else {
             self.link(next).previous = slot;
-            self.buckets[bucket]
-                .earliest
-                .map(|earliest| earliest.min(tick))
+            self.buckets[bucket].earliest.map(|earliest| earliest.min(tick))
         };
-        self.buckets[bucket] = Bucket {
-            first: slot,
-            earliest,
-        };
+        self.buckets[bucket] = Bucket { first: slot, earliest };
     }
 
     fn unlink(&mut self, slot: u32) {
-        let Link {
-            previous,
-            next,
-            place,
-        } = *self.link(slot);
+        let Link { previous, next, place } = *self.link(slot);
         self.link(slot).place = Place::UNSET;
         if next != NONE {
             self.link(next).previous = previous;
@@ -255,10 +224,7 @@ impl Timers {
     }
 
     fn clear(&mut self, bucket: usize) {
-        self.buckets[bucket] = Bucket {
-            first: NONE,
-            earliest: None,
-        };
+        self.buckets[bucket] = Bucket { first: NONE, earliest: None };
         let level = bucket >> LEVEL_BITS;
         self.occupied[level] &= !(1 << (bucket & 63));
         if self.occupied[level] == 0 {
@@ -360,10 +326,7 @@ mod tests {
         fn expire(&mut self) -> usize {
             let mut count = 0;
             while let Some(slot) = self.timers.pop_expired(self.now) {
-                let deadline = self
-                    .deadlines
-                    .remove(&slot)
-                    .expect("only what is set expires");
+                let deadline = self.deadlines.remove(&slot).expect("only what is set expires");
                 assert!(deadline <= self.now, "slot {slot} expired early");
                 count += 1;
             }
@@ -377,10 +340,7 @@ mod tests {
             let earliest = self.deadlines.values().min().copied();
             assert_eq!(next.is_some(), earliest.is_some());
             if let (Some(next), Some(earliest)) = (next, earliest) {
-                assert!(
-                    next >= earliest && next - earliest <= TICK,
-                    "{next:?} for {earliest:?}"
-                );
+                assert!(next >= earliest && next - earliest <= TICK, "{next:?} for {earliest:?}");
             }
             for slot in 0..600 {
                 assert_eq!(self.timers.is_set(slot), self.deadlines.contains_key(&slot));

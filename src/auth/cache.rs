@@ -44,28 +44,18 @@ impl Entry {
 
 impl TokenCache {
     pub(super) fn new(capacity: usize) -> Self {
-        Self {
-            capacity,
-            entries: AHashMap::new(),
-            order: VecDeque::new(),
-        }
+        Self { capacity, entries: AHashMap::new(), order: VecDeque::new() }
     }
 
     pub(super) fn find(&self, token: Fingerprint, now: Now) -> Option<Rc<Identity>> {
-        self.entries
-            .get(&token)
-            .filter(|e| e.is_fresh(now))
-            .map(|e| Rc::clone(&e.identity))
+        self.entries.get(&token).filter(|e| e.is_fresh(now)).map(|e| Rc::clone(&e.identity))
     }
 
     pub(super) fn insert(&mut self, token: Fingerprint, identity: Rc<Identity>, now: Now) {
         if self.capacity == 0 {
             return;
         }
-        let entry = Entry {
-            identity,
-            fresh_until: now.mono + FRESH_FOR,
-        };
+        let entry = Entry { identity, fresh_until: now.mono + FRESH_FOR };
         if let Some(stale) = self.entries.get_mut(&token) {
             *stale = entry;
             return;
@@ -82,10 +72,7 @@ impl TokenCache {
 
     fn make_room(&mut self, now: Now) {
         while let Some(oldest) = self.order.front() {
-            let stale = self
-                .entries
-                .get(oldest)
-                .is_none_or(|entry| !entry.is_fresh(now));
+            let stale = self.entries.get(oldest).is_none_or(|entry| !entry.is_fresh(now));
             if !stale && self.order.len() < self.capacity {
                 return;
             }
@@ -116,10 +103,7 @@ mod tests {
     }
 
     fn at(seconds: u64) -> Now {
-        Now {
-            mono: Instant(seconds * 1_000_000_000),
-            unix_ms: seconds * 1000,
-        }
+        Now { mono: Instant(seconds * 1_000_000_000), unix_ms: seconds * 1000 }
     }
 
     #[test]
@@ -138,11 +122,7 @@ mod tests {
     fn the_oldest_entry_makes_room_and_the_bound_holds() {
         let mut cache = TokenCache::new(3);
         for n in 0..100u32 {
-            cache.insert(
-                Fingerprint::of(&n.to_string()),
-                identity(u128::from(n), 1000),
-                at(0),
-            );
+            cache.insert(Fingerprint::of(&n.to_string()), identity(u128::from(n), 1000), at(0));
             assert!(cache.entries.len() <= 3);
             assert_eq!(cache.entries.len(), cache.order.len());
         }

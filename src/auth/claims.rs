@@ -14,9 +14,7 @@ pub(super) struct Claims(Map<String, Value>);
 
 impl Claims {
     pub(super) fn parse(json: &[u8]) -> Result<Self, AuthRefusal> {
-        serde_json::from_slice(json)
-            .map(Self)
-            .map_err(|_| AuthRefusal::Malformed)
+        serde_json::from_slice(json).map(Self).map_err(|_| AuthRefusal::Malformed)
     }
 
     /// `exp`, which every token must carry. Returns it in whole seconds.
@@ -77,18 +75,10 @@ impl Claims {
         tenant: &str,
     ) -> Result<SessionId, AuthRefusal> {
         let mut values = session_claims.iter().filter_map(|name| self.0.get(&**name));
-        let first = values
-            .find(|value| !value.is_null())
-            .and_then(Value::as_str);
-        let claim = first
-            .filter(|text| !text.is_empty())
-            .ok_or(AuthRefusal::NoSession)?;
+        let first = values.find(|value| !value.is_null()).and_then(Value::as_str);
+        let claim = first.filter(|text| !text.is_empty()).ok_or(AuthRefusal::NoSession)?;
         // Another tenant's UUIDs are as foreign as another issuer's.
-        let plain = if key.native && tenant == TENANT_DEFAULT {
-            uuid(claim)
-        } else {
-            None
-        };
+        let plain = if key.native && tenant == TENANT_DEFAULT { uuid(claim) } else { None };
         match plain {
             Some(0) => Err(AuthRefusal::NoSession),
             Some(id) => Ok(SessionId(id)),
@@ -107,18 +97,11 @@ impl Claims {
         let shaped = (1..=TENANT_BYTES_MAX).contains(&tenant.len())
             && tenant.bytes().all(harmless)
             && !tenant.starts_with('.');
-        if shaped {
-            Ok(tenant)
-        } else {
-            Err(AuthRefusal::Malformed)
-        }
+        if shaped { Ok(tenant) } else { Err(AuthRefusal::Malformed) }
     }
 
     fn text(&self, claim: &str) -> Option<&str> {
-        self.0
-            .get(claim)
-            .and_then(Value::as_str)
-            .filter(|text| !text.is_empty())
+        self.0.get(claim).and_then(Value::as_str).filter(|text| !text.is_empty())
     }
 
     /// A set of names: an array of strings, or one string with spaces between.
@@ -128,10 +111,7 @@ impl Claims {
             Some(Value::String(text)) => text.split_ascii_whitespace().map(Into::into).collect(),
             Some(Value::Array(list)) => {
                 let name = |value: &Value| value.as_str().map(Into::into);
-                list.iter()
-                    .map(name)
-                    .collect::<Option<_>>()
-                    .ok_or(AuthRefusal::Malformed)?
+                list.iter().map(name).collect::<Option<_>>().ok_or(AuthRefusal::Malformed)?
             }
             Some(_) => return Err(AuthRefusal::Malformed),
         };
@@ -153,10 +133,7 @@ impl Claims {
 /// The two spellings that issuers use: 32 hex digits, or those with hyphens.
 fn uuid(text: &str) -> Option<u128> {
     let plausible = matches!(text.len(), 32 | 36);
-    plausible
-        .then(|| Uuid::try_parse(text).ok())
-        .flatten()
-        .map(|id| id.as_u128())
+    plausible.then(|| Uuid::try_parse(text).ok()).flatten().map(|id| id.as_u128())
 }
 
 /// The same claim of another issuer or tenant is another session. Lengths stand before the texts,

@@ -40,12 +40,7 @@ impl JwtAuthenticator {
     pub fn new(published: Arc<ArcSwap<KeySet>>) -> Self {
         let keys = published.load_full();
         let cache = TokenCache::new(CACHED_TOKENS_MAX);
-        Self {
-            published,
-            keys,
-            cache,
-            counts: VerifyCounts::default(),
-        }
+        Self { published, keys, cache, counts: VerifyCounts::default() }
     }
 
     #[must_use]
@@ -109,16 +104,9 @@ impl<'a> Parts<'a> {
         let (message, signature) = token.rsplit_once('.').ok_or(AuthRefusal::Malformed)?;
         let (header, payload) = message.split_once('.').ok_or(AuthRefusal::Malformed)?;
         // A fourth part has its point in `payload`, where the alphabet refuses it.
-        let shaped = [header, payload, signature]
-            .iter()
-            .all(|part| is_base64url(part));
+        let shaped = [header, payload, signature].iter().all(|part| is_base64url(part));
         if shaped {
-            Ok(Self {
-                header,
-                payload,
-                signature,
-                message,
-            })
+            Ok(Self { header, payload, signature, message })
         } else {
             Err(AuthRefusal::Malformed)
         }
@@ -131,9 +119,7 @@ fn is_base64url(part: &str) -> bool {
 }
 
 fn decode(part: &str) -> Result<Vec<u8>, AuthRefusal> {
-    URL_SAFE_NO_PAD
-        .decode(part)
-        .map_err(|_| AuthRefusal::Malformed)
+    URL_SAFE_NO_PAD.decode(part).map_err(|_| AuthRefusal::Malformed)
 }
 
 #[derive(Deserialize)]
@@ -154,9 +140,7 @@ fn find_key<'k>(keys: &'k KeySet, header: &str) -> Result<&'k Key, AuthRefusal> 
     if header.crit.is_some() {
         return Err(AuthRefusal::Malformed);
     }
-    let key = keys
-        .find(header.kid.as_deref())
-        .ok_or(AuthRefusal::UnknownKey)?;
+    let key = keys.find(header.kid.as_deref()).ok_or(AuthRefusal::UnknownKey)?;
     if header.alg != key.algorithm.name() {
         return Err(AuthRefusal::AlgorithmMismatch);
     }

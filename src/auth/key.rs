@@ -170,10 +170,7 @@ fn public_key(algorithm: Algorithm, content: &[u8]) -> Result<DecodingKey, KeyFa
         Algorithm::Hs256 => return Err(KeyFault::WrongKind),
     }
     .map_err(|_| KeyFault::WrongKind)?;
-    let length = key
-        .try_get_as_bytes()
-        .map_err(|_| KeyFault::WrongKind)?
-        .len();
+    let length = key.try_get_as_bytes().map_err(|_| KeyFault::WrongKind)?.len();
     match algorithm {
         Algorithm::Rs256 if length < RSA_2048_DER_BYTES => Err(KeyFault::ShortRsa),
         Algorithm::Es256 if length != P256_POINT_BYTES => Err(KeyFault::WrongKind),
@@ -203,10 +200,7 @@ impl KeySet {
     pub(super) fn new(keys: impl IntoIterator<Item = Arc<Key>>, session_claims: &[String]) -> Self {
         Self {
             keys: keys.into_iter().collect(),
-            session_claims: session_claims
-                .iter()
-                .map(|claim| claim.as_str().into())
-                .collect(),
+            session_claims: session_claims.iter().map(|claim| claim.as_str().into()).collect(),
         }
     }
 
@@ -215,11 +209,7 @@ impl KeySet {
     #[must_use]
     pub fn find(&self, id: Option<&str>) -> Option<&Key> {
         match id {
-            Some(id) => self
-                .keys
-                .iter()
-                .find(|key| &*key.id == id)
-                .map(AsRef::as_ref),
+            Some(id) => self.keys.iter().find(|key| &*key.id == id).map(AsRef::as_ref),
             None => match &*self.keys {
                 [only] => Some(only),
                 _ => None,

@@ -46,17 +46,9 @@ pub enum KeyError {
     #[error("issuer {issuer} has native keys and others: mark all of its keys or none")]
     HalfNativeIssuer { issuer: String },
     #[error("key {id}: cannot read {}: {source}; check path and permissions", file.display())]
-    Unreadable {
-        id: String,
-        file: PathBuf,
-        source: io::Error,
-    },
+    Unreadable { id: String, file: PathBuf, source: io::Error },
     #[error("key {id}: {}: {fault}", file.display())]
-    Unusable {
-        id: String,
-        file: PathBuf,
-        fault: KeyFault,
-    },
+    Unusable { id: String, file: PathBuf, fault: KeyFault },
 }
 
 /// The watched files and the set made of them. One per process, owned by the control core.
@@ -89,10 +81,7 @@ impl KeyFiles {
     /// Reads every key; the first that cannot be used is an error.
     pub fn open(rules: &KeyRules) -> Result<Self, KeyError> {
         let watched = read_all(rules)?;
-        let set = KeySet::new(
-            watched.iter().map(|w| Arc::clone(&w.key)),
-            &rules.session_claims,
-        );
+        let set = KeySet::new(watched.iter().map(|w| Arc::clone(&w.key)), &rules.session_claims);
         Ok(Self {
             session_claims: rules.session_claims.clone(),
             watched,
@@ -117,12 +106,7 @@ impl KeyFiles {
     /// Looks for changed files and reads those. A file that is broken or gone leaves its old key
     /// in force and is reported once per change. Returns how many keys were replaced.
     pub fn poll(&mut self) -> usize {
-        let replaced = self
-            .watched
-            .iter_mut()
-            .map(Watched::refresh)
-            .filter(|new| *new)
-            .count();
+        let replaced = self.watched.iter_mut().map(Watched::refresh).filter(|new| *new).count();
         if replaced > 0 {
             self.publish();
         }
@@ -131,8 +115,7 @@ impl KeyFiles {
 
     fn publish(&self) {
         let keys = self.watched.iter().map(|watched| Arc::clone(&watched.key));
-        self.published
-            .store(Arc::new(KeySet::new(keys, &self.session_claims)));
+        self.published.store(Arc::new(KeySet::new(keys, &self.session_claims)));
     }
 }
 
@@ -165,11 +148,7 @@ fn read_all(rules: &KeyRules) -> Result<Vec<Watched>, KeyError> {
     let watch = |spec: &KeySpec| {
         let stamp = stamp(&spec.file);
         let key = Arc::new(read_key(spec)?);
-        Ok(Watched {
-            spec: spec.clone(),
-            stamp,
-            key,
-        })
+        Ok(Watched { spec: spec.clone(), stamp, key })
     };
     rules.keys.iter().map(watch).collect()
 }
@@ -179,13 +158,7 @@ fn check(rules: &KeyRules) -> Result<(), KeyError> {
         return Err(KeyError::NoSessionClaim);
     }
     let mut ids = HashSet::new();
-    for KeySpec {
-        id,
-        issuer,
-        audience,
-        ..
-    } in &rules.keys
-    {
+    for KeySpec { id, issuer, audience, .. } in &rules.keys {
         if id.is_empty() {
             return Err(KeyError::NoKeyId);
         }
@@ -196,12 +169,7 @@ fn check(rules: &KeyRules) -> Result<(), KeyError> {
             return Err(KeyError::DuplicateId { id: id.clone() });
         }
     }
-    let Some(native) = rules
-        .keys
-        .iter()
-        .find(|key| key.native)
-        .map(|key| &key.issuer)
-    else {
+    let Some(native) = rules.keys.iter().find(|key| key.native).map(|key| &key.issuer) else {
         return Ok(());
     };
     for key in &rules.keys {
@@ -210,9 +178,7 @@ fn check(rules: &KeyRules) -> Result<(), KeyError> {
             return Err(KeyError::TwoNativeIssuers { first, second });
         }
         if !key.native && key.issuer == *native {
-            return Err(KeyError::HalfNativeIssuer {
-                issuer: native.clone(),
-            });
+            return Err(KeyError::HalfNativeIssuer { issuer: native.clone() });
         }
     }
     Ok(())
@@ -233,14 +199,9 @@ fn read_key(spec: &KeySpec) -> Result<Key, KeyError> {
 
 fn read_bounded(file: &Path) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
-    File::open(file)?
-        .take(KEY_FILE_BYTES_MAX + 1)
-        .read_to_end(&mut content)?;
+    File::open(file)?.take(KEY_FILE_BYTES_MAX + 1).read_to_end(&mut content)?;
     if content.len() as u64 > KEY_FILE_BYTES_MAX {
-        return Err(io::Error::new(
-            io::ErrorKind::FileTooLarge,
-            "larger than any key",
-        ));
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "larger than any key"));
     }
     Ok(content)
 }

@@ -25,28 +25,19 @@ const AUDIENCE: &str = "test-audience";
 /// Seconds; the moment at which all tests happen.
 const NOW: u64 = 1_700_000_000;
 const SESSION: &str = "3f2504e04f8941d39a0c0305e82c3301";
-const ALL: [Algorithm; 4] = [
-    Algorithm::Hs256,
-    Algorithm::Rs256,
-    Algorithm::Es256,
-    Algorithm::EdDsa,
-];
+const ALL: [Algorithm; 4] =
+    [Algorithm::Hs256, Algorithm::Rs256, Algorithm::Es256, Algorithm::EdDsa];
 
 fn now() -> Now {
     at(NOW)
 }
 
 fn at(seconds: u64) -> Now {
-    Now {
-        mono: Instant(seconds * 1_000_000_000),
-        unix_ms: seconds * 1000,
-    }
+    Now { mono: Instant(seconds * 1_000_000_000), unix_ms: seconds * 1000 }
 }
 
 fn key_path(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/keys")
-        .join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/keys").join(name)
 }
 
 fn stem(algorithm: Algorithm) -> String {
@@ -98,13 +89,7 @@ fn claims_with(changes: &Value) -> Value {
 }
 
 fn encoding_key(owner: &str, algorithm: Algorithm) -> EncodingKey {
-    let pem = || {
-        fs::read(key_path(&format!(
-            "{owner}.{}.private.pem",
-            stem(algorithm)
-        )))
-        .unwrap()
-    };
+    let pem = || fs::read(key_path(&format!("{owner}.{}.private.pem", stem(algorithm)))).unwrap();
     match algorithm {
         Algorithm::Hs256 => {
             let secret = fs::read(public_file(owner, algorithm)).unwrap();
@@ -146,17 +131,10 @@ fn every_algorithm_verifies_its_own_tokens_and_no_others() {
     let mut all = authenticator(ALL.map(spec));
     for algorithm in ALL {
         let identity = all.verify(&mint(algorithm, &claims()), now()).unwrap();
-        assert_eq!(
-            identity.session.to_string(),
-            "3f2504e0-4f89-41d3-9a0c-0305e82c3301"
-        );
+        assert_eq!(identity.session.to_string(), "3f2504e0-4f89-41d3-9a0c-0305e82c3301");
         assert_eq!(identity.expires_at, Some(NOW + 600));
         let foreign = mint_by("stranger", algorithm, Some(&stem(algorithm)), &claims());
-        assert_eq!(
-            all.verify(&foreign, now()),
-            Err(AuthRefusal::BadSignature),
-            "{algorithm}"
-        );
+        assert_eq!(all.verify(&foreign, now()), Err(AuthRefusal::BadSignature), "{algorithm}");
     }
 }
 
@@ -169,19 +147,11 @@ fn a_changed_payload_or_signature_does_not_verify() {
         let header = message.split_once('.').unwrap().0;
         let other = URL_SAFE_NO_PAD.encode(claims_with(&json!({"sub": "account-2"})).to_string());
         let payload = format!("{header}.{other}.{signature}");
-        assert_eq!(
-            one.verify(&payload, now()),
-            Err(AuthRefusal::BadSignature),
-            "{algorithm}"
-        );
+        assert_eq!(one.verify(&payload, now()), Err(AuthRefusal::BadSignature), "{algorithm}");
         let mut bytes = URL_SAFE_NO_PAD.decode(signature).unwrap();
         bytes[7] ^= 1;
         let signed = format!("{message}.{}", URL_SAFE_NO_PAD.encode(bytes));
-        assert_eq!(
-            one.verify(&signed, now()),
-            Err(AuthRefusal::BadSignature),
-            "{algorithm}"
-        );
+        assert_eq!(one.verify(&signed, now()), Err(AuthRefusal::BadSignature), "{algorithm}");
         let cut = &token[..token.len() - 8];
         assert!(one.verify(cut, now()).is_err(), "{algorithm}");
     }
@@ -212,18 +182,9 @@ fn the_header_cannot_choose_the_algorithm() {
         let refused = refusal(json!({"alg": alg, "kid": "hs256"}));
         assert_eq!(refused, Some(AuthRefusal::AlgorithmMismatch), "{alg}");
     }
-    assert_eq!(
-        refusal(json!({"kid": "hs256"})),
-        Some(AuthRefusal::Malformed)
-    );
-    assert_eq!(
-        refusal(json!({"alg": 1, "kid": "hs256"})),
-        Some(AuthRefusal::Malformed)
-    );
-    assert_eq!(
-        refusal(json!({"alg": "HS256", "kid": 1})),
-        Some(AuthRefusal::Malformed)
-    );
+    assert_eq!(refusal(json!({"kid": "hs256"})), Some(AuthRefusal::Malformed));
+    assert_eq!(refusal(json!({"alg": 1, "kid": "hs256"})), Some(AuthRefusal::Malformed));
+    assert_eq!(refusal(json!({"alg": "HS256", "kid": 1})), Some(AuthRefusal::Malformed));
     let critical = json!({"alg": "HS256", "kid": "hs256", "crit": ["b64"], "b64": false});
     assert_eq!(refusal(critical), Some(AuthRefusal::Malformed));
     assert_eq!(refusal(json!({"alg": "HS256", "kid": "hs256"})), None);
@@ -234,21 +195,10 @@ fn an_unsigned_token_is_malformed() {
     let mut one = authenticator([spec(Algorithm::Hs256)]);
     let token = mint(Algorithm::Hs256, &claims());
     let (message, _) = token.rsplit_once('.').unwrap();
-    for text in [
-        "",
-        ".",
-        "..",
-        "...",
-        "a.b",
-        message,
-        &format!("{message}."),
-        &format!("{token}.x"),
-    ] {
-        assert_eq!(
-            one.verify(text, now()),
-            Err(AuthRefusal::Malformed),
-            "{text}"
-        );
+    for text in
+        ["", ".", "..", "...", "a.b", message, &format!("{message}."), &format!("{token}.x")]
+    {
+        assert_eq!(one.verify(text, now()), Err(AuthRefusal::Malformed), "{text}");
     }
     assert_eq!(one.counts().signatures, 0);
 }
@@ -256,30 +206,20 @@ fn an_unsigned_token_is_malformed() {
 #[test]
 fn without_key_id_a_token_is_understood_only_while_there_is_one_key() {
     let token = mint_by("trusted", Algorithm::Es256, None, &claims());
-    assert!(
-        authenticator([spec(Algorithm::Es256)])
-            .verify(&token, now())
-            .is_ok()
-    );
+    assert!(authenticator([spec(Algorithm::Es256)]).verify(&token, now()).is_ok());
     let refused = authenticator(ALL.map(spec)).verify(&token, now());
     assert_eq!(refused, Err(AuthRefusal::UnknownKey));
     let named = mint_by("trusted", Algorithm::Es256, Some("other"), &claims());
     let refused = authenticator([spec(Algorithm::Es256)]).verify(&named, now());
     assert_eq!(refused, Err(AuthRefusal::UnknownKey));
-    assert_eq!(
-        authenticator([]).verify(&token, now()),
-        Err(AuthRefusal::UnknownKey)
-    );
+    assert_eq!(authenticator([]).verify(&token, now()), Err(AuthRefusal::UnknownKey));
 }
 
 #[test]
 fn tokens_are_valid_from_their_first_to_their_last_second_exactly() {
     let token = mint(Algorithm::EdDsa, &claims());
-    let verify = |seconds| {
-        authenticator([spec(Algorithm::EdDsa)])
-            .verify(&token, at(seconds))
-            .err()
-    };
+    let verify =
+        |seconds| authenticator([spec(Algorithm::EdDsa)]).verify(&token, at(seconds)).err();
     assert_eq!(verify(NOW - 11), Some(AuthRefusal::NotYetValid));
     assert_eq!(verify(NOW - 10), None);
     assert_eq!(verify(NOW + 599), None);
@@ -291,13 +231,7 @@ fn an_expired_token_costs_no_signature() {
     let mut one = authenticator([spec(Algorithm::Rs256)]);
     let token = mint(Algorithm::Rs256, &claims_with(&json!({"exp": NOW})));
     assert_eq!(one.verify(&token, now()), Err(AuthRefusal::Expired));
-    assert_eq!(
-        one.counts(),
-        VerifyCounts {
-            cache_hits: 0,
-            signatures: 0
-        }
-    );
+    assert_eq!(one.counts(), VerifyCounts { cache_hits: 0, signatures: 0 });
 }
 
 #[test]
@@ -312,11 +246,7 @@ fn times_must_be_numbers_and_expiry_must_be_there() {
         (json!({"nbf": 1e300}), NotYetValid),
         (json!({"nbf": NOW as f64 + 0.5}), NotYetValid),
     ] {
-        assert_eq!(
-            outcome(Algorithm::EdDsa, &changes),
-            Err(refusal),
-            "{changes}"
-        );
+        assert_eq!(outcome(Algorithm::EdDsa, &changes), Err(refusal), "{changes}");
     }
     let mut claims = claims();
     claims.as_object_mut().unwrap().remove("exp");
@@ -337,11 +267,7 @@ fn issuer_and_audience_are_the_pinned_ones() {
         json!({"aud": []}),
         json!({"aud": ["other", 1]}),
     ] {
-        assert_eq!(
-            outcome(Algorithm::Es256, &changes),
-            Err(AuthRefusal::WrongParty),
-            "{changes}"
-        );
+        assert_eq!(outcome(Algorithm::Es256, &changes), Err(AuthRefusal::WrongParty), "{changes}");
     }
     assert!(outcome(Algorithm::Es256, &json!({"aud": ["other", AUDIENCE]})).is_ok());
 }
@@ -353,21 +279,9 @@ fn a_token_seen_again_is_answered_from_the_cache_for_a_minute() {
     let first = one.verify(&token, now()).unwrap();
     let again = one.verify(&token, at(NOW + 59)).unwrap();
     assert!(Rc::ptr_eq(&first, &again));
-    assert_eq!(
-        one.counts(),
-        VerifyCounts {
-            cache_hits: 1,
-            signatures: 1
-        }
-    );
+    assert_eq!(one.counts(), VerifyCounts { cache_hits: 1, signatures: 1 });
     one.verify(&token, at(NOW + 60)).unwrap();
-    assert_eq!(
-        one.counts(),
-        VerifyCounts {
-            cache_hits: 1,
-            signatures: 2
-        }
-    );
+    assert_eq!(one.counts(), VerifyCounts { cache_hits: 1, signatures: 2 });
     assert_eq!(one.verify(&token, at(NOW + 600)), Err(AuthRefusal::Expired));
 }
 
@@ -378,13 +292,7 @@ fn refusals_are_not_cached_and_do_not_serve_similar_tokens() {
     for _ in 0..2 {
         assert_eq!(one.verify(&foreign, now()), Err(AuthRefusal::BadSignature));
     }
-    assert_eq!(
-        one.counts(),
-        VerifyCounts {
-            cache_hits: 0,
-            signatures: 2
-        }
-    );
+    assert_eq!(one.counts(), VerifyCounts { cache_hits: 0, signatures: 2 });
 }
 
 #[test]
@@ -393,16 +301,9 @@ fn the_longest_token_is_eight_kibibytes() {
         let claims = claims_with(&json!({"filler": "x".repeat(length)}));
         mint(Algorithm::Hs256, &claims)
     };
-    let long = (5500..6200)
-        .map(filled)
-        .take_while(|token| token.len() <= 8192)
-        .last()
-        .unwrap();
+    let long = (5500..6200).map(filled).take_while(|token| token.len() <= 8192).last().unwrap();
     let mut one = authenticator([spec(Algorithm::Hs256)]);
     assert!(long.len() > 8188);
     assert!(one.verify(&long, now()).is_ok());
-    assert_eq!(
-        one.verify(&filled(6200), now()),
-        Err(AuthRefusal::Malformed)
-    );
+    assert_eq!(one.verify(&filled(6200), now()), Err(AuthRefusal::Malformed));
 }

@@ -54,27 +54,20 @@ pub(super) fn run(args: &CallArgs) -> Result<(), Failure> {
         channel: args.channel,
         sequence: 0,
         message_id: 1,
-        kind: Kind::Request {
-            guid: api.service_id,
-        },
+        kind: Kind::Request { guid: api.service_id },
         payload: args.payload.as_bytes(),
     };
     let asked = Instant::now();
     let (code, payload) = client.call(&frame)?;
     let took = asked.elapsed().as_secs_f64() * 1e3;
-    output::notice(&format!(
-        "code {code} ({}) after {took:.1} ms",
-        code_name(code)
-    ));
+    output::notice(&format!("code {code} ({}) after {took:.1} ms", code_name(code)));
     if !payload.is_empty() {
         output::line(&output::payload(&payload));
     }
     client.close()?;
     match code {
         0 => Ok(()),
-        code => Err(Failure::Unavailable(format!(
-            "the call was answered {code}"
-        ))),
+        code => Err(Failure::Unavailable(format!("the call was answered {code}"))),
     }
 }
 
@@ -122,19 +115,14 @@ impl Client {
     /// Code and payload of the answer to `request`; events that arrive before it are noted.
     fn call(&mut self, request: &Frame<'_>) -> Result<(u8, Vec<u8>), Failure> {
         let message = Message::binary(request.encode());
-        self.socket
-            .send(message)
-            .map_err(|error| broken("cannot send the call", &error))?;
+        self.socket.send(message).map_err(|error| broken("cannot send the call", &error))?;
         let deadline = Instant::now() + self.timeout;
         loop {
             let bytes = self.receive(deadline, "the answer")?;
             match Frame::decode(&bytes) {
-                Ok(Frame {
-                    kind: Kind::Response { code },
-                    message_id,
-                    payload,
-                    ..
-                }) if message_id == request.message_id => {
+                Ok(Frame { kind: Kind::Response { code }, message_id, payload, .. })
+                    if message_id == request.message_id =>
+                {
                     return Ok((code, payload.to_vec()));
                 }
                 Ok(frame) => output::notice(&frame.to_string()),
@@ -157,11 +145,7 @@ impl Client {
                 Ok(Message::Binary(bytes)) => return Ok(bytes.to_vec()),
                 Ok(Message::Close(frame)) => {
                     let why = frame.map(|frame| {
-                        format!(
-                            ": {} {}",
-                            u16::from(frame.code),
-                            output::printable(&frame.reason)
-                        )
+                        format!(": {} {}", u16::from(frame.code), output::printable(&frame.reason))
                     });
                     let why = why.unwrap_or_default();
                     return Err(Failure::Unavailable(format!(
@@ -185,10 +169,7 @@ impl Client {
 }
 
 fn is_late(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
-    )
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
 fn broken(what: &str, error: &Error) -> Failure {
@@ -201,9 +182,7 @@ fn request(url: &str, token: &str) -> Result<Request, Failure> {
     if url.starts_with("wss://") || url.starts_with("https://") {
         return Err(usage("this client speaks no TLS"));
     }
-    let rest = url
-        .strip_prefix("ws://")
-        .or_else(|| url.strip_prefix("http://"));
+    let rest = url.strip_prefix("ws://").or_else(|| url.strip_prefix("http://"));
     let rest = rest.ok_or_else(|| usage("expected ws://host:port"))?;
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     let path = if rest.contains('/') { "" } else { "/connect" };
@@ -221,9 +200,7 @@ fn dial(uri: &Uri, timeout: Duration) -> Result<TcpStream, Failure> {
     let port = uri.port_u16().unwrap_or(80);
     let unreachable =
         |error: &io::Error| Failure::Unavailable(format!("cannot reach {host}:{port}: {error}"));
-    let addresses = (host, port)
-        .to_socket_addrs()
-        .map_err(|error| unreachable(&error))?;
+    let addresses = (host, port).to_socket_addrs().map_err(|error| unreachable(&error))?;
     let mut last = io::Error::new(io::ErrorKind::NotFound, "no address");
     for address in addresses {
         match TcpStream::connect_timeout(&address, timeout) {
@@ -252,13 +229,8 @@ fn refused(uri: &Uri, response: &Response) -> Failure {
         StatusCode::NOT_FOUND => "there is nothing at this path; a gateway serves /connect",
         _ => "the upgrade was refused",
     };
-    let retry = response
-        .headers()
-        .get("Retry-After")
-        .and_then(|value| value.to_str().ok());
-    let retry = retry
-        .map(|after| format!("; try again after {after} s"))
-        .unwrap_or_default();
+    let retry = response.headers().get("Retry-After").and_then(|value| value.to_str().ok());
+    let retry = retry.map(|after| format!("; try again after {after} s")).unwrap_or_default();
     Failure::Unavailable(format!("{uri}: {status}: {meaning}{retry}"))
 }
 
@@ -275,9 +247,7 @@ fn find<'a>(manifest: &'a Manifest, wanted: &str) -> Result<&'a Api, Failure> {
             "{wanted:?} is ambiguous: {}:{} or {}:{}",
             one.service, one.endpoint, other.service, other.endpoint
         ))),
-        (None, _) => Err(Failure::Usage(format!(
-            "this session may not call {wanted:?}"
-        ))),
+        (None, _) => Err(Failure::Usage(format!("this session may not call {wanted:?}"))),
     }
 }
 
@@ -285,17 +255,10 @@ fn table(manifest: &Manifest) -> String {
     let session = manifest.session_id.as_deref().unwrap_or("unknown");
     let count = manifest.available_apis.len();
     let mut out = format!("session {}, {count} endpoints", output::printable(session));
-    let width = manifest
-        .available_apis
-        .iter()
-        .map(|api| api.service.chars().count())
-        .max();
+    let width = manifest.available_apis.iter().map(|api| api.service.chars().count()).max();
     let width = width.unwrap_or(0);
     for api in &manifest.available_apis {
-        let line = format!(
-            "\n  {}  {:<width$}  {}",
-            api.service_id, api.service, api.endpoint
-        );
+        let line = format!("\n  {}  {:<width$}  {}", api.service_id, api.service, api.endpoint);
         out += &output::printable(&line);
     }
     out

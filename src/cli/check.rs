@@ -14,16 +14,12 @@ pub(super) fn run(source: &ConfigSource) -> Result<(), Failure> {
     output::line("keys (live: a reload changes it; restart: a reload that changes it is refused)");
     output::line(reload_table().trim_end());
     output::line("");
-    output::line(&format!(
-        "memory when every bound is reached (shards: {shards}, cores: {cores})"
-    ));
+    output::line(&format!("memory when every bound is reached (shards: {shards}, cores: {cores})"));
     output::line(&budget.to_string());
     for warning in config.warnings() {
         output::line(&format!("warning: {warning}"));
     }
-    budget
-        .fits(&config, physical_memory())
-        .map_err(Failure::Usage)?;
+    budget.fits(&config, physical_memory()).map_err(Failure::Usage)?;
     output::line("configuration is valid");
     Ok(())
 }

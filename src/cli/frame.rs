@@ -28,12 +28,7 @@ const FLAGS: [(u8, &str); 8] = [
     (0x80, "meta"),
 ];
 
-const META: [&str; 4] = [
-    "endpoint info",
-    "request schema",
-    "response schema",
-    "full schema",
-];
+const META: [&str; 4] = ["endpoint info", "request schema", "response schema", "full schema"];
 
 /// One message of the protocol (§2).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,16 +68,11 @@ impl<'a> Frame<'a> {
             Some(flags) if flags & RESPONSE != 0 => RESPONSE_HEADER_BYTES,
             _ => REQUEST_HEADER_BYTES,
         };
-        let short = FrameError::Short {
-            found: bytes.len(),
-            needed,
-        };
+        let short = FrameError::Short { found: bytes.len(), needed };
         let (header, payload) = bytes.split_at_checked(needed).ok_or(short)?;
         let id_at = needed - if needed == REQUEST_HEADER_BYTES { 8 } else { 9 };
         let kind = if needed == REQUEST_HEADER_BYTES {
-            Kind::Request {
-                guid: Uuid::from_bytes(array(header, 7)),
-            }
+            Kind::Request { guid: Uuid::from_bytes(array(header, 7)) }
         } else {
             Kind::Response { code: header[15] }
         };
@@ -126,16 +116,9 @@ impl fmt::Display for Frame<'_> {
             Kind::Request { .. } => writeln!(f, "message with 31-byte header")?,
             Kind::Response { .. } => writeln!(f, "message with 16-byte header")?,
         }
-        let set = FLAGS
-            .iter()
-            .filter(|(bit, _)| self.flags & bit != 0)
-            .map(|(_, name)| *name);
+        let set = FLAGS.iter().filter(|(bit, _)| self.flags & bit != 0).map(|(_, name)| *name);
         let names: Vec<_> = set.collect();
-        let names = if names.is_empty() {
-            "none".to_owned()
-        } else {
-            names.join(", ")
-        };
+        let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
         writeln!(f, "  flags       0x{:02x} ({names})", self.flags)?;
         write!(f, "  channel     {}", self.channel)?;
         if self.flags & 0x80 != 0 {
@@ -164,11 +147,7 @@ fn write_payload(f: &mut fmt::Formatter<'_>, payload: &[u8]) -> fmt::Result {
     let shown = &payload[..payload.len().min(SHOWN_BYTES_MAX)];
     match std::str::from_utf8(payload) {
         _ if payload.is_empty() => Ok(()),
-        Ok(_) => write!(
-            f,
-            ", text: {}",
-            output::printable(&String::from_utf8_lossy(shown))
-        ),
+        Ok(_) => write!(f, ", text: {}", output::printable(&String::from_utf8_lossy(shown))),
         Err(_) => write!(f, ", hex: {}", output::hex(shown)),
     }
 }
@@ -209,36 +188,22 @@ struct WebSocketFrame {
 
 impl WebSocketFrame {
     fn parse(bytes: &[u8]) -> Result<Self, FrameError> {
-        let (&[first, second], mut rest) = bytes
-            .split_first_chunk::<2>()
-            .ok_or(FrameError::Truncated)?;
+        let (&[first, second], mut rest) =
+            bytes.split_first_chunk::<2>().ok_or(FrameError::Truncated)?;
         let length = match second & 0x7f {
             126 => u64::from(u16::from_be_bytes(take(&mut rest)?)),
             127 => u64::from_be_bytes(take(&mut rest)?),
             short => u64::from(short),
         };
-        let mask = if second & 0x80 == 0 {
-            None
-        } else {
-            Some(take::<4>(&mut rest)?)
-        };
+        let mask = if second & 0x80 == 0 { None } else { Some(take::<4>(&mut rest)?) };
         match length.cmp(&(rest.len() as u64)) {
             std::cmp::Ordering::Greater => return Err(FrameError::Truncated),
             std::cmp::Ordering::Less => return Err(FrameError::Trailing),
             std::cmp::Ordering::Equal => {}
         }
         let key = mask.unwrap_or_default();
-        let payload = rest
-            .iter()
-            .zip(key.iter().cycle())
-            .map(|(byte, key)| byte ^ key)
-            .collect();
-        Ok(Self {
-            opcode: first & 0x0f,
-            is_final: first & 0x80 != 0,
-            mask,
-            payload,
-        })
+        let payload = rest.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key).collect();
+        Ok(Self { opcode: first & 0x0f, is_final: first & 0x80 != 0, mask, payload })
     }
 }
 
@@ -283,11 +248,7 @@ impl WebSocketFrame {
             9 => "ping",
             _ => "pong",
         };
-        let ends = if self.is_final {
-            "final"
-        } else {
-            "more follow"
-        };
+        let ends = if self.is_final { "final" } else { "more follow" };
         let mask = match self.mask {
             Some(key) => format!("masked with {}, from a client", output::hex(&key)),
             None => "not masked, from a server".to_owned(),
@@ -297,17 +258,10 @@ impl WebSocketFrame {
             (2, payload) if !payload.is_empty() => Frame::decode(payload)?.to_string(),
             (8, [high, low, reason @ ..]) => {
                 let code = u16::from_be_bytes([*high, *low]);
-                format!(
-                    "  close code  {code}\n  reason      {}",
-                    output::payload(reason)
-                )
+                format!("  close code  {code}\n  reason      {}", output::payload(reason))
             }
             (_, payload) => {
-                format!(
-                    "  payload     {} bytes: {}",
-                    payload.len(),
-                    output::payload(payload)
-                )
+                format!("  payload     {} bytes: {}", payload.len(), output::payload(payload))
             }
         };
         Ok(format!("{head}\n{body}"))
@@ -323,10 +277,7 @@ fn parse_hex(text: &str) -> Result<Vec<u8>, FrameError> {
         .filter(skipped)
         .map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
         .collect();
-    let (pairs, odd) = digits
-        .as_deref()
-        .ok_or(FrameError::NotHex)?
-        .as_chunks::<2>();
+    let (pairs, odd) = digits.as_deref().ok_or(FrameError::NotHex)?.as_chunks::<2>();
     if pairs.is_empty() || !odd.is_empty() {
         return Err(FrameError::NotHex);
     }

@@ -58,10 +58,7 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 
 fn write_line(to: &mut impl Write, text: &str) {
     // Nobody is left to be told that the reader has gone.
-    drop(
-        to.write_all(text.as_bytes())
-            .and_then(|()| to.write_all(b"\n")),
-    );
+    drop(to.write_all(text.as_bytes()).and_then(|()| to.write_all(b"\n")));
 }
 
 #[cfg(test)]
@@ -70,10 +67,7 @@ mod tests {
 
     #[test]
     fn control_characters_from_outside_do_not_reach_the_terminal() {
-        assert_eq!(
-            printable("a\u{1b}[31m\nb\tc\u{9b}"),
-            "a\\u{1b}[31m\nb\tc\\u{9b}"
-        );
+        assert_eq!(printable("a\u{1b}[31m\nb\tc\u{9b}"), "a\\u{1b}[31m\nb\tc\\u{9b}");
         assert_eq!(payload(&[0xff, 0x00]), "ff00");
     }
 }

@@ -47,10 +47,7 @@ pub(super) fn mint(args: &MintArgs) -> Result<(), Failure> {
     let signer = Signer::choose(&config, args.key.as_deref())?;
     let now = unix_seconds();
     for _ in 0..args.count {
-        let account = args
-            .account
-            .clone()
-            .unwrap_or_else(|| Uuid::new_v4().to_string());
+        let account = args.account.clone().unwrap_or_else(|| Uuid::new_v4().to_string());
         let session = session.unwrap_or_else(Uuid::new_v4);
         output::line(&signer.sign(session, account, &args.role, now, args.ttl)?);
     }
@@ -61,11 +58,7 @@ impl<'a> Signer<'a> {
     /// The key of `id`, or the first one whose file holds what signing needs.
     fn choose(config: &'a Config, id: Option<&str>) -> Result<Self, Failure> {
         let mut reasons = String::new();
-        for key in config
-            .auth_keys
-            .iter()
-            .filter(|key| id.is_none_or(|id| id == key.id))
-        {
+        for key in config.auth_keys.iter().filter(|key| id.is_none_or(|id| id == key.id)) {
             match Self::open(key) {
                 Ok(signer) => return Ok(signer),
                 Err(reason) => {
@@ -74,47 +67,25 @@ impl<'a> Signer<'a> {
                 }
             }
         }
-        let none = if reasons.is_empty() {
-            "\n  no such [[auth.key]]"
-        } else {
-            ""
-        };
-        Err(Failure::Usage(format!(
-            "no configured key can sign:{none}{reasons}"
-        )))
+        let none = if reasons.is_empty() { "\n  no such [[auth.key]]" } else { "" };
+        Err(Failure::Usage(format!("no configured key can sign:{none}{reasons}")))
     }
 
     fn open(key: &'a AuthKey) -> Result<Self, String> {
         let file = key.file.display();
-        let bytes = key
-            .read_file()
-            .map_err(|error| format!("cannot read {file}: {error}"))?;
+        let bytes = key.read_file().map_err(|error| format!("cannot read {file}: {error}"))?;
         let (algorithm, secret) = match key.algorithm {
-            Algorithm::Hs256 => (
-                jsonwebtoken::Algorithm::HS256,
-                Ok(EncodingKey::from_secret(&bytes)),
-            ),
-            Algorithm::Rs256 => (
-                jsonwebtoken::Algorithm::RS256,
-                EncodingKey::from_rsa_pem(&bytes),
-            ),
-            Algorithm::Es256 => (
-                jsonwebtoken::Algorithm::ES256,
-                EncodingKey::from_ec_pem(&bytes),
-            ),
-            Algorithm::EdDsa => (
-                jsonwebtoken::Algorithm::EdDSA,
-                EncodingKey::from_ed_pem(&bytes),
-            ),
+            Algorithm::Hs256 => {
+                (jsonwebtoken::Algorithm::HS256, Ok(EncodingKey::from_secret(&bytes)))
+            }
+            Algorithm::Rs256 => (jsonwebtoken::Algorithm::RS256, EncodingKey::from_rsa_pem(&bytes)),
+            Algorithm::Es256 => (jsonwebtoken::Algorithm::ES256, EncodingKey::from_ec_pem(&bytes)),
+            Algorithm::EdDsa => (jsonwebtoken::Algorithm::EdDSA, EncodingKey::from_ed_pem(&bytes)),
         };
         let mut header = Header::new(algorithm);
         header.kid = Some(key.id.clone());
         let no_private = || format!("{file} holds no private key for {}", key.algorithm.name());
-        let signer = Self {
-            key,
-            header,
-            secret: secret.map_err(|_| no_private())?,
-        };
+        let signer = Self { key, header, secret: secret.map_err(|_| no_private())? };
         // A public key parses too; only signing tells.
         match signer.sign(Uuid::nil(), String::new(), &[], 0, Duration::ZERO) {
             Ok(_) => Ok(signer),
@@ -169,9 +140,7 @@ fn describe(token: &str, now: u64) -> Result<String, String> {
     let claims = json_part("claims", claims)?;
     let mut out = String::from("signature NOT verified: anybody can write these claims\n");
     let pretty = |value: &Value| {
-        serde_json::to_string_pretty(value)
-            .map(|text| output::printable(&text))
-            .unwrap_or_default()
+        serde_json::to_string_pretty(value).map(|text| output::printable(&text)).unwrap_or_default()
     };
     out += &format!("header {}\nclaims {}\n", pretty(&header), pretty(&claims));
     for (claim, past, future) in [
@@ -197,9 +166,7 @@ fn describe(token: &str, now: u64) -> Result<String, String> {
 }
 
 fn json_part(name: &str, part: &str) -> Result<Value, String> {
-    let bytes = URL_SAFE_NO_PAD
-        .decode(part)
-        .map_err(|_| format!("its {name} is not base64url"))?;
+    let bytes = URL_SAFE_NO_PAD.decode(part).map_err(|_| format!("its {name} is not base64url"))?;
     serde_json::from_slice(&bytes).map_err(|_| format!("its {name} is not JSON"))
 }
 
@@ -214,9 +181,7 @@ fn span(seconds: u64) -> String {
 }
 
 fn unix_seconds() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 #[cfg(test)]
@@ -252,10 +217,7 @@ mod tests {
         let key = jsonwebtoken::DecodingKey::from_secret(secret.as_bytes());
         let data = jsonwebtoken::decode::<Value>(token.unwrap(), &key, &rules).unwrap();
         assert_eq!(data.header.kid.as_deref(), Some("first"));
-        assert_eq!(
-            data.claims["session_key"],
-            "00000000000000000000000000000007"
-        );
+        assert_eq!(data.claims["session_key"], "00000000000000000000000000000007");
         assert_eq!(data.claims["sub"], "anna");
         assert_eq!(data.claims["roles"][0], "user");
         assert_eq!(data.claims["exp"], now + 60);
@@ -271,10 +233,7 @@ mod tests {
     fn inspection_says_unverified_and_how_long_it_lasts() {
         let text = describe(&token("{\"exp\":3661,\"nbf\":0,\"sub\":\"a\"}"), 0).unwrap();
         assert!(text.starts_with("signature NOT verified"), "{text}");
-        assert!(
-            text.contains("expires in 1 h 1 min") && text.contains("\"sub\": \"a\""),
-            "{text}"
-        );
+        assert!(text.contains("expires in 1 h 1 min") && text.contains("\"sub\": \"a\""), "{text}");
         let text = describe(&token("{\"exp\":10}"), 100).unwrap();
         assert!(text.contains("EXPIRED 1 min 30 s ago"), "{text}");
         assert!(describe(&token("{}"), 0).unwrap().contains("never expires"));
@@ -283,15 +242,9 @@ mod tests {
     #[test]
     fn what_is_no_token_says_why() {
         assert!(describe("a.b", 0).unwrap_err().contains("2 parts"));
+        assert!(describe("!.b.c", 0).unwrap_err().contains("header is not base64url"));
         assert!(
-            describe("!.b.c", 0)
-                .unwrap_err()
-                .contains("header is not base64url")
-        );
-        assert!(
-            describe(&format!("{}.YQ.c", "e30"), 0)
-                .unwrap_err()
-                .contains("claims is not JSON")
+            describe(&format!("{}.YQ.c", "e30"), 0).unwrap_err().contains("claims is not JSON")
         );
     }
 

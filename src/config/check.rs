@@ -43,10 +43,7 @@ fn check_listeners(config: &Config, notes: &mut Notes) {
         report(notes, "listen.admin.address", message);
     }
     if OWN_PATHS.contains(&config.echo.path.as_str()) {
-        let message = format!(
-            "`echo.path`: {} is served by the gateway itself",
-            config.echo.path
-        );
+        let message = format!("`echo.path`: {} is served by the gateway itself", config.echo.path);
         report(notes, "echo.path", message);
     }
 }
@@ -64,11 +61,7 @@ fn check_auth(config: &Config, notes: &mut Notes) {
             report(notes, &format!("auth.key.{index}.id"), message);
         }
         // An issuer that rotates its key has two of them for a while.
-        if key.native
-            && native
-                .replace(&key.issuer)
-                .is_some_and(|other| *other != key.issuer)
-        {
+        if key.native && native.replace(&key.issuer).is_some_and(|other| *other != key.issuer) {
             let message = "only one issuer can be native: its session ids would meet another's";
             report(notes, &format!("auth.key.{index}.native"), message);
         }
@@ -123,11 +116,7 @@ fn check_services(config: &Config, notes: &mut Notes) {
         let settings = &service.settings;
         let path = format!("service.{index}");
         if settings.name == RESERVED_SERVICE {
-            report(
-                notes,
-                &format!("{path}.name"),
-                "the name \"shortcut\" is the protocol's own",
-            );
+            report(notes, &format!("{path}.name"), "the name \"shortcut\" is the protocol's own");
         }
         if !names.insert(&settings.name) {
             let message = format!("two services are called {:?}", settings.name);
@@ -168,10 +157,7 @@ fn check_roles(config: &Config, notes: &mut Notes) {
         .iter()
         .flat_map(|service| {
             let name = &service.settings.name;
-            let paths = service
-                .endpoints
-                .iter()
-                .map(move |one| format!("{name}:{}", one.path));
+            let paths = service.endpoints.iter().map(move |one| format!("{name}:{}", one.path));
             paths.chain([format!("{name}:*")])
         })
         .collect();
@@ -211,10 +197,7 @@ impl Config {
         }
         for service in &self.services {
             if service.endpoints.is_empty() {
-                found.push(format!(
-                    "service {:?} has no endpoints",
-                    service.settings.name
-                ));
+                found.push(format!("service {:?} has no endpoints", service.settings.name));
             }
         }
         if self.roles.is_empty() && !self.services.is_empty() {

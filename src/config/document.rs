@@ -59,15 +59,8 @@ fn write_table(out: &mut String, table: &Table) {
 
 fn facts(table: &Table, key: &Key) -> String {
     let required = if key.is_required() { "required, " } else { "" };
-    let variable = table
-        .variable(key)
-        .map(|name| format!(" {name}."))
-        .unwrap_or_default();
-    format!(
-        "({required}{}; {}.{variable})",
-        key.reload.label(),
-        (key.expects)()
-    )
+    let variable = table.variable(key).map(|name| format!(" {name}.")).unwrap_or_default();
+    format!("({required}{}; {}.{variable})", key.reload.label(), (key.expects)())
 }
 
 /// Doc lines keep the blank that stands in front of them.

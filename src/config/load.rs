@@ -58,31 +58,19 @@ impl ConfigSource {
     pub fn load(&self) -> Result<Config, LoadError> {
         let file = match &self.path {
             Some(path) => {
-                let text =
-                    std::fs::read_to_string(path).map_err(|source| LoadError::Unreadable {
-                        path: path.clone(),
-                        source,
-                    })?;
-                Some(SourceFile {
-                    path: path.clone(),
-                    text,
-                })
+                let text = std::fs::read_to_string(path)
+                    .map_err(|source| LoadError::Unreadable { path: path.clone(), source })?;
+                Some(SourceFile { path: path.clone(), text })
             }
             None => None,
         };
         let environment = std::env::vars_os()
             .filter_map(|(name, value)| {
-                Some((
-                    name.into_string().ok()?,
-                    value.to_string_lossy().into_owned(),
-                ))
+                Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
             })
             .filter(|(name, _)| is_ours(name))
             .collect();
-        let overrides = Overrides {
-            flags: self.flags.clone(),
-            environment,
-        };
+        let overrides = Overrides { flags: self.flags.clone(), environment };
         Ok(Config::load(&Sources { file, overrides })?)
     }
 }
@@ -116,10 +104,7 @@ impl AuthKey {
     pub fn read_file(&self) -> io::Result<Vec<u8>> {
         let mut bytes = std::fs::read(&self.file)?;
         if self.algorithm == Algorithm::Hs256 {
-            while bytes
-                .last()
-                .is_some_and(|byte| matches!(byte, b'\n' | b'\r'))
-            {
+            while bytes.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
                 bytes.pop();
             }
         }
@@ -149,10 +134,7 @@ fn read(text: &str, overrides: &Overrides, notes: &mut Notes) -> Option<Config> 
     macro_rules! once {
         ($Section:ident, $nested:expr) => {{
             let path = $Section::TABLE.name;
-            $Section::read(
-                &mut Reader::once(path, overrides, find(root, path), notes),
-                $nested,
-            )
+            $Section::read(&mut Reader::once(path, overrides, find(root, path), notes), $nested)
         }};
     }
     let listen_public = once!(ListenPublic, &[]);
@@ -168,9 +150,7 @@ fn read(text: &str, overrides: &Overrides, notes: &mut Notes) -> Option<Config> 
     let log = once!(Log, &[]);
     let auth_keys = each(root, "auth.key", notes, |reader| AuthKey::read(reader, &[]));
     let services = each(root, "service", notes, read_service);
-    let roles = each(root, "role", notes, |reader| {
-        RoleSettings::read(reader, &[])
-    });
+    let roles = each(root, "role", notes, |reader| RoleSettings::read(reader, &[]));
     Some(Config {
         listen_public: listen_public?,
         listen_admin: listen_admin?,
@@ -201,12 +181,7 @@ fn each<T>(
     };
     let mut all = Some(Vec::new());
     for (index, (header, table)) in rows(path, value, notes).into_iter().enumerate() {
-        let row = read(&mut Reader::row(
-            format!("{path}.{index}"),
-            header,
-            table,
-            notes,
-        ));
+        let row = read(&mut Reader::row(format!("{path}.{index}"), header, table, notes));
         all = all.zip(row).map(|(mut rows, row)| {
             rows.push(row);
             rows
@@ -228,11 +203,7 @@ fn read_service(reader: &mut Reader<'_>) -> Option<Service> {
             rows
         });
     }
-    Some(Service {
-        settings: settings?,
-        endpoints: endpoints?,
-        token: None,
-    })
+    Some(Service { settings: settings?, endpoints: endpoints?, token: None })
 }
 
 /// Makes file names absolute or relative to the process, and reads what must be readable.

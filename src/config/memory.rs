@@ -63,11 +63,7 @@ impl MemoryBudget {
                 format!("shards {shards} x {submissions} submissions, {completions} completions"),
                 shards * (submissions * SUBMISSION_BYTES + completions * COMPLETION_BYTES),
             ),
-            term(
-                "block pools",
-                format!("shards {shards} x {}", show_size(pool)),
-                shards * pool,
-            ),
+            term("block pools", format!("shards {shards} x {}", show_size(pool)), shards * pool),
             term(
                 "connection tables",
                 format!("shards {shards} x {connections} x {CONNECTION_BYTES}B"),
@@ -114,13 +110,7 @@ impl fmt::Display for MemoryBudget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mebibytes = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
         for term in &self.terms {
-            writeln!(
-                f,
-                "  {:<18} {:>12}  {}",
-                term.name,
-                mebibytes(term.bytes),
-                term.sum
-            )?;
+            writeln!(f, "  {:<18} {:>12}  {}", term.name, mebibytes(term.bytes), term.sum)?;
         }
         write!(f, "  {:<18} {:>12}", "together", mebibytes(self.total()))
     }
@@ -165,11 +155,6 @@ mod tests {
         assert_eq!(budget.fits(&config, budget.total()), Ok(()));
         assert!(budget.fits(&config, budget.total() - 1).is_err());
         config.limits.memory_max = Auto::Fixed(1 << 24);
-        assert!(
-            budget
-                .fits(&config, u64::MAX)
-                .unwrap_err()
-                .contains("(16 MiB)")
-        );
+        assert!(budget.fits(&config, u64::MAX).unwrap_err().contains("(16 MiB)"));
     }
 }

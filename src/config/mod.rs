@@ -97,10 +97,8 @@ impl Config {
     #[must_use]
     pub fn restart_changes(&self, next: &Self) -> Vec<String> {
         let mut found = Vec::new();
-        self.listen_public
-            .restart_changes(&next.listen_public, &mut found);
-        self.listen_admin
-            .restart_changes(&next.listen_admin, &mut found);
+        self.listen_public.restart_changes(&next.listen_public, &mut found);
+        self.listen_admin.restart_changes(&next.listen_admin, &mut found);
         self.shards.restart_changes(&next.shards, &mut found);
         self.auth.restart_changes(&next.auth, &mut found);
         self.session.restart_changes(&next.session, &mut found);
@@ -116,9 +114,7 @@ impl Config {
     /// Shards to start on a machine of `cores` usable cores.
     #[must_use]
     pub fn shard_count(&self, cores: usize) -> usize {
-        self.shards
-            .count
-            .unwrap_or_else(|| cores.saturating_sub(1).clamp(1, 64))
+        self.shards.count.unwrap_or_else(|| cores.saturating_sub(1).clamp(1, 64))
     }
 }
 

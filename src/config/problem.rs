@@ -27,11 +27,7 @@ pub struct Problem {
 
 impl Problem {
     pub(super) fn new(origin: Origin, message: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-            help: None,
-            origin,
-        }
+        Self { message: message.into(), help: None, origin }
     }
 
     pub(super) fn help(mut self, help: impl Into<String>) -> Self {
@@ -61,9 +57,7 @@ impl std::error::Error for Problem {}
 
 impl Diagnostic for Problem {
     fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
-        self.help
-            .as_ref()
-            .map(|help| Box::new(help) as Box<dyn fmt::Display>)
+        self.help.as_ref().map(|help| Box::new(help) as Box<dyn fmt::Display>)
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
@@ -81,10 +75,7 @@ pub struct Refused {
 
 impl Refused {
     pub(super) fn new(name: &str, text: &str, problems: Vec<Problem>) -> Self {
-        Self {
-            source: NamedSource::new(name, without_secrets(text)),
-            problems,
-        }
+        Self { source: NamedSource::new(name, without_secrets(text)), problems }
     }
 
     #[must_use]
@@ -133,10 +124,7 @@ fn without_secrets(text: &str) -> String {
 fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
     let before = text.get(..offset).unwrap_or(text);
     let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-    (
-        before.matches('\n').count() + 1,
-        before[line_start..].chars().count() + 1,
-    )
+    (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
 }
 
 impl fmt::Display for Refused {
@@ -162,10 +150,6 @@ impl Diagnostic for Refused {
     }
 
     fn related<'a>(&'a self) -> Option<Box<dyn Iterator<Item = &'a dyn Diagnostic> + 'a>> {
-        Some(Box::new(
-            self.problems
-                .iter()
-                .map(|problem| problem as &dyn Diagnostic),
-        ))
+        Some(Box::new(self.problems.iter().map(|problem| problem as &dyn Diagnostic)))
     }
 }

@@ -39,11 +39,7 @@ pub fn show_duration(duration: Duration) -> String {
 #[must_use]
 pub fn parse_size(text: &str) -> Option<u64> {
     let (number, unit) = split(text)?;
-    if unit.is_empty() {
-        number.parse().ok()
-    } else {
-        scaled(number, unit, &SIZE_UNITS)
-    }
+    if unit.is_empty() { number.parse().ok() } else { scaled(number, unit, &SIZE_UNITS) }
 }
 
 /// The largest binary unit that is exact, which [`parse_size`] reads back.
@@ -68,10 +64,7 @@ fn shortest(value: u64, units: &[(&str, u64)], zero: &str) -> String {
         .iter()
         .rev()
         .find(|(_, factor)| value != 0 && value.is_multiple_of(*factor))
-        .map_or_else(
-            || zero.to_owned(),
-            |(unit, factor)| format!("{}{unit}", value / factor),
-        )
+        .map_or_else(|| zero.to_owned(), |(unit, factor)| format!("{}{unit}", value / factor))
 }
 
 #[cfg(test)]
@@ -91,15 +84,7 @@ mod tests {
 
     #[test]
     fn what_has_no_unit_or_an_unknown_one_or_overflows_is_refused() {
-        for text in [
-            "25",
-            "s",
-            "",
-            "-1s",
-            "1.5s",
-            "3 weeks",
-            "99999999999999999999s",
-        ] {
+        for text in ["25", "s", "", "-1s", "1.5s", "3 weeks", "99999999999999999999s"] {
             assert_eq!(parse_duration(text), None, "{text:?}");
         }
         for text in ["KiB", "", "-1", "64kb", "18446744073709551615GiB"] {

@@ -64,13 +64,7 @@ impl<'a> Reader<'a> {
     ) -> Self {
         let header = table.map_or(0..0, Spanned::span);
         let table = table.and_then(|value| value.get_ref().as_table());
-        Self {
-            path: path.to_owned(),
-            overrides: Some(overrides),
-            table,
-            header,
-            notes,
-        }
+        Self { path: path.to_owned(), overrides: Some(overrides), table, header, notes }
     }
 
     pub(super) fn row(
@@ -80,13 +74,7 @@ impl<'a> Reader<'a> {
         notes: &'a mut Notes,
     ) -> Self {
         notes.place(path.clone(), Origin::File(header.clone()));
-        Self {
-            path,
-            overrides: None,
-            table: Some(table),
-            header,
-            notes,
-        }
+        Self { path, overrides: None, table: Some(table), header, notes }
     }
 
     /// The value of the declared key `name`; `None` when a problem was reported.
@@ -96,22 +84,16 @@ impl<'a> Reader<'a> {
         name: &'static str,
         shape: &S,
     ) -> Option<S::Value> {
-        let key = table
-            .key(name)
-            .expect("the macro declares keys and reads them together");
+        let key = table.key(name).expect("the macro declares keys and reads them together");
         let default;
         let (raw, origin) = if let Some((text, origin)) = self.overridden(table, key) {
             (Raw::Text(text), origin)
         } else if let Some(value) = self.table.and_then(|written| written.get(name)) {
             (Raw::Toml(value), Origin::File(value.span()))
         } else if key.is_required() {
-            let message = format!(
-                "[[{}]] lacks `{name}`: expected {}",
-                table.name,
-                shape.expects()
-            );
-            self.notes
-                .report(Problem::new(Origin::File(self.header.clone()), message));
+            let message =
+                format!("[[{}]] lacks `{name}`: expected {}", table.name, shape.expects());
+            self.notes.report(Problem::new(Origin::File(self.header.clone()), message));
             return None;
         } else {
             default = DeValue::parse(key.default).expect("defaults are TOML literals");
@@ -123,10 +105,8 @@ impl<'a> Reader<'a> {
             Err(mismatch) => {
                 let found = mismatch.found.map(|found| format!(", found {found}"));
                 let found = found.unwrap_or_default();
-                let message = format!(
-                    "`{}.{name}`: expected {}{found}",
-                    self.path, mismatch.expected
-                );
+                let message =
+                    format!("`{}.{name}`: expected {}{found}", self.path, mismatch.expected);
                 let origin = match (origin, mismatch.span) {
                     (Origin::File(_), Some(span)) => Origin::File(span),
                     (origin, _) => origin,
@@ -148,8 +128,7 @@ impl<'a> Reader<'a> {
             if let (Some(key), "session") = (Unsupported::by_name(text), table.name) {
                 let shown = Raw::Toml(value).shown();
                 if !key.is_default(&shown) {
-                    self.notes
-                        .report(Problem::new(Origin::File(value.span()), key.message()));
+                    self.notes.report(Problem::new(Origin::File(value.span()), key.message()));
                 }
                 continue;
             }
@@ -193,11 +172,7 @@ impl<'a> Reader<'a> {
 
     fn note_places(&mut self, name: &str, raw: Raw<'_>, origin: &Origin) {
         let path = format!("{}.{name}", self.path);
-        let elements = if matches!(raw, Raw::Toml(_)) {
-            raw.items()
-        } else {
-            None
-        };
+        let elements = if matches!(raw, Raw::Toml(_)) { raw.items() } else { None };
         for (index, element) in elements.unwrap_or_default().iter().enumerate() {
             let origin = match (origin, element.span()) {
                 (Origin::File(_), Some(span)) => Origin::File(span),
@@ -216,10 +191,7 @@ pub(super) fn rows<'a>(
     notes: &mut Notes,
 ) -> Vec<(Range<usize>, &'a DeTable<'a>)> {
     let expected = |span| {
-        Problem::new(
-            Origin::File(span),
-            format!("`{path}`: expected tables, written [[{path}]]"),
-        )
+        Problem::new(Origin::File(span), format!("`{path}`: expected tables, written [[{path}]]"))
     };
     let Some(array) = value.get_ref().as_array() else {
         notes.report(expected(value.span()));
@@ -246,10 +218,6 @@ fn suggest(written: &str, table: &Table, nested: &[&str]) -> Option<String> {
             }
         }
     }
-    let known = table
-        .keys
-        .iter()
-        .map(|key| key.name)
-        .chain(nested.iter().copied());
+    let known = table.keys.iter().map(|key| key.name).chain(nested.iter().copied());
     nearest(written, known).map(|name| format!("did you mean `{name}`?"))
 }

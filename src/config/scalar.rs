@@ -36,9 +36,7 @@ impl Shape for PowerOfTwo {
     }
 
     fn accept(&self, raw: Raw<'_>) -> Option<usize> {
-        Count(self.0, self.1)
-            .accept(raw)
-            .filter(|value| value.is_power_of_two())
+        Count(self.0, self.1).accept(raw).filter(|value| value.is_power_of_two())
     }
 }
 
@@ -87,31 +85,18 @@ pub(super) struct Whole {
 }
 
 pub(super) const fn seconds(low: u64, high: u64) -> Whole {
-    Whole {
-        unit: "seconds",
-        seconds: 1,
-        low,
-        high,
-    }
+    Whole { unit: "seconds", seconds: 1, low, high }
 }
 
 pub(super) const fn minutes(low: u64, high: u64) -> Whole {
-    Whole {
-        unit: "minutes",
-        seconds: 60,
-        low,
-        high,
-    }
+    Whole { unit: "minutes", seconds: 60, low, high }
 }
 
 impl Shape for Whole {
     type Value = Duration;
 
     fn expects(&self) -> String {
-        format!(
-            "a whole number of {} from {} to {}",
-            self.unit, self.low, self.high
-        )
+        format!("a whole number of {} from {} to {}", self.unit, self.low, self.high)
     }
 
     fn accept(&self, raw: Raw<'_>) -> Option<Duration> {
@@ -147,10 +132,7 @@ impl<T: Copy> Shape for Choice<T> {
 
     fn accept(&self, raw: Raw<'_>) -> Option<T> {
         let text = raw.words()?;
-        self.0
-            .iter()
-            .find(|(word, _)| word.eq_ignore_ascii_case(text))
-            .map(|(_, value)| *value)
+        self.0.iter().find(|(word, _)| word.eq_ignore_ascii_case(text)).map(|(_, value)| *value)
     }
 }
 
@@ -235,11 +217,7 @@ impl Shape for Hidden {
     }
 
     fn parse(&self, raw: Raw<'_>) -> Result<Secret, Mismatch> {
-        let hidden = || Mismatch {
-            span: raw.span(),
-            expected: self.expects(),
-            found: None,
-        };
+        let hidden = || Mismatch { span: raw.span(), expected: self.expects(), found: None };
         self.accept(raw).ok_or_else(hidden)
     }
 }

@@ -43,11 +43,7 @@ impl<'a> Raw<'a> {
     pub(super) fn items(self) -> Option<Vec<Self>> {
         match self {
             Self::Text(text) if text.trim().is_empty() => Some(Vec::new()),
-            Self::Text(text) => Some(
-                text.split(',')
-                    .map(|part| Self::Text(part.trim()))
-                    .collect(),
-            ),
+            Self::Text(text) => Some(text.split(',').map(|part| Self::Text(part.trim())).collect()),
             Self::Toml(value) => Some(value.get_ref().as_array()?.iter().map(Self::Toml).collect()),
         }
     }
@@ -85,11 +81,7 @@ pub(super) struct Mismatch {
 
 impl Mismatch {
     fn new(shape: &impl Shape, raw: Raw<'_>) -> Self {
-        Self {
-            span: raw.span(),
-            expected: shape.expects(),
-            found: Some(raw.shown()),
-        }
+        Self { span: raw.span(), expected: shape.expects(), found: Some(raw.shown()) }
     }
 }
 
@@ -124,11 +116,7 @@ impl<S: Shape<Value: PartialEq>> Shape for ListOf<S> {
     type Value = Vec<S::Value>;
 
     fn expects(&self) -> String {
-        let least = if self.min == 0 {
-            "a list"
-        } else {
-            "a list, not empty,"
-        };
+        let least = if self.min == 0 { "a list" } else { "a list, not empty," };
         format!("{least} without repeats, each {}", self.of.expects())
     }
 
@@ -142,18 +130,11 @@ impl<S: Shape<Value: PartialEq>> Shape for ListOf<S> {
         for item in items {
             let value = self.of.parse(item)?;
             if values.contains(&value) {
-                return Err(Mismatch {
-                    span: item.span(),
-                    ..Mismatch::new(self, item)
-                });
+                return Err(Mismatch { span: item.span(), ..Mismatch::new(self, item) });
             }
             values.push(value);
         }
-        if values.len() < self.min {
-            Err(Mismatch::new(self, raw))
-        } else {
-            Ok(values)
-        }
+        if values.len() < self.min { Err(Mismatch::new(self, raw)) } else { Ok(values) }
     }
 }
 

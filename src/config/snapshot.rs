@@ -32,16 +32,8 @@ impl Config {
             },
             salt: self.session.server_salt.reveal().into(),
             node: self.control.node,
-            services: self
-                .services
-                .iter()
-                .map(|service| self.service(service))
-                .collect(),
-            roles: self
-                .roles
-                .iter()
-                .map(|role| self.role(role, &endpoints))
-                .collect(),
+            services: self.services.iter().map(|service| self.service(service)).collect(),
+            roles: self.roles.iter().map(|role| self.role(role, &endpoints)).collect(),
             endpoints: endpoints.into(),
             session: self.session_limits(),
         }
@@ -49,16 +41,10 @@ impl Config {
 
     /// Where the backends of each service listen, in the order of [`shard::Snapshot::services`].
     pub fn upstreams(&self) -> impl Iterator<Item = (ServiceId, Vec<Upstream>)> + '_ {
-        (0_u16..)
-            .map(ServiceId)
-            .zip(&self.services)
-            .map(|(id, service)| {
-                let addresses = service.settings.addresses.iter();
-                (
-                    id,
-                    addresses.map(|address| address.upstream.clone()).collect(),
-                )
-            })
+        (0_u16..).map(ServiceId).zip(&self.services).map(|(id, service)| {
+            let addresses = service.settings.addresses.iter();
+            (id, addresses.map(|address| address.upstream.clone()).collect())
+        })
     }
 
     #[must_use]
@@ -86,12 +72,7 @@ impl Config {
             idle_timeout: session.inactive_connection_timeout_minutes,
             first_frame_delay: session.first_frame_delay,
             close_timeout: session.connection_shutdown_timeout_seconds,
-            priority_roles: self
-                .priority
-                .roles
-                .iter()
-                .map(|role| role.as_str().into())
-                .collect(),
+            priority_roles: self.priority.roles.iter().map(|role| role.as_str().into()).collect(),
         }
     }
 
@@ -102,13 +83,7 @@ impl Config {
             Scheme::Http => (shard::UpstreamKind::Http, HTTP_CONNECTIONS),
             Scheme::Link { path } => {
                 let token = service.token.as_ref().map(|token| token.reveal().into());
-                (
-                    shard::UpstreamKind::Link {
-                        path: path.as_str().into(),
-                        token,
-                    },
-                    LINKS,
-                )
+                (shard::UpstreamKind::Link { path: path.as_str().into(), token }, LINKS)
             }
         };
         shard::Service {
@@ -143,9 +118,6 @@ impl Config {
             .zip(endpoints)
             .filter(|(_, endpoint)| role.endpoints.iter().any(|key| names(endpoint, key)))
             .map(|(index, _)| EndpointId(index));
-        shard::Role {
-            name: role.name.as_str().into(),
-            endpoints: chosen.collect(),
-        }
+        shard::Role { name: role.name.as_str().into(), endpoints: chosen.collect() }
     }
 }

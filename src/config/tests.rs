@@ -28,32 +28,20 @@ endpoints = ["game:/game/move", "demo:*", "demo:/demo/echo"]
 "#;
 
 fn sources(text: &str) -> Sources {
-    let file = SourceFile {
-        path: "corelane.toml".into(),
-        text: text.to_owned(),
-    };
-    Sources {
-        file: Some(file),
-        overrides: Overrides::default(),
-    }
+    let file = SourceFile { path: "corelane.toml".into(), text: text.to_owned() };
+    Sources { file: Some(file), overrides: Overrides::default() }
 }
 
 /// With a salt, so that the text need not have one.
 fn load(text: &str) -> Result<Config, Refused> {
     let mut sources = sources(text);
-    sources
-        .overrides
-        .flags
-        .push(("session.server_salt".into(), "of our own".into()));
+    sources.overrides.flags.push(("session.server_salt".into(), "of our own".into()));
     Config::load(&sources)
 }
 
 fn with_variable(name: &str, value: &str) -> Result<Config, Refused> {
     let mut sources = sources(SALT);
-    sources
-        .overrides
-        .environment
-        .insert(name.into(), value.into());
+    sources.overrides.environment.insert(name.into(), value.into());
     Config::load(&sources)
 }
 
@@ -73,10 +61,7 @@ fn assert_refused(result: Result<Config, Refused>, parts: &[&str]) {
 #[test]
 fn the_defaults_file_says_the_defaults() {
     let mut sources = sources(&defaults_file());
-    sources
-        .overrides
-        .flags
-        .push(("session.allow_well_known_salt".into(), "true".into()));
+    sources.overrides.flags.push(("session.allow_well_known_salt".into(), "true".into()));
     let mut expected = Config::default();
     expected.session.allow_well_known_salt = true;
     assert_eq!(Config::load(&sources).unwrap(), expected);
@@ -86,24 +71,10 @@ fn the_defaults_file_says_the_defaults() {
 fn the_defaults_file_explains_every_key_of_every_table() {
     let text = defaults_file();
     for table in TABLES {
-        assert!(
-            text.contains(&format!("[{}]", table.name)),
-            "{}",
-            table.name
-        );
+        assert!(text.contains(&format!("[{}]", table.name)), "{}", table.name);
         for key in table.keys {
-            assert!(
-                !key.doc.trim().is_empty(),
-                "{}.{} has no text",
-                table.name,
-                key.name
-            );
-            assert!(
-                text.contains(&format!("{} =", key.name)),
-                "{}.{}",
-                table.name,
-                key.name
-            );
+            assert!(!key.doc.trim().is_empty(), "{}.{} has no text", table.name, key.name);
+            assert!(text.contains(&format!("{} =", key.name)), "{}.{}", table.name, key.name);
             if let Some(variable) = table.variable(key) {
                 assert!(text.contains(&variable), "{variable}");
             }
@@ -128,10 +99,7 @@ fn a_report_does_not_quote_a_secret_beside_the_error() {
     let text = "[session]\nserver_salt = \"gehéim\" # comment\nbuffer_size = 1\n";
     let refused = Config::load(&sources(text)).unwrap_err();
     let report = format!("{:?}", miette::Report::new(refused));
-    assert!(
-        report.contains("server_salt = **") && !report.contains("geh"),
-        "{report}"
-    );
+    assert!(report.contains("server_salt = **") && !report.contains("geh"), "{report}");
     assert!(report.contains("corelane.toml:3:15"), "{report}");
 }
 
@@ -142,16 +110,10 @@ fn the_default_session_limits_are_those_of_the_shard() {
 
 #[test]
 fn the_public_salt_is_refused_unless_allowed() {
-    assert_refused(
-        Config::load(&sources("")),
-        &["session.server_salt", "CONNECT_SERVER_SALT"],
-    );
+    assert_refused(Config::load(&sources("")), &["session.server_salt", "CONNECT_SERVER_SALT"]);
     assert!(Config::load(&sources(SALT)).is_ok());
     assert!(Config::load(&sources("[session]\nallow_well_known_salt = true")).is_ok());
-    assert_refused(
-        Config::load(&sources("[session]\nserver_salt = \"\"")),
-        &[":2:15: "],
-    );
+    assert_refused(Config::load(&sources("[session]\nserver_salt = \"\"")), &[":2:15: "]);
 }
 
 #[test]
@@ -167,10 +129,7 @@ fn every_key_can_be_set_by_its_variable_and_a_wrong_value_names_the_variable() {
             let variable = table.variable(key).unwrap();
             let default = key.default.trim_matches(['"', '[', ']']).replace('"', "");
             if key.name != "server_salt" {
-                assert!(
-                    with_variable(&variable, &default).is_ok(),
-                    "{variable}={default}"
-                );
+                assert!(with_variable(&variable, &default).is_ok(), "{variable}={default}");
             }
             if !key.default.starts_with('[') && !(key.expects)().contains("a text") {
                 let lines = refusals(with_variable(&variable, "no such value"));
@@ -186,10 +145,7 @@ fn variables_carry_lists_and_the_units_of_the_protocol() {
     let config = with_variable("CORELANE_LISTEN_PUBLIC_ADDRESS", "127.0.0.1:1, [::1]:2").unwrap();
     assert_eq!(config.listen_public.address[1], "[::1]:2".parse().unwrap());
     let config = with_variable("CONNECT_INACTIVE_CONNECTION_TIMEOUT_MINUTES", "2").unwrap();
-    assert_eq!(
-        config.session_limits().idle_timeout,
-        Duration::from_secs(120)
-    );
+    assert_eq!(config.session_limits().idle_timeout, Duration::from_secs(120));
     let config = with_variable("CONNECT_CONNECTION_MODE", "relayed").unwrap();
     assert_eq!(config.session.connection_mode, ConnectionMode::Relayed);
 }
@@ -212,46 +168,25 @@ fn the_stronger_layer_wins() {
             sources.overrides.environment.insert(name, value.to_owned());
         }
         if let Some(value) = flag {
-            sources
-                .overrides
-                .flags
-                .push((path.to_owned(), value.to_owned()));
+            sources.overrides.flags.push((path.to_owned(), value.to_owned()));
         }
-        assert_eq!(
-            Config::load(&sources).unwrap().limits.fragments_max,
-            expected
-        );
+        assert_eq!(Config::load(&sources).unwrap().limits.fragments_max, expected);
     }
 }
 
 #[test]
 fn a_strong_layer_does_not_hide_an_error_of_its_own() {
     let mut sources = sources(SALT);
-    sources
-        .overrides
-        .flags
-        .push(("limits.fragments_max".into(), "many".into()));
-    assert_refused(
-        Config::load(&sources),
-        &["command line: ", "`limits.fragments_max`"],
-    );
+    sources.overrides.flags.push(("limits.fragments_max".into(), "many".into()));
+    assert_refused(Config::load(&sources), &["command line: ", "`limits.fragments_max`"]);
 }
 
 #[test]
 fn a_misspelt_key_is_refused_with_its_place_and_the_name_that_was_meant() {
     let text = "\n[listen.public]\nadress = [\"127.0.0.1:1\"]\n";
-    assert_refused(
-        load(text),
-        &["corelane.toml:3:1: ", "`adress`", "did you mean `address`?"],
-    );
-    assert_refused(
-        load("[limit]"),
-        &["corelane.toml:1:2: ", "did you mean [limits]?"],
-    );
-    assert_refused(
-        load("[listen.publik]"),
-        &["`listen.publik`", "[listen.public]"],
-    );
+    assert_refused(load(text), &["corelane.toml:3:1: ", "`adress`", "did you mean `address`?"]);
+    assert_refused(load("[limit]"), &["corelane.toml:1:2: ", "did you mean [limits]?"]);
+    assert_refused(load("[listen.publik]"), &["`listen.publik`", "[listen.public]"]);
 }
 
 #[test]
@@ -264,41 +199,23 @@ fn a_key_in_the_wrong_table_is_shown_the_right_one() {
 #[test]
 fn a_misspelt_variable_or_flag_is_refused_with_the_name_that_was_meant() {
     let result = with_variable("CONNECT_BUFER_SIZE", "70000");
-    assert_refused(
-        result,
-        &["CONNECT_BUFER_SIZE", "did you mean `CONNECT_BUFFER_SIZE`?"],
-    );
+    assert_refused(result, &["CONNECT_BUFER_SIZE", "did you mean `CONNECT_BUFFER_SIZE`?"]);
     assert_refused(with_variable("CORELANE_LISTEN", "x"), &["CORELANE_LISTEN"]);
     assert!(with_variable("CORELANE_CONFIG", "x").is_ok());
     let mut sources = sources(SALT);
-    sources
-        .overrides
-        .flags
-        .push(("shard.count".into(), "1".into()));
+    sources.overrides.flags.push(("shard.count".into(), "1".into()));
     assert_refused(Config::load(&sources), &["did you mean `shards.count`?"]);
 }
 
 #[test]
 fn wrong_types_and_ranges_say_where_and_what_is_expected() {
     let text = "[session]\nbuffer_size = \"big\"";
-    assert_refused(
-        load(text),
-        &["corelane.toml:2:15: ", "from 1KiB to 1MiB", "found \"big\""],
-    );
+    assert_refused(load(text), &["corelane.toml:2:15: ", "from 1KiB to 1MiB", "found \"big\""]);
     assert_refused(load("[session]\nbuffer_size = 5"), &["found 5"]);
-    assert_refused(
-        load("[limits]\nwrite_stall = 10"),
-        &["with a unit", "found 10"],
-    );
+    assert_refused(load("[limits]\nwrite_stall = 10"), &["with a unit", "found 10"]);
     assert_refused(load("[limits]\nfragments_max = -1"), &["from 1 to 1000000"]);
-    assert_refused(
-        load("[shards]\nreceive_buffers = 1000"),
-        &["a power of two"],
-    );
-    assert_refused(
-        load("session = 5"),
-        &["expected a table, written [session]"],
-    );
+    assert_refused(load("[shards]\nreceive_buffers = 1000"), &["a power of two"]);
+    assert_refused(load("session = 5"), &["expected a table, written [session]"]);
     assert_refused(load("[role]\nname = \"x\""), &["written [[role]]"]);
     assert_refused(load("[auth]\nsession_claim = []"), &["not empty"]);
 }
@@ -335,37 +252,22 @@ fn keys_that_are_not_built_pass_at_their_default_only() {
                    internal_auth_mode = \"servicetoken\"";
     assert!(load(&format!("[session]\n{default}")).is_ok());
     let text = "[session]\ncompression_enabled = true";
-    assert_refused(
-        load(text),
-        &["`compression_enabled`", "compression is not built"],
-    );
+    assert_refused(load(text), &["`compression_enabled`", "compression is not built"]);
     assert!(with_variable("CONNECT_COMPRESSION_ENABLED", "false").is_ok());
-    assert_refused(
-        with_variable("CONNECT_COMPRESSION_ENABLED", "true"),
-        &["not built"],
-    );
-    assert_refused(
-        with_variable("CONNECT_CONNECTION_MODE", "Internal"),
-        &["\"Relayed\""],
-    );
+    assert_refused(with_variable("CONNECT_COMPRESSION_ENABLED", "true"), &["not built"]);
+    assert_refused(with_variable("CONNECT_CONNECTION_MODE", "Internal"), &["\"Relayed\""]);
 }
 
 #[test]
 fn a_missing_key_of_a_row_is_reported_at_the_row() {
     let text = "\n[[role]]\nname = \"user\"";
-    assert_refused(
-        load(text),
-        &["corelane.toml:2:1: ", "[[role]] lacks `endpoints`"],
-    );
+    assert_refused(load(text), &["corelane.toml:2:1: ", "[[role]] lacks `endpoints`"]);
 }
 
 #[test]
 fn references_and_names_are_checked_across_tables() {
     let misspelt = DEMO.replace("\"game:/game/move\"", "\"game:/game/mvoe\"");
-    assert_refused(
-        load(&misspelt),
-        &[":17:14: ", "did you mean \"game:/game/move\"?"],
-    );
+    assert_refused(load(&misspelt), &[":17:14: ", "did you mean \"game:/game/move\"?"]);
     let twice = DEMO.replace("name = \"game\"", "name = \"demo\"");
     assert!(refusals(load(&twice))[0].contains("two services are called \"demo\""));
     let unknown = format!("[priority]\nroles = [\"admin\"]\n{DEMO}");
@@ -380,37 +282,22 @@ fn references_and_names_are_checked_across_tables() {
 
 #[test]
 fn phases_sizes_and_listeners_must_fit_together() {
-    assert_refused(
-        load("[drain]\nspread = \"40s\""),
-        &["drain.deadline", "(53s)"],
-    );
+    assert_refused(load("[drain]\nspread = \"40s\""), &["drain.deadline", "(53s)"]);
     assert_refused(
         load("[limits]\nmessage_bytes_hard = \"32KiB\""),
         &["limits.message_bytes_hard"],
     );
-    assert_refused(
-        load("[listen.admin]\naddress = \"0.0.0.0:1\""),
-        &["loopback"],
-    );
-    assert_refused(
-        load("[listen.admin]\naddress = \"127.0.0.1:8080\""),
-        &["a public address"],
-    );
+    assert_refused(load("[listen.admin]\naddress = \"0.0.0.0:1\""), &["loopback"]);
+    assert_refused(load("[listen.admin]\naddress = \"127.0.0.1:8080\""), &["a public address"]);
     assert_refused(load("[echo]\npath = \"/connect\""), &["echo.path"]);
-    assert_refused(
-        load("[auth]\nheader = false\nquery = false"),
-        &["nobody could connect"],
-    );
+    assert_refused(load("[auth]\nheader = false\nquery = false"), &["nobody could connect"]);
 }
 
 #[test]
 fn a_file_that_cannot_be_read_is_reported_at_its_key() {
     let key = "[[auth.key]]\nid = \"a\"\nalgorithm = \"HS256\"\nfile = \"/nonexistent/key\"\n\
                issuer = \"i\"\naudience = \"o\"";
-    assert_refused(
-        load(key),
-        &["corelane.toml:4:8: ", "cannot read /nonexistent/key"],
-    );
+    assert_refused(load(key), &["corelane.toml:4:8: ", "cannot read /nonexistent/key"]);
 }
 
 #[test]
@@ -459,13 +346,7 @@ fn the_token_of_a_link_is_read_and_must_fit_a_header() {
     std::fs::write(&file, "of-the-link\n").unwrap();
     let kind = load(&text).unwrap().snapshot(1).services[1].kind.clone();
     let token = Some("of-the-link".into());
-    assert_eq!(
-        kind,
-        UpstreamKind::Link {
-            path: LINK_PATH.into(),
-            token
-        }
-    );
+    assert_eq!(kind, UpstreamKind::Link { path: LINK_PATH.into(), token });
     std::fs::remove_file(file).unwrap();
 }
 
@@ -475,35 +356,17 @@ fn services_become_indexed_endpoints_and_roles_find_them() {
     let snapshot = config.snapshot(7);
     assert_eq!(snapshot.version, 7);
     assert_eq!(&*snapshot.salt, "of our own");
-    let paths: Vec<_> = snapshot
-        .endpoints
-        .iter()
-        .map(|endpoint| &*endpoint.path)
-        .collect();
+    let paths: Vec<_> = snapshot.endpoints.iter().map(|endpoint| &*endpoint.path).collect();
     assert_eq!(paths, ["/demo/echo", "/demo/{id}", "/game/move"]);
     assert_eq!(snapshot.endpoints[1].method, Method::Get);
     assert_eq!(*snapshot.roles[0].endpoints, [0, 1, 2].map(EndpointId));
-    let [demo, game] = &*snapshot.services else {
-        panic!("two services")
-    };
+    let [demo, game] = &*snapshot.services else { panic!("two services") };
     assert_eq!((demo.call_timeout, game.call_timeout), (secs(25), secs(3)));
     assert_eq!((demo.connections_max, game.connections_max), (64, 1));
     assert_eq!(&*demo.host, "127.0.0.1:7000");
-    assert_eq!(
-        game.kind,
-        UpstreamKind::Link {
-            path: LINK_PATH.into(),
-            token: None
-        }
-    );
+    assert_eq!(game.kind, UpstreamKind::Link { path: LINK_PATH.into(), token: None });
     let upstreams: Vec<_> = config.upstreams().collect();
-    assert_eq!(
-        upstreams[0].1[1],
-        Upstream::Name {
-            host: "demo.internal".into(),
-            port: 7000
-        }
-    );
+    assert_eq!(upstreams[0].1[1], Upstream::Name { host: "demo.internal".into(), port: 7000 });
 }
 
 #[test]
@@ -513,10 +376,7 @@ fn a_name_that_begins_like_a_service_does_not_open_it() {
                         endpoints = [{{ path = \"/demo/echo\" }}]\n\
                         [[role]]\nname = \"other\"\nendpoints = [\"dem:*\"]"
     );
-    assert_eq!(
-        *load(&text).unwrap().snapshot(1).roles[1].endpoints,
-        [EndpointId(3)]
-    );
+    assert_eq!(*load(&text).unwrap().snapshot(1).roles[1].endpoints, [EndpointId(3)]);
 }
 
 #[test]
@@ -528,10 +388,7 @@ fn a_reload_may_change_live_keys_and_names_the_others() {
     assert_eq!(old.restart_changes(&new), Vec::<String>::new());
     new.shards.receive_buffers = 64;
     new.control.node = 3;
-    assert_eq!(
-        old.restart_changes(&new),
-        ["shards.receive_buffers", "control.node"]
-    );
+    assert_eq!(old.restart_changes(&new), ["shards.receive_buffers", "control.node"]);
 }
 
 #[test]
@@ -539,10 +396,7 @@ fn the_conformance_profile_raises_limits_and_keeps_higher_ones() {
     let config = load("[limits]\nprofile = \"conformance\"\noutbox_bytes_max = \"1GiB\"").unwrap();
     let limits = config.session_limits();
     assert!(limits.message_bytes_max > 16 << 20 && limits.message_bytes_hard > 16 << 20);
-    assert_eq!(
-        (limits.messages_per_window, limits.outbox_bytes_max),
-        (0, 1 << 30)
-    );
+    assert_eq!((limits.messages_per_window, limits.outbox_bytes_max), (0, 1 << 30));
 }
 
 #[test]
@@ -553,16 +407,8 @@ fn the_debug_form_of_a_configuration_hides_secrets() {
 #[test]
 fn a_missing_file_is_named() {
     let path = Some("/nonexistent/corelane.toml".into());
-    let error = ConfigSource {
-        path,
-        flags: Vec::new(),
-    }
-    .load()
-    .unwrap_err();
-    assert!(
-        error.to_string().contains("/nonexistent/corelane.toml"),
-        "{error}"
-    );
+    let error = ConfigSource { path, flags: Vec::new() }.load().unwrap_err();
+    assert!(error.to_string().contains("/nonexistent/corelane.toml"), "{error}");
 }
 
 fn secs(count: u64) -> Duration {

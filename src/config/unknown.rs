@@ -22,9 +22,7 @@ pub(super) fn is_ours(variable: &str) -> bool {
 
 /// Follows a dotted path of table names.
 pub(super) fn find<'a>(root: &'a DeTable<'a>, path: &str) -> Option<&'a Spanned<DeValue<'a>>> {
-    let (parents, last) = path
-        .rsplit_once('.')
-        .map_or((None, path), |(p, l)| (Some(p), l));
+    let (parents, last) = path.rsplit_once('.').map_or((None, path), |(p, l)| (Some(p), l));
     let table = match parents {
         Some(parents) => find(root, parents)?.get_ref().as_table()?,
         None => root,
@@ -36,16 +34,9 @@ pub(super) fn refuse_unknown_tables(root: &DeTable<'_>, notes: &mut Notes) {
     let first = |table: &Table| table.name.split('.').next().unwrap_or(table.name);
     let known: BTreeSet<&str> = TABLES.iter().map(first).collect();
     refuse_tables_other_than(&known, "", root, notes);
-    let listen = root
-        .get("listen")
-        .and_then(|value| value.get_ref().as_table());
+    let listen = root.get("listen").and_then(|value| value.get_ref().as_table());
     if let Some(listen) = listen {
-        refuse_tables_other_than(
-            &BTreeSet::from(["public", "admin"]),
-            "listen.",
-            listen,
-            notes,
-        );
+        refuse_tables_other_than(&BTreeSet::from(["public", "admin"]), "listen.", listen, notes);
     }
     let once = TABLES.iter().filter(|table| table.occurs == Occurs::Once);
     for path in once.map(|table| table.name).chain(["listen"]) {
@@ -77,17 +68,12 @@ fn refuse_tables_other_than(
 }
 
 pub(super) fn refuse_unknown_variables(environment: &BTreeMap<String, String>, notes: &mut Notes) {
-    let keys = TABLES
-        .iter()
-        .flat_map(|table| table.keys.iter().map(move |key| (table, key)));
-    let mut known: Vec<String> = keys
-        .filter_map(|(table, key)| table.variable(key))
-        .collect();
+    let keys = TABLES.iter().flat_map(|table| table.keys.iter().map(move |key| (table, key)));
+    let mut known: Vec<String> = keys.filter_map(|(table, key)| table.variable(key)).collect();
     known.extend(OTHER_VARIABLES.map(str::to_owned));
     let unsupported = UNSUPPORTED.iter();
-    let names: Vec<String> = unsupported
-        .map(|key| format!("CONNECT_{}", key.name.to_ascii_uppercase()))
-        .collect();
+    let names: Vec<String> =
+        unsupported.map(|key| format!("CONNECT_{}", key.name.to_ascii_uppercase())).collect();
     for (name, value) in environment {
         if !is_ours(name) || known.contains(name) {
             continue;
@@ -110,9 +96,8 @@ pub(super) fn refuse_unknown_variables(environment: &BTreeMap<String, String>, n
 
 pub(super) fn refuse_unknown_flags(flags: &[(String, String)], notes: &mut Notes) {
     let once = TABLES.iter().filter(|table| table.occurs == Occurs::Once);
-    let known: Vec<String> = once
-        .flat_map(|table| table.keys.iter().map(|key| table.path(key)))
-        .collect();
+    let known: Vec<String> =
+        once.flat_map(|table| table.keys.iter().map(|key| table.path(key))).collect();
     for (name, _) in flags {
         if !known.contains(name) {
             let problem = Problem::new(Origin::Flag, format!("no key is called `{name}`"));

@@ -20,11 +20,7 @@ const BROADCAST: &str = "broadcasts stay on their node";
 
 pub(super) const UNSUPPORTED: [Unsupported; 20] = [
     key("heartbeat_interval_seconds", "30", STORE),
-    key(
-        "message_queue_size",
-        "1000",
-        "the bounds of a queue are limits.outbox_*",
-    ),
+    key("message_queue_size", "1000", "the bounds of a queue are limits.outbox_*"),
     key("internal_auth_mode", "ServiceToken", INTERNAL),
     key("internal_service_token", "", INTERNAL),
     key("session_ttl_seconds", "86400", STORE),
@@ -33,21 +29,9 @@ pub(super) const UNSUPPORTED: [Unsupported; 20] = [
     key("reconnection_window_extension_minutes", "1", RESUME),
     key("rpc_cleanup_interval_seconds", "30", RPC),
     key("default_rpc_timeout_seconds", "30", RPC),
-    key(
-        "connection_cleanup_interval_seconds",
-        "30",
-        "every session has its own timers",
-    ),
-    key(
-        "pending_message_timeout_seconds",
-        "30",
-        "every call has its own deadline",
-    ),
-    key(
-        "companion_room_mode",
-        "Disabled",
-        "companion rooms are not built",
-    ),
+    key("connection_cleanup_interval_seconds", "30", "every session has its own timers"),
+    key("pending_message_timeout_seconds", "30", "every call has its own deadline"),
+    key("companion_room_mode", "Disabled", "companion rooms are not built"),
     key("compression_enabled", "false", COMPRESSION),
     key("compression_threshold_bytes", "1024", COMPRESSION),
     key("compression_quality", "1", COMPRESSION),
@@ -58,11 +42,7 @@ pub(super) const UNSUPPORTED: [Unsupported; 20] = [
 ];
 
 const fn key(name: &'static str, default: &'static str, reason: &'static str) -> Unsupported {
-    Unsupported {
-        name,
-        default,
-        reason,
-    }
+    Unsupported { name, default, reason }
 }
 
 impl Unsupported {
@@ -76,18 +56,11 @@ impl Unsupported {
     }
 
     pub(super) fn is_default(&self, written: &str) -> bool {
-        written
-            .trim()
-            .trim_matches('"')
-            .eq_ignore_ascii_case(self.default)
+        written.trim().trim_matches('"').eq_ignore_ascii_case(self.default)
     }
 
     pub(super) fn message(&self) -> String {
-        let default = if self.default.is_empty() {
-            "unset"
-        } else {
-            self.default
-        };
+        let default = if self.default.is_empty() { "unset" } else { self.default };
         format!(
             "`{}` cannot be set: {}; leave it at its default ({default})",
             self.name, self.reason

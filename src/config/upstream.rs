@@ -56,10 +56,7 @@ impl ServiceAddress {
     pub fn parse(text: &str) -> Option<Self> {
         if let Some(authority) = text.strip_prefix("http://") {
             let authority = authority.strip_suffix('/').unwrap_or(authority);
-            return Some(Self {
-                scheme: Scheme::Http,
-                upstream: parse_authority(authority)?,
-            });
+            return Some(Self { scheme: Scheme::Http, upstream: parse_authority(authority)? });
         }
         if let Some(rest) = text.strip_prefix("link://") {
             let (authority, path) = match rest.find('/') {
@@ -67,34 +64,23 @@ impl ServiceAddress {
                 Some(at) => (&rest[..at], LINK_PATH),
                 None => (rest, LINK_PATH),
             };
-            return Some(Self {
-                scheme: link(path)?,
-                upstream: parse_authority(authority)?,
-            });
+            return Some(Self { scheme: link(path)?, upstream: parse_authority(authority)? });
         }
         if let Some(file) = text.strip_prefix("http+unix:") {
-            return Some(Self {
-                scheme: Scheme::Http,
-                upstream: parse_file(file)?,
-            });
+            return Some(Self { scheme: Scheme::Http, upstream: parse_file(file)? });
         }
         let rest = text.strip_prefix("link+unix:")?;
         let (file, path) = match rest.split_once(":/") {
             Some((file, _)) => (file, &rest[file.len() + 1..]),
             None => (rest, LINK_PATH),
         };
-        Some(Self {
-            scheme: link(path)?,
-            upstream: parse_file(file)?,
-        })
+        Some(Self { scheme: link(path)?, upstream: parse_file(file)? })
     }
 }
 
 fn link(path: &str) -> Option<Scheme> {
     let legal = |c: char| c.is_ascii_graphic() && c != '#';
-    path.chars().all(legal).then(|| Scheme::Link {
-        path: path.to_owned(),
-    })
+    path.chars().all(legal).then(|| Scheme::Link { path: path.to_owned() })
 }
 
 fn parse_authority(text: &str) -> Option<Upstream> {
@@ -106,10 +92,8 @@ fn parse_authority(text: &str) -> Option<Upstream> {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
     let numeric = host.chars().all(|c| c.is_ascii_digit() || c == '.');
     let name = !host.is_empty() && host.len() <= 253 && host.chars().all(legal) && !numeric;
-    (name && host.parse::<Ipv6Addr>().is_err()).then(|| Upstream::Name {
-        host: host.to_owned(),
-        port,
-    })
+    (name && host.parse::<Ipv6Addr>().is_err())
+        .then(|| Upstream::Name { host: host.to_owned(), port })
 }
 
 fn parse_file(text: &str) -> Option<Upstream> {
@@ -153,22 +137,13 @@ mod tests {
 
     #[test]
     fn hosts_addresses_and_files_are_told_apart() {
-        let name = Upstream::Name {
-            host: "demo.internal".into(),
-            port: 80,
-        };
+        let name = Upstream::Name { host: "demo.internal".into(), port: 80 };
         assert_eq!(parsed("http://demo.internal:80").upstream, name);
         assert_eq!(parsed("http://demo.internal:80/").upstream, name);
         let socket = |text: &str| Upstream::Socket(text.parse().unwrap());
         assert_eq!(parsed("http://[::1]:81").upstream, socket("[::1]:81"));
-        assert_eq!(
-            parsed("link://10.0.0.1:82/x").upstream,
-            socket("10.0.0.1:82")
-        );
-        assert_eq!(
-            parsed("http+unix:/run/a.sock").upstream,
-            Upstream::Unix("/run/a.sock".into())
-        );
+        assert_eq!(parsed("link://10.0.0.1:82/x").upstream, socket("10.0.0.1:82"));
+        assert_eq!(parsed("http+unix:/run/a.sock").upstream, Upstream::Unix("/run/a.sock".into()));
     }
 
     #[test]

@@ -53,14 +53,8 @@ pub enum AdminError {
          can reach it, use 127.0.0.1 or [::1]"
     )]
     NotLoopback { address: SocketAddr },
-    #[error(
-        "cannot listen on {address} for the admin interface: {source}; {}",
-        advice(source)
-    )]
-    Bind {
-        address: SocketAddr,
-        source: io::Error,
-    },
+    #[error("cannot listen on {address} for the admin interface: {source}; {}", advice(source))]
+    Bind { address: SocketAddr, source: io::Error },
 }
 
 fn advice(source: &io::Error) -> &'static str {
@@ -88,9 +82,7 @@ impl AdminListener {
         let bind = |source| AdminError::Bind { address, source };
         let listener = StdListener::bind(address).map_err(bind)?;
         listener.set_nonblocking(true).map_err(bind)?;
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let sources = Sources {
             shards,
             control,
@@ -98,10 +90,7 @@ impl AdminListener {
             started_unix_seconds: now.as_millis() as f64 / 1000.0,
         };
         let registry = Arc::new(metrics::registry(sources));
-        Ok(Self {
-            listener,
-            shown: Shown { phase, registry },
-        })
+        Ok(Self { listener, shown: Shown { phase, registry } })
     }
 
     /// The port that was found, when port 0 was asked for.
@@ -127,9 +116,7 @@ impl AdminListener {
 
 impl fmt::Debug for Shown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shown")
-            .field("phase", &self.phase)
-            .finish_non_exhaustive()
+        f.debug_struct("Shown").field("phase", &self.phase).finish_non_exhaustive()
     }
 }
 
@@ -144,10 +131,7 @@ fn router(shown: Shown) -> Router {
         .route("/metrics", get(scrape))
         .fallback(async || json(StatusCode::NOT_FOUND, r#"{"error":"not_found"}"#.into()))
         .method_not_allowed_fallback(async || {
-            json(
-                StatusCode::METHOD_NOT_ALLOWED,
-                r#"{"error":"method_not_allowed"}"#.into(),
-            )
+            json(StatusCode::METHOD_NOT_ALLOWED, r#"{"error":"method_not_allowed"}"#.into())
         })
         .with_state(shown)
 }
@@ -184,10 +168,7 @@ async fn scrape(State(shown): State<Shown>) -> Response {
         Ok(text) => answer(StatusCode::OK, metrics::CONTENT_TYPE, text),
         Err(reason) => {
             error!(%reason, "the scrape cannot be encoded");
-            json(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                r#"{"error":"internal"}"#.into(),
-            )
+            json(StatusCode::INTERNAL_SERVER_ERROR, r#"{"error":"internal"}"#.into())
         }
     }
 }
@@ -218,14 +199,7 @@ impl Listener for Visits {
     async fn accept(&mut self) -> (Visit, SocketAddr) {
         let place = Arc::clone(&self.places).acquire_owned().await.ok();
         let (stream, peer) = Listener::accept(&mut self.listener).await;
-        (
-            Visit {
-                stream,
-                ends: Box::pin(sleep(VISIT_MAX)),
-                _place: place,
-            },
-            peer,
-        )
+        (Visit { stream, ends: Box::pin(sleep(VISIT_MAX)), _place: place }, peer)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {

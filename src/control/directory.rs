@@ -106,20 +106,8 @@ impl Directory {
         let other = old.filter(|owner| (owner.shard, owner.key) != (shard, key));
         ClaimOutcome {
             // The old epoch, not the new one: it can reach nobody but the old owner.
-            evict: other.map(|o| {
-                (
-                    o.shard,
-                    ToShard::Evict {
-                        key: o.key,
-                        epoch: o.epoch,
-                    },
-                )
-            }),
-            answer: ToShard::Granted {
-                key,
-                session,
-                epoch,
-            },
+            evict: other.map(|o| (o.shard, ToShard::Evict { key: o.key, epoch: o.epoch })),
+            answer: ToShard::Granted { key, session, epoch },
         }
     }
 
@@ -135,10 +123,7 @@ impl Directory {
 
 impl ClaimOutcome {
     fn refused(key: ConnectionKey, why: ClaimRefusal) -> Self {
-        Self {
-            evict: None,
-            answer: ToShard::Refused { key, why },
-        }
+        Self { evict: None, answer: ToShard::Refused { key, why } }
     }
 }
 

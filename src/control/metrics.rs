@@ -52,8 +52,7 @@ impl Collector for Sources {
             let shard = shard.0.to_string();
             probe.visit(&mut |sample| families.add(&sample, Some(&shard)));
         }
-        self.control
-            .visit(&mut |sample| families.add(&sample, None));
+        self.control.visit(&mut |sample| families.add(&sample, None));
         for family in &families.0 {
             family.encode(&mut encoder)?;
         }
@@ -79,11 +78,7 @@ impl Sources {
             encoder.encode_descriptor("corelane_phase", help, None, MetricType::Gauge)?;
         for phase in Phase::ALL {
             let labels = [("phase", phase.label())];
-            encode_value(
-                u64::from(phase == now),
-                Kind::Gauge,
-                metric.encode_family(&labels)?,
-            )?;
+            encode_value(u64::from(phase == now), Kind::Gauge, metric.encode_family(&labels)?)?;
         }
         Ok(())
     }
@@ -92,12 +87,7 @@ impl Sources {
         let sample = ProcessSample::take();
         let started = Some(self.started_unix_seconds);
         let gauges = [
-            (
-                "process_start_time",
-                Some(Unit::Seconds),
-                "Start, Unix time.",
-                started,
-            ),
+            ("process_start_time", Some(Unit::Seconds), "Start, Unix time.", started),
             (
                 "process_resident_memory",
                 Some(Unit::Bytes),
@@ -110,12 +100,7 @@ impl Sources {
                 "Virtual memory.",
                 sample.virtual_bytes.map(|n| n as f64),
             ),
-            (
-                "process_threads",
-                None,
-                "Threads.",
-                sample.threads.map(|n| n as f64),
-            ),
+            ("process_threads", None, "Threads.", sample.threads.map(|n| n as f64)),
             (
                 "process_open_fds",
                 None,
@@ -163,25 +148,14 @@ struct Row {
 
 impl Families {
     fn add(&mut self, sample: &Sample, shard: Option<&str>) {
-        let Sample {
-            name,
-            help,
-            kind,
-            label,
-            value,
-        } = *sample;
+        let Sample { name, help, kind, label, value } = *sample;
         let mut labels = Vec::with_capacity(2);
         labels.extend(shard.map(|shard| ("shard", shard.to_owned())));
         labels.extend(label.map(|(key, value)| (key, value.to_owned())));
         let row = Row { labels, value };
         match self.0.iter_mut().find(|family| family.name == name) {
             Some(family) => family.rows.push(row),
-            None => self.0.push(Family {
-                name,
-                help,
-                kind,
-                rows: vec![row],
-            }),
+            None => self.0.push(Family { name, help, kind, rows: vec![row] }),
         }
     }
 }

@@ -109,18 +109,12 @@ pub enum ControlError {
     )]
     Runtime(#[source] io::Error),
     #[error("cannot take over {what}: {source}")]
-    Setup {
-        what: &'static str,
-        source: io::Error,
-    },
+    Setup { what: &'static str, source: io::Error },
 }
 
 /// An eventfd as [`ControlSpec::wake`] wants it.
 pub fn doorbell() -> io::Result<OwnedFd> {
-    Ok(rustix::event::eventfd(
-        0,
-        EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK,
-    )?)
+    Ok(rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)
 }
 
 /// Runs the control core on the calling thread until the drain has ended, or a second signal came.
@@ -173,13 +167,8 @@ impl<P: ShardPort, B: Bell> Loop<P, B> {
         let settings = spec.settings;
         let probe = spec.probe;
         let phase = Arc::clone(&spec.phase);
-        let mut core = Core::new(
-            spec.ports,
-            settings.sessions_max,
-            settings.drain,
-            phase,
-            Arc::clone(&probe),
-        );
+        let mut core =
+            Core::new(spec.ports, settings.sessions_max, settings.drain, phase, Arc::clone(&probe));
         core.book.replace(spec.snapshot.version, spec.targets);
         if let Some(admin) = spec.admin {
             admin.serve().map_err(setup("the admin listener"))?;
@@ -248,15 +237,8 @@ impl<P: ShardPort, B: Bell> Loop<P, B> {
     /// The longest sleep: until the drain's next phase, or a moment while a lane is full.
     fn pause(&self) -> Duration {
         let now = self.clock.now().mono;
-        let phase = self
-            .core
-            .phase_ends()
-            .map_or(LONGEST_SLEEP, |ends| ends.since(now));
-        let lanes = if self.core.has_waiting() {
-            FULL_LANE_RETRY
-        } else {
-            LONGEST_SLEEP
-        };
+        let phase = self.core.phase_ends().map_or(LONGEST_SLEEP, |ends| ends.since(now));
+        let lanes = if self.core.has_waiting() { FULL_LANE_RETRY } else { LONGEST_SLEEP };
         phase.min(lanes)
     }
 
@@ -291,8 +273,7 @@ impl<P: ShardPort, B: Bell> Loop<P, B> {
         let new = (self.reload)()?;
         self.keys.reload(&new.keys)?;
         self.settings = new.settings;
-        self.core
-            .limit(new.settings.sessions_max, new.settings.drain);
+        self.core.limit(new.settings.sessions_max, new.settings.drain);
         self.core.publish(&new.snapshot, new.targets);
         self.lookups = Lookups::start(self.core.book.hosts(), self.settings.resolve_refresh);
         Ok(new.snapshot.version)
@@ -307,21 +288,13 @@ struct Clock {
 
 impl Clock {
     fn start() -> Self {
-        Self {
-            started: std::time::Instant::now(),
-        }
+        Self { started: std::time::Instant::now() }
     }
 
     fn now(&self) -> Now {
         let mono = Instant(0) + self.started.elapsed();
-        let unix_ms = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_millis();
-        Now {
-            mono,
-            unix_ms: u64::try_from(unix_ms).unwrap_or(u64::MAX),
-        }
+        let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        Now { mono, unix_ms: u64::try_from(unix_ms).unwrap_or(u64::MAX) }
     }
 }
 
@@ -351,10 +324,7 @@ fn watch(wake: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 /// Waits for the doorbell and takes its count.
 async fn rung(wake: &AsyncFd<OwnedFd>) {
     let Ok(mut ready) = wake.readable().await else {
-        warn!(
-            descriptor = wake.as_raw_fd(),
-            "the doorbell cannot be waited for"
-        );
+        warn!(descriptor = wake.as_raw_fd(), "the doorbell cannot be waited for");
         return std::future::pending().await;
     };
     let mut count = [0; 8];

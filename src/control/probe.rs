@@ -41,64 +41,23 @@ impl ControlProbe {
                 C,
                 &self.turns_behind,
             ),
-            (
-                "directory_sessions",
-                "Sessions in the directory",
-                G,
-                &self.sessions,
-            ),
-            (
-                "evictions",
-                "Owners replaced by a newer claim",
-                C,
-                &self.evictions,
-            ),
-            (
-                "releases",
-                "Sessions released by their owner",
-                C,
-                &self.releases,
-            ),
+            ("directory_sessions", "Sessions in the directory", G, &self.sessions),
+            ("evictions", "Owners replaced by a newer claim", C, &self.evictions),
+            ("releases", "Sessions released by their owner", C, &self.releases),
             (
                 "releases_outdated",
                 "Releases by connections that were no longer the owner",
                 C,
                 &self.releases_outdated,
             ),
-            (
-                "resolve_failures",
-                "Host names not resolved",
-                C,
-                &self.resolve_failures,
-            ),
-            (
-                "address_changes",
-                "Address lists published",
-                C,
-                &self.address_changes,
-            ),
-            (
-                "keys_replaced",
-                "Key files read again",
-                C,
-                &self.keys_replaced,
-            ),
+            ("resolve_failures", "Host names not resolved", C, &self.resolve_failures),
+            ("address_changes", "Address lists published", C, &self.address_changes),
+            ("keys_replaced", "Key files read again", C, &self.keys_replaced),
             ("reloads", "Configurations taken", C, &self.reloads),
-            (
-                "reloads_refused",
-                "Configurations refused",
-                C,
-                &self.reloads_refused,
-            ),
+            ("reloads_refused", "Configurations refused", C, &self.reloads_refused),
         ];
         for (name, help, kind, counter) in plain {
-            each(Sample {
-                name,
-                help,
-                kind,
-                label: None,
-                value: counter.read(),
-            });
+            each(Sample { name, help, kind, label: None, value: counter.read() });
         }
         let claims = [
             ("granted", &self.granted),
@@ -108,13 +67,7 @@ impl ControlProbe {
         for (outcome, counter) in claims {
             let (name, help) = ("claims", "Claims on sessions by outcome");
             let label = Some(("outcome", outcome));
-            each(Sample {
-                name,
-                help,
-                kind: C,
-                label,
-                value: counter.read(),
-            });
+            each(Sample { name, help, kind: C, label, value: counter.read() });
         }
     }
 }

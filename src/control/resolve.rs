@@ -68,11 +68,8 @@ impl AddressBook {
     pub(super) fn replace(&mut self, version: u64, services: Vec<ServiceTargets>) {
         self.touched = true;
         self.version = version;
-        let listed = |s: ServiceTargets| Listed {
-            service: s.service,
-            targets: s.targets,
-            published: None,
-        };
+        let listed =
+            |s: ServiceTargets| Listed { service: s.service, targets: s.targets, published: None };
         self.services = services.into_iter().map(listed).collect();
         let named = self.hosts();
         self.hosts.retain(|host, _| named.contains(host));
@@ -115,11 +112,7 @@ impl AddressBook {
             }
             let addresses: Arc<[Address]> = addresses.into();
             listed.published = Some(Arc::clone(&addresses));
-            changes.push(Change {
-                version: self.version,
-                service: listed.service,
-                addresses,
-            });
+            changes.push(Change { version: self.version, service: listed.service, addresses });
         }
         changes
     }
@@ -169,11 +162,7 @@ impl Lookups {
         for host in hosts {
             tasks.spawn(look_up_for_ever(host, refresh, report.clone()));
         }
-        Self {
-            answers,
-            _report: report,
-            _tasks: tasks,
-        }
+        Self { answers, _report: report, _tasks: tasks }
     }
 
     /// Cancel safe.
@@ -198,14 +187,7 @@ async fn look_up_for_ever(host: Host, refresh: Duration, report: mpsc::Sender<An
             Ok(_) | Err(_) => {}
         }
         failing = found.is_err();
-        if report
-            .send(Answer {
-                host: host.clone(),
-                found,
-            })
-            .await
-            .is_err()
-        {
+        if report.send(Answer { host: host.clone(), found }).await.is_err() {
             return;
         }
         tokio::time::sleep(refresh).await;
@@ -224,10 +206,7 @@ mod tests {
     const PLAIN: ServiceId = ServiceId(1);
 
     fn host() -> Host {
-        Host {
-            name: "demo.internal".into(),
-            port: 80,
-        }
+        Host { name: "demo.internal".into(), port: 80 }
     }
 
     fn socket(last: u8) -> SocketAddr {
@@ -241,40 +220,22 @@ mod tests {
     }
 
     fn services() -> Vec<ServiceTargets> {
-        let fixed = vec![
-            Target::Socket(socket(9)),
-            Target::Unix("/run/plain.sock".into()),
-        ];
+        let fixed = vec![Target::Socket(socket(9)), Target::Unix("/run/plain.sock".into())];
         vec![
-            ServiceTargets {
-                service: DEMO,
-                targets: vec![Target::Host(host())],
-            },
-            ServiceTargets {
-                service: PLAIN,
-                targets: fixed,
-            },
+            ServiceTargets { service: DEMO, targets: vec![Target::Host(host())] },
+            ServiceTargets { service: PLAIN, targets: fixed },
         ]
     }
 
     fn tcp(last: &[u8]) -> Arc<[Address]> {
-        last.iter()
-            .map(|last| Address::Tcp(socket(*last)))
-            .collect()
+        last.iter().map(|last| Address::Tcp(socket(*last))).collect()
     }
 
     #[test]
     fn sockets_and_paths_are_published_at_once_and_only_once() {
         let mut book = book();
-        let fixed = [
-            Address::Tcp(socket(9)),
-            Address::Unix("/run/plain.sock".into()),
-        ];
-        let change = Change {
-            version: 1,
-            service: PLAIN,
-            addresses: fixed.into(),
-        };
+        let fixed = [Address::Tcp(socket(9)), Address::Unix("/run/plain.sock".into())];
+        let change = Change { version: 1, service: PLAIN, addresses: fixed.into() };
         assert_eq!(book.changes(), [change]);
         assert_eq!(book.changes(), []);
     }
@@ -284,25 +245,11 @@ mod tests {
         let mut book = book();
         book.changes();
         book.learn(host(), vec![socket(2), socket(1), socket(2)]);
-        assert_eq!(
-            book.changes(),
-            [Change {
-                version: 1,
-                service: DEMO,
-                addresses: tcp(&[1, 2])
-            }]
-        );
+        assert_eq!(book.changes(), [Change { version: 1, service: DEMO, addresses: tcp(&[1, 2]) }]);
         book.learn(host(), vec![socket(1), socket(2)]);
         assert_eq!(book.changes(), []);
         book.learn(host(), vec![socket(3)]);
-        assert_eq!(
-            book.changes(),
-            [Change {
-                version: 1,
-                service: DEMO,
-                addresses: tcp(&[3])
-            }]
-        );
+        assert_eq!(book.changes(), [Change { version: 1, service: DEMO, addresses: tcp(&[3]) }]);
     }
 
     #[test]
@@ -322,10 +269,7 @@ mod tests {
         book.replace(2, services());
         let changes = book.changes();
         assert!(changes.iter().all(|change| change.version == 2));
-        assert_eq!(
-            changes.iter().map(|c| c.service).collect::<Vec<_>>(),
-            [DEMO, PLAIN]
-        );
+        assert_eq!(changes.iter().map(|c| c.service).collect::<Vec<_>>(), [DEMO, PLAIN]);
         book.replace(3, Vec::new());
         assert!(book.hosts.is_empty());
     }
@@ -340,20 +284,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_of_this_host_is_looked_up() {
-        let local = Host {
-            name: "localhost".into(),
-            port: 8080,
-        };
+        let local = Host { name: "localhost".into(), port: 8080 };
         let hosts = BTreeSet::from([local.clone()]);
         let mut lookups = Lookups::start(hosts, Duration::from_secs(60));
         let answer = lookups.next().await.unwrap();
         assert_eq!(answer.host, local);
         let found = answer.found.unwrap();
-        assert!(
-            found
-                .iter()
-                .all(|address| address.ip().is_loopback() && address.port() == 8080)
-        );
+        assert!(found.iter().all(|address| address.ip().is_loopback() && address.port() == 8080));
         assert!(!found.is_empty());
     }
 }

@@ -25,11 +25,9 @@ impl ShardPort for Lane {
 
     fn send(&mut self, message: ToShard) -> Result<(), ToShard> {
         use std::sync::mpsc::TrySendError::{Disconnected, Full};
-        self.downward
-            .try_send(message)
-            .map_err(|error| match error {
-                Full(message) | Disconnected(message) => message,
-            })
+        self.downward.try_send(message).map_err(|error| match error {
+            Full(message) | Disconnected(message) => message,
+        })
     }
 }
 
@@ -59,17 +57,11 @@ fn snapshot(version: u64) -> Arc<Snapshot> {
 
 fn targets(port: u16) -> Vec<ServiceTargets> {
     let socket = SocketAddr::from(([127, 0, 0, 1], port));
-    vec![ServiceTargets {
-        service: ServiceId(0),
-        targets: vec![Target::Socket(socket)],
-    }]
+    vec![ServiceTargets { service: ServiceId(0), targets: vec![Target::Socket(socket)] }]
 }
 
 fn rules() -> KeyRules {
-    KeyRules {
-        keys: Vec::new(),
-        session_claims: KeyRules::default_session_claims(),
-    }
+    KeyRules { keys: Vec::new(), session_claims: KeyRules::default_session_claims() }
 }
 
 fn settings() -> Settings {
@@ -80,11 +72,7 @@ fn settings() -> Settings {
         calls: moment,
         deadline: Duration::from_secs(60),
     };
-    Settings {
-        sessions_max: 10,
-        drain,
-        resolve_refresh: Duration::from_secs(60),
-    }
+    Settings { sessions_max: 10, drain, resolve_refresh: Duration::from_secs(60) }
 }
 
 impl Shard {
@@ -98,10 +86,7 @@ impl Shard {
         let thread = thread::spawn(move || {
             run(ControlSpec {
                 core: None,
-                ports: vec![Lane {
-                    upward: from_shard,
-                    downward: to_shard,
-                }],
+                ports: vec![Lane { upward: from_shard, downward: to_shard }],
                 bell: AlwaysRung,
                 wake: rung,
                 phase: shown,
@@ -113,22 +98,11 @@ impl Shard {
                 targets: targets(1),
                 reload: Box::new(|| {
                     let (snapshot, keys) = (snapshot(2), rules());
-                    Ok(Reloaded {
-                        snapshot,
-                        targets: targets(2),
-                        keys,
-                        settings: settings(),
-                    })
+                    Ok(Reloaded { snapshot, targets: targets(2), keys, settings: settings() })
                 }),
             })
         });
-        Self {
-            upward,
-            downward,
-            wake,
-            phase,
-            thread,
-        }
+        Self { upward, downward, wake, phase, thread }
     }
 
     fn say(&self, message: ToControl) {
@@ -148,10 +122,7 @@ impl Shard {
 }
 
 fn key(slot: u32) -> ConnectionKey {
-    ConnectionKey {
-        slot: Slot(slot),
-        generation: Generation(0),
-    }
+    ConnectionKey { slot: Slot(slot), generation: Generation(0) }
 }
 
 fn raise(signal: libc::c_int) {
@@ -165,18 +136,12 @@ fn raise(signal: libc::c_int) {
 fn the_control_core_serves_claims_reloads_drains_and_ends() {
     let shard = Shard::start(1);
     let first = shard.hear();
-    assert!(
-        matches!(first, ToShard::Addresses { version: 1, .. }),
-        "{first:?}"
-    );
+    assert!(matches!(first, ToShard::Addresses { version: 1, .. }), "{first:?}");
 
     let begun = Instant::now();
     // The lane holds one message; the others wait for room and none is lost.
     for slot in 0..20 {
-        shard.say(ToControl::Claim {
-            key: key(slot),
-            session: SessionId(7),
-        });
+        shard.say(ToControl::Claim { key: key(slot), session: SessionId(7) });
     }
     let (mut granted, mut evicted) = (0, 0);
     while granted < 20 || evicted < 19 {
@@ -188,40 +153,23 @@ fn the_control_core_serves_claims_reloads_drains_and_ends() {
     }
 
     // Without the retry each message would wait for the next unrelated wake-up, a second away.
-    assert!(
-        begun.elapsed() < Duration::from_secs(10),
-        "{:?}",
-        begun.elapsed()
-    );
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
 
     // A core that has gone to sleep is woken by the doorbell: all else comes once a second.
     let begun = Instant::now();
     for slot in 20..25 {
         shard.hears_nothing();
-        shard.say(ToControl::Claim {
-            key: key(slot),
-            session: SessionId(u128::from(slot)),
-        });
+        shard.say(ToControl::Claim { key: key(slot), session: SessionId(u128::from(slot)) });
         let answer = shard.hear();
         assert!(matches!(answer, ToShard::Granted { .. }), "{answer:?}");
     }
-    assert!(
-        begun.elapsed() < Duration::from_secs(2),
-        "{:?}",
-        begun.elapsed()
-    );
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
 
     raise(libc::SIGHUP);
     let new = shard.hear();
-    assert!(
-        matches!(&new, ToShard::Snapshot(snapshot) if snapshot.version == 2),
-        "{new:?}"
-    );
+    assert!(matches!(&new, ToShard::Snapshot(snapshot) if snapshot.version == 2), "{new:?}");
     let moved = shard.hear();
-    assert!(
-        matches!(moved, ToShard::Addresses { version: 2, .. }),
-        "{moved:?}"
-    );
+    assert!(matches!(moved, ToShard::Addresses { version: 2, .. }), "{moved:?}");
 
     raise(libc::SIGTERM);
     loop {
@@ -231,10 +179,7 @@ fn the_control_core_serves_claims_reloads_drains_and_ends() {
             other => panic!("{other:?}"),
         }
     }
-    shard.say(ToControl::DrainReached {
-        phase: DrainPhase::Done,
-        connections: 0,
-    });
+    shard.say(ToControl::DrainReached { phase: DrainPhase::Done, connections: 0 });
     assert_eq!(shard.thread.join().unwrap().unwrap(), Exit::Drained);
     assert_eq!(shard.phase.load(), Phase::Draining(DrainPhase::Done));
 

@@ -87,11 +87,7 @@ impl<P: ShardPort> Core<P> {
         }
         self.probe.sessions.set(self.directory.len() as u64);
         // What was left unread has rung already and will not ring again.
-        if behind && !self.is_behind() {
-            Turn::Busy
-        } else {
-            turn
-        }
+        if behind && !self.is_behind() { Turn::Busy } else { turn }
     }
 
     fn is_behind(&self) -> bool {
@@ -129,22 +125,18 @@ impl<P: ShardPort> Core<P> {
     }
 
     pub(super) fn is_done(&self) -> bool {
-        self.drain
-            .as_ref()
-            .is_some_and(|drain| drain.phase() == DrainPhase::Done)
+        self.drain.as_ref().is_some_and(|drain| drain.phase() == DrainPhase::Done)
     }
 
     fn take(&mut self, shard: ShardId, message: ToControl, now: Now) {
         match message {
             ToControl::Claim { key, session } => self.claim(shard, key, session, now.unix_ms),
-            ToControl::Release {
-                key,
-                session,
-                epoch,
-            } => match self.directory.release(session, Owner { shard, key, epoch }) {
-                Release::Removed => self.probe.releases.increment(),
-                Release::Ignored => self.probe.releases_outdated.increment(),
-            },
+            ToControl::Release { key, session, epoch } => {
+                match self.directory.release(session, Owner { shard, key, epoch }) {
+                    Release::Removed => self.probe.releases.increment(),
+                    Release::Ignored => self.probe.releases_outdated.increment(),
+                }
+            }
             ToControl::SessionEnded(ended) => log_session(shard, &ended),
             ToControl::UpgradeRefused(refused) => log_refusal(&refused),
             ToControl::DrainReached { phase, connections } => {
@@ -228,12 +220,7 @@ fn log_session(shard: ShardId, ended: &SessionEnded) {
 }
 
 fn log_refusal(refused: &UpgradeRefused) {
-    let UpgradeRefused {
-        shard,
-        status,
-        reason,
-        ..
-    } = refused;
+    let UpgradeRefused { shard, status, reason, .. } = refused;
     info!(shard = shard.0, status, reason, "upgrade refused");
     if let Some(peer) = refused.peer {
         debug!(shard = shard.0, %peer, "peer of the refused upgrade");

@@ -46,15 +46,9 @@ impl DrainPlan {
 
     /// `allowed` is the service manager's stop time-out, if that is known.
     pub fn check(&self, allowed: Option<Duration>) -> Result<(), PlanError> {
-        let parts = self
-            .grace
-            .saturating_add(self.spread)
-            .saturating_add(self.calls);
+        let parts = self.grace.saturating_add(self.spread).saturating_add(self.calls);
         if parts > self.deadline {
-            return Err(PlanError::Deadline {
-                parts,
-                deadline: self.deadline,
-            });
+            return Err(PlanError::Deadline { parts, deadline: self.deadline });
         }
         let needed = self.total();
         match allowed {
@@ -192,22 +186,10 @@ mod tests {
     fn a_plan_that_does_not_fit_is_refused_with_its_numbers() {
         assert_eq!(PLAN.check(None), Ok(()));
         assert_eq!(PLAN.check(Some(Duration::from_secs(39))), Ok(()));
-        let refused = PLAN
-            .check(Some(Duration::from_secs(38)))
-            .unwrap_err()
-            .to_string();
-        assert!(
-            refused.contains("39s") && refused.contains("TimeoutStopSec="),
-            "{refused}"
-        );
-        let cramped = DrainPlan {
-            deadline: Duration::from_secs(34),
-            ..PLAN
-        };
+        let refused = PLAN.check(Some(Duration::from_secs(38))).unwrap_err().to_string();
+        assert!(refused.contains("39s") && refused.contains("TimeoutStopSec="), "{refused}");
+        let cramped = DrainPlan { deadline: Duration::from_secs(34), ..PLAN };
         let refused = cramped.check(None).unwrap_err().to_string();
-        assert!(
-            refused.contains("35s") && refused.contains("34s"),
-            "{refused}"
-        );
+        assert!(refused.contains("35s") && refused.contains("34s"), "{refused}");
     }
 }

@@ -33,9 +33,7 @@ pub fn notify_watchdog() {
 /// How often the watchdog wants to hear from us: half of its limit.
 #[must_use]
 pub fn watchdog_interval() -> Option<Duration> {
-    sd_notify::watchdog_enabled()
-        .map(|limit| limit / 2)
-        .filter(|half| !half.is_zero())
+    sd_notify::watchdog_enabled().map(|limit| limit / 2).filter(|half| !half.is_zero())
 }
 
 /// `TimeoutStopSec=` of the unit that this process is; `None` when there is no such unit, when it
@@ -53,10 +51,7 @@ pub fn stop_timeout() -> Option<Duration> {
             drop(answer.send(output.stdout));
         }
     };
-    thread::Builder::new()
-        .name("ask-systemd".into())
-        .spawn(ask)
-        .ok()?;
+    thread::Builder::new().name("ask-systemd".into()).spawn(ask).ok()?;
     let text = answered.recv_timeout(Duration::from_secs(2)).ok()?;
     parse_span(str::from_utf8(&text).ok()?.trim())
 }
@@ -120,10 +115,7 @@ mod tests {
 
     #[test]
     fn the_unit_is_the_innermost_service_of_the_control_group() {
-        assert_eq!(
-            unit_of_cgroup("0::/system.slice/corelane.service\n"),
-            Some("corelane.service")
-        );
+        assert_eq!(unit_of_cgroup("0::/system.slice/corelane.service\n"), Some("corelane.service"));
         assert_eq!(
             unit_of_cgroup("1:name=systemd:/x\n0::/system.slice/edge@1.service/workers\n"),
             Some("edge@1.service")

@@ -40,10 +40,7 @@ fn main() -> io::Result<()> {
     }
     let listener = listen(arguments.port)?;
     let address = listener.local_addr()?.as_socket();
-    println!(
-        "listening on {}",
-        address.expect("bound to an IPv4 address")
-    );
+    println!("listening on {}", address.expect("bound to an IPv4 address"));
     EchoLoop {
         ring: NetRing::new(SLOTS, Box::default())?,
         listener: listener.as_raw_fd(),
@@ -114,8 +111,7 @@ impl EchoLoop {
             self.spent.push(id);
             if len > 0 {
                 let socket = Socket::Direct(slot);
-                self.ring
-                    .send_received(socket, id, len, SEND | u64::from(slot))?;
+                self.ring.send_received(socket, id, len, SEND | u64::from(slot))?;
             }
         }
         if completion.armed {

@@ -191,10 +191,7 @@ fn pings_events_and_fragments_do_not_disturb_a_call() {
 fn a_bad_token_is_refused_with_the_status() {
     let gateway = TestGateway::start(Behaviour::Faithful);
     let error = Client::connect(&gateway.url(), "bad").unwrap_err();
-    assert!(
-        matches!(&error, ClientError::Refused(status) if status.contains("401")),
-        "{error}"
-    );
+    assert!(matches!(&error, ClientError::Refused(status) if status.contains("401")), "{error}");
 }
 
 #[test]
@@ -208,26 +205,15 @@ fn an_unknown_endpoint_is_named() {
 #[test]
 fn codes_and_closes_are_told_apart() {
     let (mut client, guid) = connected(Behaviour::Fails);
-    assert!(matches!(
-        client.call(guid, b"x"),
-        Err(ClientError::Code(60))
-    ));
+    assert!(matches!(client.call(guid, b"x"), Err(ClientError::Code(60))));
     let (mut client, guid) = connected(Behaviour::Closes);
-    assert!(matches!(
-        client.call(guid, b"x"),
-        Err(ClientError::Closed(1001))
-    ));
+    assert!(matches!(client.call(guid, b"x"), Err(ClientError::Closed(1001))));
 }
 
 #[test]
 fn urls_need_a_port_and_a_path() {
     assert!("ws://[::1]:80/connect".parse::<Url>().is_ok());
-    for wrong in [
-        "ws://host/connect",
-        "ws://host:1",
-        "http://h:1/",
-        "ws://h:x/",
-    ] {
+    for wrong in ["ws://host/connect", "ws://host:1", "http://h:1/", "ws://h:x/"] {
         assert!(wrong.parse::<Url>().is_err(), "{wrong}");
     }
 }

@@ -83,9 +83,7 @@ impl<S: Sockets> Engine<S> {
         let Role::Session(player) = &mut connection.role else {
             return self.discard(arrived);
         };
-        let calls = player
-            .calls
-            .get_or_insert_with(|| self.spare_calls.pop().unwrap_or_default());
+        let calls = player.calls.get_or_insert_with(|| self.spare_calls.pop().unwrap_or_default());
         let blocks = &mut self.blocks;
         let admission = calls.admit(request, &self.limits.session, credit, || {
             let mut message = blocks.take(bytes)?;
@@ -112,11 +110,7 @@ impl<S: Sockets> Engine<S> {
     }
 
     fn service_of(&self, endpoint: EndpointId) -> Option<ServiceId> {
-        let service = self
-            .snapshot
-            .endpoints
-            .get(usize::from(endpoint.0))?
-            .service;
+        let service = self.snapshot.endpoints.get(usize::from(endpoint.0))?.service;
         (usize::from(service.0) < self.upstreams.services.len()).then_some(service)
     }
 
@@ -124,11 +118,7 @@ impl<S: Sockets> Engine<S> {
         if request.transport == Transport::Http {
             return Credit::Available;
         }
-        if self.link_has_credit(key, request) {
-            Credit::Available
-        } else {
-            Credit::Exhausted
-        }
+        if self.link_has_credit(key, request) { Credit::Available } else { Credit::Exhausted }
     }
 
     /// Hands a call to its backend. `message` is the whole message of the client.
@@ -149,11 +139,7 @@ impl<S: Sockets> Engine<S> {
             self.service_freed(request.service);
             return self.fail_call(call, SessionRefusal::BackendUnreachable);
         };
-        let body = if what.meta.is_some() {
-            &[][..]
-        } else {
-            head.body(payload)
-        };
+        let body = if what.meta.is_some() { &[][..] } else { head.body(payload) };
         let Some(mut block) = self.blocks.take(head.bytes_max() + body.len()) else {
             self.service_freed(request.service);
             return self.fail_call(call, SessionRefusal::BlocksExhausted);
@@ -276,10 +262,7 @@ impl<S: Sockets> Engine<S> {
             match ready {
                 Ready::Answer(reply_to, block) => {
                     let payload = 0..block.len();
-                    let arrived = Arrived {
-                        source: Source::Block(block),
-                        payload,
-                    };
+                    let arrived = Arrived { source: Source::Block(block), payload };
                     self.send_answer(client, &reply_to, arrived);
                 }
                 Ready::Failure(reply_to, code) => {
@@ -306,16 +289,8 @@ impl<S: Sockets> Engine<S> {
                 None => return,
             }
             let Some(next) = next else { return };
-            let call = CallRef {
-                client,
-                id: next.id,
-            };
-            self.dispatch(
-                call,
-                &next.call,
-                next.payload.what,
-                next.payload.message.as_slice(),
-            );
+            let call = CallRef { client, id: next.id };
+            self.dispatch(call, &next.call, next.payload.what, next.payload.message.as_slice());
             self.blocks.give_back(next.payload.message);
         }
     }

@@ -1,12 +1,17 @@
 //! What the control core says to this shard, and what this shard owes it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::connection::Fin;
-use super::{Engine, Role};
+use super::{Engine, Limits, Role};
 use crate::clock::Instant;
 use crate::id::{ConnectionKey, Epoch};
 use crate::lane::{DrainPhase, ToControl, ToShard};
+use crate::session::capability::Capabilities;
+use crate::session::manifest::ManifestReason;
+use crate::session::rate::RateLimits;
+use crate::snapshot::Snapshot;
 use crate::sockets::{ListenerId, Sockets};
 use crate::wire::close::CloseCode;
 use crate::wire::handshake::Health;
@@ -32,11 +37,7 @@ impl Drain {
     }
 
     pub(super) fn health(&self) -> Health {
-        if self.phase.is_some() {
-            Health::Unavailable
-        } else {
-            Health::Ready
-        }
+        if self.phase.is_some() { Health::Unavailable } else { Health::Ready }
     }
 }
 
@@ -72,18 +73,11 @@ impl<S: Sockets> Engine<S> {
         while let Some(message) = self.lanes.hear_control() {
             heard = true;
             match message {
-                ToShard::Granted {
-                    key,
-                    session,
-                    epoch,
-                } => self.granted(key, session, epoch),
+                ToShard::Granted { key, session, epoch } => self.granted(key, session, epoch),
                 ToShard::Refused { key, why } => self.claim_refused(key, why),
                 ToShard::Evict { key, epoch } => self.evict(key, epoch),
-                ToShard::Addresses {
-                    version,
-                    service,
-                    addresses,
-                } => {
+                ToShard::Snapshot(snapshot) => self.adopt_snapshot(snapshot),
+                ToShard::Addresses { version, service, addresses } => {
                     if version == self.snapshot.version {
                         self.set_addresses(service, &addresses);
                     }
@@ -107,15 +101,33 @@ impl<S: Sockets> Engine<S> {
     /// A session's end is state, not a message: it waits here for room on the lane.
     fn send_releases(&mut self) {
         while let Some(&(key, session, epoch)) = self.releases.front() {
-            let release = ToControl::Release {
-                key,
-                session,
-                epoch,
-            };
+            let release = ToControl::Release { key, session, epoch };
             if self.lanes.tell_control(release).is_err() {
                 return;
             }
             self.releases.pop_front();
+        }
+    }
+
+    /// Swaps the configuration as a whole; every session gets the manifest that follows from it.
+    fn adopt_snapshot(&mut self, snapshot: Arc<Snapshot>) {
+        self.limits = Limits::new(&snapshot.session);
+        self.rates = RateLimits::new(&snapshot.session);
+        self.capabilities = Capabilities::new(&snapshot);
+        self.upstreams.adopt(&snapshot);
+        self.snapshot = snapshot;
+        self.announce_endpoints();
+        for index in 0..self.players.len() {
+            let key = self.players[index];
+            let Some(connection) = self.table.get_mut(key) else { continue };
+            let Role::Session(player) = &mut connection.role else { continue };
+            let roles = &player.session.identity().roles;
+            let capabilities = self.capabilities.of_roles(&self.snapshot, roles);
+            player.session.adopt(capabilities, &self.snapshot, &mut self.tables);
+            // A session that has not had its first manifest gets the new one in its time.
+            if !player.liveness.holds_first_frame() {
+                self.send_manifest(key, ManifestReason::CapabilitiesUpdated);
+            }
         }
     }
 
@@ -142,10 +154,7 @@ impl<S: Sockets> Engine<S> {
         let spread = self.options.drain_spread.max(Duration::from_millis(1));
         let now = self.now.mono;
         self.drain.calls_until = Some(now + spread + self.options.drain_calls);
-        let keys = self
-            .table
-            .iter()
-            .filter(|(_, connection)| !connection.role.is_upstream());
+        let keys = self.table.iter().filter(|(_, connection)| !connection.role.is_upstream());
         let mut moments: Vec<_> = keys.map(|(key, _)| (now, key)).collect();
         for (moment, _) in &mut moments {
             *moment = now + Duration::from_nanos(self.random.u64(0..spread.as_nanos() as u64));
@@ -173,10 +182,7 @@ impl<S: Sockets> Engine<S> {
         let reached = if gone { DrainPhase::Done } else { phase };
         if self.drain.reported != Some(reached) {
             let connections = self.table.len() as u32;
-            let report = ToControl::DrainReached {
-                phase: reached,
-                connections,
-            };
+            let report = ToControl::DrainReached { phase: reached, connections };
             if self.lanes.tell_control(report).is_ok() {
                 self.drain.reported = Some(reached);
             }
@@ -200,16 +206,12 @@ impl<S: Sockets> Engine<S> {
     fn drain_player(&mut self, key: ConnectionKey) {
         let patience = self.drain.calls_until;
         let now = self.now.mono;
-        let waits = self
-            .player(key)
-            .is_some_and(|player| player.calls.is_some());
+        let waits = self.player(key).is_some_and(|player| player.calls.is_some());
         if waits && patience.is_none_or(|until| now < until) {
             // Looked at again soon; new calls are not taken meanwhile.
             let again = now + Duration::from_millis(50);
             self.drain.closes_at.push((again, key));
-            self.drain
-                .closes_at
-                .sort_unstable_by_key(|(moment, _)| std::cmp::Reverse(*moment));
+            self.drain.closes_at.sort_unstable_by_key(|(moment, _)| std::cmp::Reverse(*moment));
             return;
         }
         self.leave(key, CloseCode::GoingAway, "drain");
@@ -220,8 +222,6 @@ impl<S: Sockets> Engine<S> {
     }
 
     fn downstream_is_gone(&self) -> bool {
-        self.table
-            .iter()
-            .all(|(_, connection)| connection.role.is_upstream())
+        self.table.iter().all(|(_, connection)| connection.role.is_upstream())
     }
 }

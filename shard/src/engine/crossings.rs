@@ -56,28 +56,11 @@ impl Crossed {
                 acknowledge,
             }) => {
                 let frame = Freed::of(frame);
-                Self::Deliver(Deliver {
-                    target,
-                    from,
-                    frame,
-                    header_len,
-                    priority,
-                    acknowledge,
-                })
+                Self::Deliver(Deliver { target, from, frame, header_len, priority, acknowledge })
             }
-            Arrival::Broadcast(Broadcast {
-                from,
-                frame,
-                header_len,
-                priority,
-            }) => {
+            Arrival::Broadcast(Broadcast { from, frame, header_len, priority }) => {
                 let frame = Freed::of(frame);
-                Self::Broadcast(Broadcast {
-                    from,
-                    frame,
-                    header_len,
-                    priority,
-                })
+                Self::Broadcast(Broadcast { from, frame, header_len, priority })
             }
         }
     }
@@ -120,18 +103,8 @@ impl<S: Sockets> Engine<S> {
     }
 
     fn deliver_crossed(&mut self, shard: ShardId, deliver: Deliver<Freed>) {
-        let Deliver {
-            target,
-            from,
-            frame,
-            header_len,
-            priority,
-            acknowledge,
-        } = deliver;
-        let header = frame
-            .bytes()
-            .get(usize::from(header_len)..)
-            .map(RequestHeader::parse);
+        let Deliver { target, from, frame, header_len, priority, acknowledge } = deliver;
+        let header = frame.bytes().get(usize::from(header_len)..).map(RequestHeader::parse);
         let Some(Ok(header)) = header else {
             return self.drop_freed(frame);
         };

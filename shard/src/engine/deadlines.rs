@@ -84,10 +84,7 @@ fn earliest(connection: &Connection<Role>, limits: &SessionLimits) -> Option<Ins
         Phase::Open => match &connection.role {
             Role::Head(head) => Some(head.until()),
             Role::Session(player) => {
-                let calls = player
-                    .calls
-                    .as_ref()
-                    .and_then(|calls| calls.earliest_deadline());
+                let calls = player.calls.as_ref().and_then(|calls| calls.earliest_deadline());
                 let alive = player.liveness.next_deadline(limits);
                 calls.map_or(Some(alive), |calls| Some(calls.min(alive)))
             }

@@ -34,9 +34,7 @@ impl<S: Sockets> Engine<S> {
             *fin = Fin::Flushed;
             return self.finish_if_flushed(key);
         }
-        let payload = code.map_or(ControlPayload::EMPTY, |code| {
-            ControlPayload::close(code, "")
-        });
+        let payload = code.map_or(ControlPayload::EMPTY, |code| ControlPayload::close(code, ""));
         let counted = code.unwrap_or(NO_STATUS);
         self.say_goodbye(key, &payload, Fin::Flushed, counted, "closed by client");
     }
@@ -81,10 +79,7 @@ impl<S: Sockets> Engine<S> {
         };
         connection.phase = Phase::Leaving { fin, until };
         if connection.receiving == Receiving::Ended {
-            connection.phase = Phase::Leaving {
-                fin: Fin::Flushed,
-                until,
-            };
+            connection.phase = Phase::Leaving { fin: Fin::Flushed, until };
         }
         self.set_deadline(key);
         self.finish_if_flushed(key);
@@ -96,10 +91,7 @@ impl<S: Sockets> Engine<S> {
         let Some(connection) = self.table.get_mut(key) else {
             return;
         };
-        let Phase::Leaving {
-            fin: Fin::Flushed, ..
-        } = connection.phase
-        else {
+        let Phase::Leaving { fin: Fin::Flushed, .. } = connection.phase else {
             return;
         };
         if !connection.has_nothing_to_send() {
@@ -174,11 +166,7 @@ impl<S: Sockets> Engine<S> {
     }
 
     pub(super) fn free_if_over(&mut self, key: ConnectionKey) {
-        if self
-            .table
-            .get(key)
-            .is_some_and(super::connection::Connection::is_over)
-        {
+        if self.table.get(key).is_some_and(super::connection::Connection::is_over) {
             self.table.remove(key, self.now.mono);
         }
     }
@@ -198,10 +186,7 @@ impl<S: Sockets> Engine<S> {
 
     /// As [`Self::lost`], when nothing of an HTTP request has left.
     pub(super) fn lost_unsent(&mut self, key: ConnectionKey, request: Block) {
-        let role = self
-            .table
-            .get_mut(key)
-            .map(|c| std::mem::replace(&mut c.role, Role::Gone));
+        let role = self.table.get_mut(key).map(|c| std::mem::replace(&mut c.role, Role::Gone));
         match role {
             Some(Role::Http(http)) => self.http_over(*http, key, Some(request)),
             _ => self.blocks.give_back(request),
@@ -268,10 +253,7 @@ impl<S: Sockets> Engine<S> {
             bytes_out: connection.tally.bytes_out,
         };
         if self.log_lines.take() {
-            drop(
-                self.lanes
-                    .tell_control(ToControl::SessionEnded(Box::new(line))),
-            );
+            drop(self.lanes.tell_control(ToControl::SessionEnded(Box::new(line))));
         }
     }
 

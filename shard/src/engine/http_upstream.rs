@@ -44,15 +44,8 @@ pub(super) struct HttpConnection {
 
 #[derive(Debug)]
 enum HttpState {
-    Connecting {
-        job: Job,
-        pass: Pass,
-    },
-    Busy {
-        job: Job,
-        pass: Pass,
-        used_before: UsedBefore,
-    },
+    Connecting { job: Job, pass: Pass },
+    Busy { job: Job, pass: Pass, used_before: UsedBefore },
     Idle,
 }
 
@@ -196,11 +189,7 @@ impl<S: Sockets> Engine<S> {
         }
         let deadline = job.deadline;
         if let Some(Role::Http(http)) = self.table.get_mut(key).map(|c| &mut c.role) {
-            http.state = HttpState::Busy {
-                job,
-                pass,
-                used_before,
-            };
+            http.state = HttpState::Busy { job, pass, used_before };
             http.until = deadline;
         }
         if self.queue_block(key, request, Priority::Normal).is_err() {
@@ -223,14 +212,7 @@ impl<S: Sockets> Engine<S> {
         let limits = &self.upstreams.services[usize::from(http.service.0)].response;
         match http.reader.next(received.from(0), limits, &mut self.blocks) {
             Ok((_, Progress::NeedMore)) => {}
-            Ok((
-                _,
-                Progress::Complete {
-                    status,
-                    body,
-                    reuse,
-                },
-            )) => {
+            Ok((_, Progress::Complete { status, body, reuse })) => {
                 self.responded(key, status, body, reuse, received);
             }
             Err(error) => {
@@ -255,31 +237,18 @@ impl<S: Sockets> Engine<S> {
         let Some((job, pass, backend)) = self.take_job(key) else {
             return;
         };
-        let health = if matches!(status, 502..=504) {
-            Health::Bad
-        } else {
-            Health::Good
-        };
+        let health = if matches!(status, 502..=504) { Health::Bad } else { Health::Good };
         self.end_pass(backend, pass, health);
         match reuse {
             Reuse::Keep => self.park_connection(key, backend),
             Reuse::Close | Reuse::Surplus => self.lost(key, "backend connection not kept"),
         }
         let arrived = match body {
-            Body::Empty => Arrived {
-                source: Source::Bytes(&mut []),
-                payload: 0..0,
-            },
-            Body::InPlace(payload) => Arrived {
-                source: Source::Buffer(received),
-                payload,
-            },
+            Body::Empty => Arrived { source: Source::Bytes(&mut []), payload: 0..0 },
+            Body::InPlace(payload) => Arrived { source: Source::Buffer(received), payload },
             Body::Assembled(block) => {
                 let payload = 0..block.len();
-                Arrived {
-                    source: Source::Block(block),
-                    payload,
-                }
+                Arrived { source: Source::Block(block), payload }
             }
         };
         let code = ResponseCode::from_http_status(status);
@@ -305,10 +274,7 @@ impl<S: Sockets> Engine<S> {
     }
 
     fn place_waiting(&mut self, service: ServiceId) {
-        let waiting = self
-            .upstreams
-            .service(service)
-            .and_then(|state| state.queue.pop_front());
+        let waiting = self.upstreams.service(service).and_then(|state| state.queue.pop_front());
         if let Some(job) = waiting {
             self.place_job(job);
         }
@@ -338,9 +304,7 @@ impl<S: Sockets> Engine<S> {
         match health {
             Health::Good => backend.breaker.succeeded(pass),
             Health::Bad => {
-                backend
-                    .breaker
-                    .failed(pass, now, &self.snapshot.services[service].breaker);
+                backend.breaker.failed(pass, now, &self.snapshot.services[service].breaker);
             }
             Health::Unknown => backend.breaker.abandoned(pass, now),
         }
@@ -361,15 +325,11 @@ impl<S: Sockets> Engine<S> {
             let arrived = match body {
                 Body::Assembled(block) => {
                     let payload = 0..block.len();
-                    Arrived {
-                        source: Source::Block(block),
-                        payload,
-                    }
+                    Arrived { source: Source::Block(block), payload }
                 }
-                Body::Empty | Body::InPlace(_) => Arrived {
-                    source: Source::Bytes(&mut []),
-                    payload: 0..0,
-                },
+                Body::Empty | Body::InPlace(_) => {
+                    Arrived { source: Source::Bytes(&mut []), payload: 0..0 }
+                }
             };
             self.job_done(job, ResponseCode::from_http_status(status), arrived);
         }
@@ -401,11 +361,7 @@ impl<S: Sockets> Engine<S> {
                 return self.place_waiting(service);
             }
             HttpState::Connecting { job, pass } => (job, pass, true),
-            HttpState::Busy {
-                mut job,
-                pass,
-                used_before,
-            } => {
+            HttpState::Busy { mut job, pass, used_before } => {
                 let raced = used_before == UsedBefore::Yes && !answered;
                 let again = match unsent {
                     Some(request) => {

@@ -17,9 +17,9 @@ use crate::session::rpc::RpcTicket;
 use crate::snapshot::UpstreamKind;
 use crate::sockets::{Socket, Sockets};
 use crate::upstream::link::{
-    Client, Data, Dropped, Gateway, Inbound as LinkInbound, Link, LinkError, LinkLimits, LinkState,
-    NO_ENDPOINT, NotSent, Push, RESPONSE_BYTES_MAX, SendBuffer, Window, parse_upgrade_response,
-    write_upgrade_request,
+    Announcement, Client, Data, Dropped, Gateway, Inbound as LinkInbound, Link, LinkError,
+    LinkLimits, LinkState, NO_ENDPOINT, NotSent, Push, RESPONSE_BYTES_MAX, SendBuffer, Window,
+    parse_upgrade_response, write_upgrade_request,
 };
 use crate::wire::close::CloseCode;
 use crate::wire::code::{ResponseCode, SessionRefusal};
@@ -27,10 +27,7 @@ use crate::wire::frame::{ControlPayload, OpCode};
 use crate::wire::header::{Flags, Priority, RequestHeader, ResponseHeader};
 
 /// What a backend may push to one session before it gets credit back.
-const PUSH_WINDOW: Window = Window {
-    messages: 32,
-    bytes: 64 << 10,
-};
+const PUSH_WINDOW: Window = Window { messages: 32, bytes: 64 << 10 };
 
 /// How long a client may take to answer an RPC of a backend.
 const RPC_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
@@ -100,14 +97,7 @@ impl<S: Sockets> Engine<S> {
         link.adopt(&self.snapshot, service);
         let nonce = self.random.u128(..).to_be_bytes();
         let stage = Stage::Upgrading { carry: None };
-        let role = LinkConnection {
-            backend,
-            place,
-            service,
-            nonce,
-            stage,
-            link,
-        };
+        let role = LinkConnection { backend, place, service, nonce, stage, link };
         let connection = Connection::new(None, Role::Link(Box::new(role)), self.now.mono);
         let Ok(key) = self.table.insert(connection, self.now.mono) else {
             return self.redial_later(backend, place);
@@ -154,13 +144,7 @@ impl<S: Sockets> Engine<S> {
             return;
         };
         let mut request = Vec::with_capacity(UPGRADE_BYTES_MAX);
-        write_upgrade_request(
-            &config.host,
-            path,
-            token.as_deref(),
-            link.nonce,
-            &mut request,
-        );
+        write_upgrade_request(&config.host, path, token.as_deref(), link.nonce, &mut request);
         if self.queue_raw(key, &request).is_err() {
             self.lost(key, "upgrade request could not be sent");
         }
@@ -222,16 +206,30 @@ impl<S: Sockets> Engine<S> {
             _ => return,
         };
         let name = self.snapshot.services[usize::from(service.0)].name.clone();
-        let gateway = Gateway {
-            service: &name,
-            node: &node,
-            shard,
-        };
+        let gateway = Gateway { service: &name, node: &node, shard };
         let said = self.with_link(key, |link, out| link.write_hello(gateway, out));
         if said.is_none_or(|said| said.is_err()) {
             self.lost(key, "hello could not be sent");
         }
         self.set_deadline(key);
+    }
+
+    /// The configuration has changed: links whose list of endpoints has grown say hello again.
+    pub(super) fn announce_endpoints(&mut self) {
+        let keys: Vec<_> = self
+            .upstreams
+            .backends
+            .iter()
+            .flat_map(|backend| backend.links.iter().filter_map(|place| place.key))
+            .collect();
+        for key in keys {
+            let Some(connection) = self.table.get_mut(key) else { continue };
+            let Role::Link(link) = &mut connection.role else { continue };
+            let grown = link.link.adopt(&self.snapshot, link.service) == Announcement::Needed;
+            if grown && matches!(link.stage, Stage::Frames) {
+                self.say_hello(key);
+            }
+        }
     }
 
     /// Runs `act` on a link and its outbox, and sends what it wrote.
@@ -247,19 +245,14 @@ impl<S: Sockets> Engine<S> {
         let Role::Link(link) = &mut connection.role else {
             return None;
         };
-        let outbox = connection
-            .outbox
-            .get_or_insert_with(|| self.outboxes.pop().unwrap_or_default());
+        let outbox =
+            connection.outbox.get_or_insert_with(|| self.outboxes.pop().unwrap_or_default());
         let memory = Memory {
             blocks: &mut self.blocks,
             buffers: &mut self.buffers,
             copies: &mut self.copies,
         };
-        let mut out = OutboxBuffer {
-            outbox,
-            limits: self.limits.link_outbox,
-            memory,
-        };
+        let mut out = OutboxBuffer { outbox, limits: self.limits.link_outbox, memory };
         let outcome = act(&mut link.link, &mut out);
         if !connection.dirty {
             connection.dirty = true;
@@ -300,33 +293,21 @@ impl<S: Sockets> Engine<S> {
         what: Question,
         message: &[u8],
     ) {
-        let client = self
-            .table
-            .get(call.client)
-            .and_then(|connection| match &connection.role {
-                Role::Session(player) => Some((
-                    std::rc::Rc::clone(player.session.identity()),
-                    connection.peer,
-                )),
-                _ => None,
-            });
+        let client = self.table.get(call.client).and_then(|connection| match &connection.role {
+            Role::Session(player) => {
+                Some((std::rc::Rc::clone(player.session.identity()), connection.peer))
+            }
+            _ => None,
+        });
         let Some((identity, peer)) = client else {
             return self.service_freed(request.service);
         };
         let link = self.link_of(request.service, identity.session);
         let sent = link.and_then(|key| {
-            let client = Client {
-                owner: call.client,
-                identity: &identity,
-                peer,
-            };
+            let client = Client { owner: call.client, identity: &identity, peer };
             self.with_link(key, |link, out| {
                 let endpoint = link.endpoint(what.endpoint).unwrap_or(NO_ENDPOINT);
-                let data = Data {
-                    endpoint,
-                    trace: None,
-                    frame: [message, &[]],
-                };
+                let data = Data { endpoint, trace: None, frame: [message, &[]] };
                 match request.reply {
                     Reply::Wanted => link.call(&client, data, call, request.deadline, out),
                     Reply::None => link.post(&client, data, out),
@@ -386,12 +367,7 @@ impl<S: Sockets> Engine<S> {
                 self.discard(arrived);
                 self.end_call(call, ResponseCode::BackendError);
             }
-            Ok(LinkInbound::Push {
-                owner,
-                session,
-                kind,
-                frame,
-            }) => {
+            Ok(LinkInbound::Push { owner, session, kind, frame }) => {
                 arrived.payload = start + frame.start..start + frame.end;
                 self.push(key, owner, session, kind, arrived);
             }
@@ -450,18 +426,13 @@ impl<S: Sockets> Engine<S> {
         let bytes = arrived.payload.len();
         let header = RequestHeader::parse(arrived.bytes());
         let urgent = header.is_ok_and(|header| header.flags.contains(Flags::PRIORITY));
-        let priority = if urgent {
-            Priority::Urgent
-        } else {
-            Priority::Normal
-        };
+        let priority = if urgent { Priority::Urgent } else { Priority::Normal };
         let now = self.now.mono;
         let expected = match (kind, header) {
             (Push::Rpc, Ok(header)) => self.player(owner).is_some_and(|player| {
                 let ticket = rpc_ticket(key);
                 let rpcs = player.session.rpcs_mut();
-                rpcs.register(header.message_id, ticket, now + RPC_TIMEOUT, now)
-                    .is_ok()
+                rpcs.register(header.message_id, ticket, now + RPC_TIMEOUT, now).is_ok()
             }),
             (Push::Event, Ok(_)) => true,
             (_, Err(_)) => false,
@@ -492,17 +463,9 @@ impl<S: Sockets> Engine<S> {
         {
             let identity = std::rc::Rc::clone(player.session.identity());
             let peer = connection.peer;
-            let client = Client {
-                owner: client,
-                identity: &identity,
-                peer,
-            };
+            let client = Client { owner: client, identity: &identity, peer };
             let frame: &[u8] = arrived.bytes();
-            let data = Data {
-                endpoint: NO_ENDPOINT,
-                trace: None,
-                frame: [frame, &[]],
-            };
+            let data = Data { endpoint: NO_ENDPOINT, trace: None, frame: [frame, &[]] };
             let sent = self.with_link(key, |link, out| link.post(&client, data, out));
             self.copies += 1;
             if !matches!(sent, Some(Ok(()))) {

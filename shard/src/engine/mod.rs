@@ -82,10 +82,8 @@ const BUFFERS_PER_TURN: u32 = 32;
 pub const SPARE_SLOTS: usize = 64;
 
 /// Names no connection: for sockets that never got a slot.
-const NOBODY: ConnectionKey = ConnectionKey {
-    slot: Slot((1 << 20) - 1),
-    generation: Generation(0),
-};
+const NOBODY: ConnectionKey =
+    ConnectionKey { slot: Slot((1 << 20) - 1), generation: Generation(0) };
 
 /// Bytes that may wait for one backend of links.
 const LINK_OUTBOX_BYTES: usize = 8 << 20;
@@ -295,13 +293,7 @@ impl<S: Sockets> Engine<S> {
         surroundings: Surroundings,
         now: Now,
     ) -> Self {
-        let Surroundings {
-            lanes,
-            authenticator,
-            snapshot,
-            probe,
-            control_bell,
-        } = surroundings;
+        let Surroundings { lanes, authenticator, snapshot, probe, control_bell } = surroundings;
         let slots = options.connections_max + options.upstreams_max + SPARE_SLOTS;
         let mut this = Self {
             table: Table::new(slots, options.seed),
@@ -407,14 +399,8 @@ impl<S: Sockets> Engine<S> {
 
     /// When the shard must turn again although nothing has happened.
     pub fn next_deadline(&mut self) -> Option<Instant> {
-        let own = [self.next_redial(), self.next_goodbye()]
-            .into_iter()
-            .flatten()
-            .min();
-        [self.timers.next_deadline(), own]
-            .into_iter()
-            .flatten()
-            .min()
+        let own = [self.next_redial(), self.next_goodbye()].into_iter().flatten().min();
+        [self.timers.next_deadline(), own].into_iter().flatten().min()
     }
 
     fn take_completions(&mut self) {
@@ -479,13 +465,9 @@ impl<S: Sockets> Engine<S> {
         self.probe.calls_running.set(self.running as u64);
         self.probe.turns.increment();
         if self.copies > 0 {
-            self.probe
-                .payload_copies
-                .add(std::mem::take(&mut self.copies));
+            self.probe.payload_copies.add(std::mem::take(&mut self.copies));
         }
-        self.probe
-            .blocks_in_use_bytes
-            .set(self.blocks.in_use() as u64);
+        self.probe.blocks_in_use_bytes.set(self.blocks.in_use() as u64);
         self.probe.connections.set(self.downstream as u64);
     }
 }

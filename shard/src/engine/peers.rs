@@ -30,12 +30,7 @@ impl<S: Sockets> Engine<S> {
         letter: Letter,
         arrived: Arrived<'_>,
     ) {
-        let PeerRoute {
-            node,
-            shard,
-            slot,
-            generation,
-        } = letter.route;
+        let PeerRoute { node, shard, slot, generation } = letter.route;
         let target = ConnectionKey { slot, generation };
         let known = node == self.snapshot.node && usize::from(shard.0) < self.options.shards;
         if !known {
@@ -64,8 +59,7 @@ impl<S: Sockets> Engine<S> {
             self.discard(arrived);
             return Err(SessionRefusal::PeerGone);
         }
-        self.forward(target, OpCode::Binary, arrived, priority)
-            .map_err(refusal_of)
+        self.forward(target, OpCode::Binary, arrived, priority).map_err(refusal_of)
     }
 
     pub(super) fn acknowledge(&mut self, to: ConnectionKey, reply_to: &ReplyTo, target: Guid) {
@@ -91,14 +85,7 @@ impl<S: Sockets> Engine<S> {
         let priority = letter.priority;
         let header_len = server_header_len(arrived.payload.len()) as u8;
         let sent = self.frame_for_lane(arrived).and_then(|frame| {
-            let deliver = Deliver {
-                target,
-                from,
-                frame,
-                header_len,
-                priority,
-                acknowledge,
-            };
+            let deliver = Deliver { target, from, frame, header_len, priority, acknowledge };
             self.request(shard, Crossing::Deliver(deliver))
         });
         if let Err(refusal) = sent {
@@ -116,15 +103,11 @@ impl<S: Sockets> Engine<S> {
                 let header = received.range(start..arrived.payload.start);
                 write_server_header(header, OpCode::Binary, len);
                 let lent = self.buffers.lend(received, start..arrived.payload.end);
-                Loan::of(lent)
-                    .map(Payload::Borrowed)
-                    .ok_or(SessionRefusal::LaneFull)
+                Loan::of(lent).map(Payload::Borrowed).ok_or(SessionRefusal::LaneFull)
             }
             Source::Bytes(bytes) => {
-                let mut block = self
-                    .blocks
-                    .take(header_len + len)
-                    .ok_or(SessionRefusal::BlocksExhausted)?;
+                let mut block =
+                    self.blocks.take(header_len + len).ok_or(SessionRefusal::BlocksExhausted)?;
                 write_server_header(block.reserve(header_len), OpCode::Binary, len);
                 block.append(&bytes[arrived.payload]);
                 self.copies += 1;
@@ -206,15 +189,7 @@ impl<S: Sockets> Engine<S> {
                     let Some(frame) = Loan::of(again).map(Payload::Borrowed) else {
                         continue;
                     };
-                    self.broadcast_to(
-                        shard,
-                        Broadcast {
-                            from,
-                            frame,
-                            header_len,
-                            priority,
-                        },
-                    );
+                    self.broadcast_to(shard, Broadcast { from, frame, header_len, priority });
                 }
                 self.lend_to_all(lent, Some(from), priority);
             }
@@ -227,15 +202,7 @@ impl<S: Sockets> Engine<S> {
                     copy.append(block.as_slice());
                     self.copies += 1;
                     let frame = Payload::Owned(copy);
-                    self.broadcast_to(
-                        shard,
-                        Broadcast {
-                            from,
-                            frame,
-                            header_len,
-                            priority,
-                        },
-                    );
+                    self.broadcast_to(shard, Broadcast { from, frame, header_len, priority });
                 }
                 self.copy_to_all(block.as_slice(), Some(from), priority);
                 self.blocks.give_back(block);

@@ -47,13 +47,7 @@ impl<S: Sockets> Engine<S> {
         let session = Session::new(identity, capabilities, &self.snapshot, seed);
         let liveness = Liveness::new(&self.limits.session, self.now.mono);
         let position = self.players.len();
-        let player = Player {
-            session,
-            liveness,
-            epoch,
-            position,
-            calls: None,
-        };
+        let player = Player { session, liveness, epoch, position, calls: None };
         let Some(connection) = self.table.get_mut(key) else {
             return;
         };
@@ -142,10 +136,7 @@ impl<S: Sockets> Engine<S> {
                     now: self.now,
                 };
                 let (reply_to, verdict) = player.session.on_too_long(head, &context);
-                let nothing = Arrived {
-                    source: Source::Bytes(&mut []),
-                    payload: 0..0,
-                };
+                let nothing = Arrived { source: Source::Bytes(&mut []), payload: 0..0 };
                 self.execute(key, reply_to, verdict, nothing);
             }
         }
@@ -179,42 +170,23 @@ impl<S: Sockets> Engine<S> {
             return;
         };
         match verdict {
-            Verdict::Peer {
-                route,
-                guid,
-                acknowledge,
-                priority,
-            } => {
+            Verdict::Peer { route, guid, acknowledge, priority } => {
                 self.probe.route(Route::Peer);
                 self.to_peer(
                     key,
                     reply_to,
-                    super::peers::Letter {
-                        route,
-                        guid,
-                        acknowledge,
-                        priority,
-                    },
+                    super::peers::Letter { route, guid, acknowledge, priority },
                     arrived,
                 );
             }
-            Verdict::Call {
-                endpoint,
-                wants_reply,
-            } => {
+            Verdict::Call { endpoint, wants_reply } => {
                 self.probe.route(Route::Call);
-                let what = Question {
-                    endpoint,
-                    meta: None,
-                };
+                let what = Question { endpoint, meta: None };
                 self.call(key, reply_to, what, wants_reply, arrived);
             }
             Verdict::Meta { endpoint, kind } => {
                 self.probe.route(Route::Meta);
-                let what = Question {
-                    endpoint,
-                    meta: Some(kind),
-                };
+                let what = Question { endpoint, meta: Some(kind) };
                 self.call(key, reply_to, what, WantsReply::Yes, arrived);
             }
             Verdict::Broadcast { priority } => {
@@ -280,10 +252,7 @@ impl<S: Sockets> Engine<S> {
     /// Queues a binary message of the gateway's own for a client; one that reads too slowly even
     /// for that is let go.
     pub(super) fn queue_or_shed(&mut self, key: ConnectionKey, message: &[u8]) {
-        if self
-            .queue_frame(key, OpCode::Binary, message, Priority::Normal)
-            .is_err()
-        {
+        if self.queue_frame(key, OpCode::Binary, message, Priority::Normal).is_err() {
             self.overflowed(key);
         }
     }
@@ -326,7 +295,9 @@ impl<S: Sockets> Engine<S> {
             };
             match player.liveness.on_deadline(limits, now) {
                 LivenessAction::None => return,
-                LivenessAction::ReleaseFirstFrame => self.send_manifest(key),
+                LivenessAction::ReleaseFirstFrame => {
+                    self.send_manifest(key, ManifestReason::SessionConnected);
+                }
                 LivenessAction::Ping => self.ping(key),
                 LivenessAction::CloseIdle => return self.leave(key, CloseCode::Idle, "idle"),
                 LivenessAction::CloseStalledMessage => {
@@ -344,7 +315,7 @@ impl<S: Sockets> Engine<S> {
         }
     }
 
-    fn send_manifest(&mut self, key: ConnectionKey) {
+    pub(super) fn send_manifest(&mut self, key: ConnectionKey, reason: ManifestReason) {
         let (now, peer) = (self.now, self.peer_guid(key));
         let mut message = std::mem::take(&mut self.manifest);
         message.clear();
@@ -355,7 +326,7 @@ impl<S: Sockets> Engine<S> {
                 capabilities: player.session.capabilities(),
                 snapshot: &self.snapshot,
                 peer,
-                reason: ManifestReason::SessionConnected,
+                reason,
             };
             manifest.write(message_id, now, &mut self.random, &mut message);
             self.queue_or_shed(key, &message);

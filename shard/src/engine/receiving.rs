@@ -66,9 +66,7 @@ impl<S: Sockets> Engine<S> {
                 Role::Link(_) => &self.limits.link_inbound,
                 _ => &self.limits.inbound,
             };
-            let next = connection
-                .inbound
-                .next(input, self.now.mono, limits, &mut self.blocks);
+            let next = connection.inbound.next(input, self.now.mono, limits, &mut self.blocks);
             let (base, arrival) = match next {
                 Ok((consumed, arrival)) => {
                     let base = at;
@@ -84,31 +82,13 @@ impl<S: Sockets> Engine<S> {
                 Arrival::NeedMore => return self.note_unfinished(key),
                 Arrival::InPlace { kind, payload } => {
                     let payload = payload.start + base..payload.end + base;
-                    self.message(
-                        key,
-                        kind,
-                        Arrived {
-                            source: kept.source(),
-                            payload,
-                        },
-                    );
+                    self.message(key, kind, Arrived { source: kept.source(), payload });
                 }
                 Arrival::Assembled { kind, block } => {
                     let payload = 0..block.len();
-                    self.message(
-                        key,
-                        kind,
-                        Arrived {
-                            source: Source::Block(block),
-                            payload,
-                        },
-                    );
+                    self.message(key, kind, Arrived { source: Source::Block(block), payload });
                 }
-                Arrival::TooLong {
-                    kind,
-                    head,
-                    head_len,
-                } => {
+                Arrival::TooLong { kind, head, head_len } => {
                     self.too_long(key, kind, &head[..head_len]);
                 }
                 Arrival::Ping(payload) => self.pinged(key, &payload),
@@ -135,10 +115,7 @@ impl<S: Sockets> Engine<S> {
                     DataKind::Binary => OpCode::Binary,
                 };
                 self.probe.route(Route::Echo);
-                if self
-                    .forward(key, opcode, arrived, Priority::Normal)
-                    .is_err()
-                {
+                if self.forward(key, opcode, arrived, Priority::Normal).is_err() {
                     self.probe.shed(Shed::OwnOutboxFull);
                     self.leave(key, CloseCode::TryAgainLater, "slow consumer");
                 }
@@ -215,9 +192,8 @@ impl<S: Sockets> Engine<S> {
     ) {
         let frame = ControlFrame::unmasked(kind, payload);
         let bytes = frame.as_slice();
-        let queued = self.queue_with(key, bytes.len(), Priority::Urgent, |room| {
-            room.copy_from_slice(bytes)
-        });
+        let queued =
+            self.queue_with(key, bytes.len(), Priority::Urgent, |room| room.copy_from_slice(bytes));
         if queued.is_err() {
             self.probe.shed(Shed::OwnOutboxFull);
         }

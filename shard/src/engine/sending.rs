@@ -100,9 +100,7 @@ impl<S: Sockets> Engine<S> {
 
     /// Queues bytes that are no frame: what is said before and instead of a WebSocket.
     pub(super) fn queue_raw(&mut self, to: ConnectionKey, bytes: &[u8]) -> Result<(), NotQueued> {
-        self.queue_with(to, bytes.len(), Priority::Normal, |room| {
-            room.copy_from_slice(bytes)
-        })
+        self.queue_with(to, bytes.len(), Priority::Normal, |room| room.copy_from_slice(bytes))
     }
 
     /// Queues a frame made of `payload`, which is copied.
@@ -129,9 +127,7 @@ impl<S: Sockets> Engine<S> {
         write: impl FnOnce(&mut [u8]),
     ) -> Result<(), NotQueued> {
         let (outbox, limits, mut memory) = self.outbox_of(to).ok_or(NotQueued::Gone)?;
-        let queued = outbox
-            .reserve(len, priority, limits, &mut memory)
-            .map(write);
+        let queued = outbox.reserve(len, priority, limits, &mut memory).map(write);
         self.after_queueing(to, len, queued)
     }
 
@@ -143,18 +139,13 @@ impl<S: Sockets> Engine<S> {
         priority: Priority,
     ) -> Result<(), NotQueued> {
         let len = lent.len();
-        let waits = self
-            .table
-            .get(to)
-            .is_some_and(|c| c.sending == Sending::Waiting);
+        let waits = self.table.get(to).is_some_and(|c| c.sending == Sending::Waiting);
         let Some((outbox, limits, mut memory)) = self.outbox_of(to) else {
             self.buffers.give_back(lent);
             return Err(NotQueued::Gone);
         };
         let kept = if waits {
-            outbox
-                .push_copied(lent, priority, limits, &mut memory)
-                .map(|()| Kept::Copied)
+            outbox.push_copied(lent, priority, limits, &mut memory).map(|()| Kept::Copied)
         } else {
             outbox.push_lent(lent, priority, limits, &mut memory)
         };
@@ -199,9 +190,8 @@ impl<S: Sockets> Engine<S> {
         if connection.phase != Phase::Open {
             return None;
         }
-        let outbox = connection
-            .outbox
-            .get_or_insert_with(|| self.outboxes.pop().unwrap_or_default());
+        let outbox =
+            connection.outbox.get_or_insert_with(|| self.outboxes.pop().unwrap_or_default());
         let memory = Memory {
             blocks: &mut self.blocks,
             buffers: &mut self.buffers,

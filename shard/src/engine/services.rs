@@ -7,7 +7,7 @@ use super::http_upstream::Job;
 use super::{BLOCK_HEADROOM, Engine};
 use crate::clock::Instant;
 use crate::id::{ConnectionKey, EndpointId, ServiceId, SessionId};
-use crate::snapshot::{Address, Service, Snapshot, UpstreamKind};
+use crate::snapshot::{Address, Endpoint, Service, Snapshot, UpstreamKind};
 use crate::sockets::Sockets;
 use crate::upstream::breaker::Breaker;
 use crate::upstream::http::{RequestHead, ResponseLimits};
@@ -75,25 +75,17 @@ pub(super) struct Upstreams {
 impl Upstreams {
     pub(super) fn new(snapshot: &Snapshot) -> Self {
         let services = snapshot.services.iter().map(ServiceState::new).collect();
-        let heads = snapshot
-            .endpoints
-            .iter()
-            .map(|endpoint| {
-                let service = snapshot.services.get(usize::from(endpoint.service.0))?;
-                match service.kind {
-                    UpstreamKind::Http => {
-                        RequestHead::new(endpoint.method, &service.host, &endpoint.path).ok()
-                    }
-                    UpstreamKind::Link { .. } => None,
-                }
-            })
-            .collect();
-        Self {
-            services,
-            backends: Vec::new(),
-            heads,
-            redials: 0,
+        Self { services, backends: Vec::new(), heads: heads(snapshot), redials: 0 }
+    }
+
+    /// Takes over a newer configuration, which has appended to the one before.
+    pub(super) fn adopt(&mut self, snapshot: &Snapshot) {
+        let known = self.services.len();
+        for (state, service) in self.services.iter_mut().zip(&snapshot.services) {
+            state.response = ResponseLimits::of(service, BLOCK_HEADROOM);
         }
+        self.services.extend(snapshot.services.iter().skip(known).map(ServiceState::new));
+        self.heads = heads(snapshot);
     }
 
     pub(super) fn service(&mut self, id: ServiceId) -> Option<&mut ServiceState> {
@@ -122,6 +114,19 @@ impl Upstreams {
             }
         }
     }
+}
+
+fn heads(snapshot: &Snapshot) -> Vec<Option<RequestHead>> {
+    let head = |endpoint: &Endpoint| {
+        let service = snapshot.services.get(usize::from(endpoint.service.0))?;
+        match service.kind {
+            UpstreamKind::Http => {
+                RequestHead::new(endpoint.method, &service.host, &endpoint.path).ok()
+            }
+            UpstreamKind::Link { .. } => None,
+        }
+    };
+    snapshot.endpoints.iter().map(head).collect()
 }
 
 impl ServiceState {
@@ -169,15 +174,12 @@ impl<S: Sockets> Engine<S> {
         };
         let mut listed = Vec::with_capacity(addresses.len());
         for address in addresses {
-            let known = (0..self.upstreams.backends.len())
-                .map(BackendId)
-                .find(|at| {
-                    let backend = &self.upstreams.backends[at.0];
-                    backend.service == id && &backend.address == address && !backend.is_unused()
-                });
+            let known = (0..self.upstreams.backends.len()).map(BackendId).find(|at| {
+                let backend = &self.upstreams.backends[at.0];
+                backend.service == id && &backend.address == address && !backend.is_unused()
+            });
             listed.push(known.unwrap_or_else(|| {
-                self.upstreams
-                    .add_backend(Backend::new(id, address.clone(), links))
+                self.upstreams.add_backend(Backend::new(id, address.clone(), links))
             }));
         }
         for at in 0..self.upstreams.backends.len() {
@@ -242,9 +244,7 @@ impl<S: Sockets> Engine<S> {
         if !listed {
             return;
         }
-        let pause = REDIAL_MIN
-            .saturating_mul(1 << place.failures.min(8))
-            .min(REDIAL_MAX);
+        let pause = REDIAL_MIN.saturating_mul(1 << place.failures.min(8)).min(REDIAL_MAX);
         place.failures += 1;
         place.dial_at = Some(now + pause.mul_f64(0.5 + jitter / 2.0));
         self.upstreams.redials += 1;
@@ -273,11 +273,7 @@ impl<S: Sockets> Engine<S> {
         if self.upstreams.redials == 0 {
             return None;
         }
-        let places = self
-            .upstreams
-            .backends
-            .iter()
-            .flat_map(|backend| &backend.links);
+        let places = self.upstreams.backends.iter().flat_map(|backend| &backend.links);
         places.filter_map(|place| place.dial_at).min()
     }
 

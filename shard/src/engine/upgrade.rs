@@ -58,13 +58,7 @@ struct Claim {
 
 impl Head {
     pub(super) fn new(until: Instant, crowded: bool) -> Self {
-        Self {
-            carry: None,
-            scanned: 0,
-            until,
-            crowded,
-            stage: Stage::Reading,
-        }
+        Self { carry: None, scanned: 0, until, crowded, stage: Stage::Reading }
     }
 
     pub(super) fn until(&self) -> Instant {
@@ -112,11 +106,7 @@ impl<S: Sockets> Engine<S> {
             self.keep_early(key, carry, bytes);
             return None;
         }
-        let verdict = self.judge(
-            carry.as_ref().map_or(bytes, Block::as_slice),
-            scanned,
-            crowded,
-        );
+        let verdict = self.judge(carry.as_ref().map_or(bytes, Block::as_slice), scanned, crowded);
         self.follow(key, verdict, carry, bytes)
     }
 
@@ -184,19 +174,8 @@ impl<S: Sockets> Engine<S> {
                 self.read_early(key, &mut carry.as_mut_slice()[head_len..]);
                 self.blocks.give_back(carry);
             }
-            Verdict::Claim {
-                nonce,
-                identity,
-                head_len,
-            } => {
-                self.claim(
-                    key,
-                    Claim {
-                        nonce,
-                        identity,
-                        evicted: None,
-                    },
-                );
+            Verdict::Claim { nonce, identity, head_len } => {
+                self.claim(key, Claim { nonce, identity, evicted: None });
                 match carry {
                     Some(mut carry) => {
                         carry.consume(head_len);
@@ -244,11 +223,7 @@ impl<S: Sockets> Engine<S> {
             return Verdict::Later;
         }
         match self.authenticate(&request) {
-            Ok(identity) => Verdict::Claim {
-                nonce,
-                identity,
-                head_len,
-            },
+            Ok(identity) => Verdict::Claim { nonce, identity, head_len },
             Err(refusal) => Verdict::Refuse(refusal),
         }
     }
@@ -268,29 +243,23 @@ impl<S: Sockets> Engine<S> {
             None => return Err(Refusal::NoCredential),
         };
         self.verifications += 1;
-        self.authenticator
-            .verify(token, self.now)
-            .map_err(|refusal| match refusal {
-                AuthRefusal::Unavailable => Refusal::Unavailable,
-                AuthRefusal::Malformed
-                | AuthRefusal::AlgorithmMismatch
-                | AuthRefusal::UnknownKey
-                | AuthRefusal::BadSignature
-                | AuthRefusal::Expired
-                | AuthRefusal::NotYetValid
-                | AuthRefusal::WrongParty
-                | AuthRefusal::NoSession
-                | AuthRefusal::Revoked => Refusal::BadCredential,
-            })
+        self.authenticator.verify(token, self.now).map_err(|refusal| match refusal {
+            AuthRefusal::Unavailable => Refusal::Unavailable,
+            AuthRefusal::Malformed
+            | AuthRefusal::AlgorithmMismatch
+            | AuthRefusal::UnknownKey
+            | AuthRefusal::BadSignature
+            | AuthRefusal::Expired
+            | AuthRefusal::NotYetValid
+            | AuthRefusal::WrongParty
+            | AuthRefusal::NoSession
+            | AuthRefusal::Revoked => Refusal::BadCredential,
+        })
     }
 
     fn claim(&mut self, key: ConnectionKey, claim: Claim) {
         let session = claim.identity.session;
-        if self
-            .lanes
-            .tell_control(ToControl::Claim { key, session })
-            .is_err()
-        {
+        if self.lanes.tell_control(ToControl::Claim { key, session }).is_err() {
             return self.refuse(key, Refusal::Unavailable);
         }
         if let Some(connection) = self.table.get_mut(key)
@@ -302,25 +271,14 @@ impl<S: Sockets> Engine<S> {
 
     /// The control core has granted a claim.
     pub(super) fn granted(&mut self, key: ConnectionKey, session: SessionId, epoch: Epoch) {
-        let claim = self
-            .table
-            .get_mut(key)
-            .and_then(|connection| match &mut connection.role {
-                Role::Head(head) => match std::mem::replace(&mut head.stage, Stage::Reading) {
-                    Stage::Claiming(claim) => Some((claim, head.carry.take())),
-                    Stage::Reading | Stage::Authenticating => None,
-                },
-                _ => None,
-            });
-        let Some((
-            Claim {
-                nonce,
-                identity,
-                evicted,
+        let claim = self.table.get_mut(key).and_then(|connection| match &mut connection.role {
+            Role::Head(head) => match std::mem::replace(&mut head.stage, Stage::Reading) {
+                Stage::Claiming(claim) => Some((claim, head.carry.take())),
+                Stage::Reading | Stage::Authenticating => None,
             },
-            early,
-        )) = claim
-        else {
+            _ => None,
+        });
+        let Some((Claim { nonce, identity, evicted }, early)) = claim else {
             // The client left while the claim was under way.
             self.releases.push_back((key, session, epoch));
             return;
@@ -377,14 +335,8 @@ impl<S: Sockets> Engine<S> {
                 None => return self.refuse(key, Refusal::Full),
             },
         };
-        let too_much = kept
-            .as_ref()
-            .is_some_and(|kept| kept.len() > EARLY_BYTES_MAX);
-        match self
-            .table
-            .get_mut(key)
-            .map(|connection| &mut connection.role)
-        {
+        let too_much = kept.as_ref().is_some_and(|kept| kept.len() > EARLY_BYTES_MAX);
+        match self.table.get_mut(key).map(|connection| &mut connection.role) {
             Some(Role::Head(head)) if !too_much => head.carry = kept,
             Some(Role::Head(_)) => {
                 self.blocks_back(kept);
@@ -457,10 +409,7 @@ impl<S: Sockets> Engine<S> {
             reason: refusal.label(),
         };
         if self.log_lines.take() {
-            drop(
-                self.lanes
-                    .tell_control(ToControl::UpgradeRefused(Box::new(line))),
-            );
+            drop(self.lanes.tell_control(ToControl::UpgradeRefused(Box::new(line))));
         }
     }
 

@@ -1,10 +1,7 @@
 //! Frames that cross in the receive buffer they arrived in: the one place where an address goes
 //! from one shard's memory to another's thread.
 
-#![expect(
-    unsafe_code,
-    reason = "a frame is read by another shard in its sender's buffer"
-)]
+#![expect(unsafe_code, reason = "a frame is read by another shard in its sender's buffer")]
 
 use std::ops::Deref;
 use std::ptr::NonNull;
@@ -37,11 +34,7 @@ impl Loan {
     #[must_use]
     pub(crate) fn of(lent: Lent) -> Option<Self> {
         let buffer = lent.buffer()?;
-        Some(Self {
-            at: lent.address(),
-            len: lent.len() as u32,
-            buffer,
-        })
+        Some(Self { at: lent.address(), len: lent.len() as u32, buffer })
     }
 
     /// A loan that no lane took, as it was.
@@ -124,10 +117,7 @@ mod tests {
     const BUFFERS: u16 = 16;
     const LEN: usize = 24;
     const MESSAGES: u64 = if cfg!(miri) { 300 } else { 100_000 };
-    const FROM: ConnectionKey = ConnectionKey {
-        slot: Slot(0),
-        generation: Generation(0),
-    };
+    const FROM: ConnectionKey = ConnectionKey { slot: Slot(0), generation: Generation(0) };
 
     /// Memory that is changed by hand, as the kernel does with receive buffers.
     struct Buffers(Box<[UnsafeCell<[u8; LEN]>]>);
@@ -149,9 +139,7 @@ mod tests {
 
     fn contents(number: u64) -> [u8; LEN] {
         let mut bytes = [0; LEN];
-        bytes
-            .chunks_exact_mut(8)
-            .for_each(|word| word.copy_from_slice(&number.to_be_bytes()));
+        bytes.chunks_exact_mut(8).for_each(|word| word.copy_from_slice(&number.to_be_bytes()));
         bytes
     }
 

@@ -19,21 +19,8 @@ pub(super) fn pair(capacity: usize) -> (ControlSide, ShardSide) {
     let (requests, arriving) = RingBuffer::new(capacity);
     let (answers, answered) = RingBuffer::new(capacity);
     let (orders, ordered) = RingBuffer::new(capacity);
-    let shard = ControlSide {
-        requests,
-        answers: answered,
-        orders: ordered,
-        claims: 0,
-    };
-    (
-        shard,
-        ShardSide {
-            requests: arriving,
-            answers,
-            orders,
-            pushed: false,
-        },
-    )
+    let shard = ControlSide { requests, answers: answered, orders: ordered, claims: 0 };
+    (shard, ShardSide { requests: arriving, answers, orders, pushed: false })
 }
 
 /// A shard's end: its way to the control core.
@@ -53,9 +40,7 @@ impl ControlSide {
         if self.claims + claims > self.answers.buffer().capacity() {
             return Err(message);
         }
-        self.requests
-            .push(message)
-            .map_err(|rtrb::PushError::Full(message)| message)?;
+        self.requests.push(message).map_err(|rtrb::PushError::Full(message)| message)?;
         self.claims += claims;
         Ok(())
     }
@@ -98,11 +83,7 @@ impl ControlLanes {
         sleepers: Vec<Arc<Sleep>>,
         sleep: Arc<Sleep>,
     ) -> Self {
-        Self {
-            shards,
-            sleepers,
-            sleep,
-        }
+        Self { shards, sleepers, sleep }
     }
 
     #[must_use]
@@ -123,14 +104,24 @@ impl ControlLanes {
             ToShard::Granted { .. } | ToShard::Refused { .. } => &mut side.answers,
             _ => &mut side.orders,
         };
-        ring.push(message)
-            .map_err(|rtrb::PushError::Full(message)| message)?;
+        ring.push(message).map_err(|rtrb::PushError::Full(message)| message)?;
         side.pushed = true;
         Ok(())
     }
 
     /// Names each sleeping shard that was told something since the last call: its doorbell has to
     /// be rung now.
+    /// Ends a turn in which `shard` was told something: `ring` is called if it sleeps.
+    pub fn wake_sleeper(&mut self, shard: ShardId, ring: impl FnOnce()) {
+        let at = usize::from(shard.0);
+        if std::mem::take(&mut self.shards[at].pushed) {
+            pushes_are_visible();
+            if self.sleepers[at].take_sleeper() {
+                ring();
+            }
+        }
+    }
+
     pub fn wake_sleepers(&mut self, mut ring: impl FnMut(ShardId)) {
         if !self.shards.iter().any(|side| side.pushed) {
             return;

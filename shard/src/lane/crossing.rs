@@ -117,26 +117,11 @@ impl Crossing {
                 acknowledge,
             }) => {
                 let frame = frame(old)?;
-                Self::Deliver(Deliver {
-                    target,
-                    from,
-                    frame,
-                    header_len,
-                    priority,
-                    acknowledge,
-                })
+                Self::Deliver(Deliver { target, from, frame, header_len, priority, acknowledge })
             }
-            Self::Broadcast(Broadcast {
-                from,
-                frame: old,
-                header_len,
-                priority,
-            }) => Self::Broadcast(Broadcast {
-                from,
-                frame: frame(old)?,
-                header_len,
-                priority,
-            }),
+            Self::Broadcast(Broadcast { from, frame: old, header_len, priority }) => {
+                Self::Broadcast(Broadcast { from, frame: frame(old)?, header_len, priority })
+            }
         })
     }
 
@@ -150,35 +135,13 @@ impl Crossing {
     /// The same request with its frame opened.
     pub(super) fn arrive<'a>(self, open: impl FnOnce(Payload) -> Frame<'a>) -> Arrival<'a> {
         match self {
-            Self::Deliver(Deliver {
-                target,
-                from,
-                frame,
-                header_len,
-                priority,
-                acknowledge,
-            }) => {
+            Self::Deliver(Deliver { target, from, frame, header_len, priority, acknowledge }) => {
                 let frame = open(frame);
-                Arrival::Deliver(Deliver {
-                    target,
-                    from,
-                    frame,
-                    header_len,
-                    priority,
-                    acknowledge,
-                })
+                Arrival::Deliver(Deliver { target, from, frame, header_len, priority, acknowledge })
             }
-            Self::Broadcast(Broadcast {
-                from,
-                frame,
-                header_len,
-                priority,
-            }) => Arrival::Broadcast(Broadcast {
-                from,
-                frame: open(frame),
-                header_len,
-                priority,
-            }),
+            Self::Broadcast(Broadcast { from, frame, header_len, priority }) => {
+                Arrival::Broadcast(Broadcast { from, frame: open(frame), header_len, priority })
+            }
         }
     }
 }

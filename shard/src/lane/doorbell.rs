@@ -9,10 +9,7 @@
 //! The model of this runs under loom:
 //! `RUSTFLAGS="--cfg loom" cargo test -p corelane-shard --no-default-features --lib lane::doorbell`
 
-#![expect(
-    unexpected_cfgs,
-    reason = "loom is set by hand, for the model test alone"
-)]
+#![expect(unexpected_cfgs, reason = "loom is set by hand, for the model test alone")]
 
 use sync::{AtomicBool, Ordering, fence};
 
@@ -43,9 +40,7 @@ impl Default for Sleep {
 impl Sleep {
     #[must_use]
     pub fn new() -> Self {
-        Self {
-            asleep: AtomicBool::new(false),
-        }
+        Self { asleep: AtomicBool::new(false) }
     }
 
     /// Sleeper: "I am about to park". Every lane must be looked at after this and before parking.
@@ -109,10 +104,7 @@ mod model {
         }
 
         fn arrived(&self) -> usize {
-            self.pushed
-                .iter()
-                .map(|index| index.load(Ordering::Acquire))
-                .sum()
+            self.pushed.iter().map(|index| index.load(Ordering::Acquire)).sum()
         }
 
         fn ring_if_asleep(&self) {
@@ -149,14 +141,9 @@ mod model {
                     break;
                 }
             }
-            producers
-                .into_iter()
-                .for_each(|producer| producer.join().unwrap());
+            producers.into_iter().for_each(|producer| producer.join().unwrap());
             if parked_with.is_some_and(|taken| taken < PRODUCERS) {
-                assert!(
-                    world.rings.load(Ordering::Relaxed) > 0,
-                    "a wake-up was lost"
-                );
+                assert!(world.rings.load(Ordering::Relaxed) > 0, "a wake-up was lost");
             }
         });
     }

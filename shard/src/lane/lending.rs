@@ -26,11 +26,7 @@ impl Lending {
     #[must_use]
     pub fn new(buffers: u16) -> Self {
         let buffers = usize::from(buffers);
-        Self {
-            loans: vec![0; buffers].into_boxed_slice(),
-            lent: 0,
-            limit: buffers / 4,
-        }
+        Self { loans: vec![0; buffers].into_boxed_slice(), lent: 0, limit: buffers / 4 }
     }
 
     /// Buffers out on lanes.

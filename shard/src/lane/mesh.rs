@@ -60,21 +60,13 @@ pub fn mesh(shape: MeshShape) -> Mesh {
             let (to_b, from_a) = lane(shape.capacity);
             let (to_a, from_b) = lane(shape.capacity);
             let peer = |sender, receiver, sleep: &Arc<Sleep>| {
-                Some(Peer {
-                    sender,
-                    receiver,
-                    sleep: Arc::clone(sleep),
-                    pushed: false,
-                })
+                Some(Peer { sender, receiver, sleep: Arc::clone(sleep), pushed: false })
             };
             shards[a].peers[b] = peer(to_b, from_b, &sleeps[b]);
             shards[b].peers[a] = peer(to_a, from_a, &sleeps[a]);
         }
     }
-    Mesh {
-        shards,
-        control: ControlLanes::new(shard_sides, sleeps, control_sleep),
-    }
+    Mesh { shards, control: ControlLanes::new(shard_sides, sleeps, control_sleep) }
 }
 
 /// One shard's end of all its lanes; owned by its thread.
@@ -127,10 +119,7 @@ impl ShardLanes {
     pub fn peers(&self) -> impl Iterator<Item = ShardId> + use<> {
         let own = usize::from(self.id.0);
         let count = self.peers.len();
-        (0u8..)
-            .zip(0..count)
-            .filter(move |&(_, index)| index != own)
-            .map(|(id, _)| ShardId(id))
+        (0u8..).zip(0..count).filter(move |&(_, index)| index != own).map(|(id, _)| ShardId(id))
     }
 
     /// Receive buffers out on lanes.
@@ -172,10 +161,7 @@ impl ShardLanes {
 
     /// Lets go of every request that was read: no frame of theirs is needed any more.
     pub fn release(&mut self) {
-        self.peers
-            .iter_mut()
-            .flatten()
-            .for_each(|peer| peer.receiver.release());
+        self.peers.iter_mut().flatten().for_each(|peer| peer.receiver.release());
     }
 
     /// Yields what other shards have let go of.

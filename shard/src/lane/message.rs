@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::id::{ConnectionKey, Epoch, ServiceId, SessionId, ShardId};
-use crate::snapshot::Address;
+use crate::snapshot::{Address, Snapshot};
 
 /// From a shard to the control core. Every message names the shard's own lane implicitly.
 #[derive(Debug)]
@@ -49,6 +49,9 @@ pub enum ToShard {
         key: ConnectionKey,
         epoch: Epoch,
     },
+    /// A new configuration; replaces the old one as a whole. What the old one knew keeps its
+    /// indices.
+    Snapshot(Arc<Snapshot>),
     /// Where a service's backends are now; replaces the service's earlier list.
     Addresses {
         version: u64,

@@ -20,13 +20,7 @@ pub struct LaneReceiver {
 
 impl LaneReceiver {
     pub(super) fn new(requests: Consumer<Option<Crossing>>, answers: Producer<Answer>) -> Self {
-        Self {
-            requests,
-            answers,
-            read: 0,
-            answerable: 0,
-            unreleased: Unreleased::new(),
-        }
+        Self { requests, answers, read: 0, answerable: 0, unreleased: Unreleased::new() }
     }
 
     /// Reads the next request and leaves the index where it is, so that a borrowed frame lasts
@@ -58,16 +52,10 @@ impl LaneReceiver {
     /// # Panics
     /// When there are more answers than such requests.
     pub fn answer(&mut self, answer: Answer) {
-        assert!(
-            self.answerable > 0,
-            "one answer for each delivery, before its release"
-        );
+        assert!(self.answerable > 0, "one answer for each delivery, before its release");
         self.answerable -= 1;
         let pushed = self.answers.push(answer);
-        assert!(
-            pushed.is_ok(),
-            "the request reserved the place of its answer"
-        );
+        assert!(pushed.is_ok(), "the request reserved the place of its answer");
     }
 
     /// Moves the index past everything that was read: the sender may reuse those buffers.

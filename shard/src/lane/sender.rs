@@ -71,31 +71,20 @@ impl LaneSender {
         lending: &mut Lending,
     ) -> Result<(), Refused> {
         if !self.has_room() {
-            return Err(Refused {
-                why: Refusal::Full,
-                crossing,
-            });
+            return Err(Refused { why: Refusal::Full, crossing });
         }
         let kept_alive = match crossing.payload() {
             Payload::Borrowed(loan) if !lending.permits(loan.buffer()) => {
-                return Err(Refused {
-                    why: Refusal::LendLimit,
-                    crossing,
-                });
+                return Err(Refused { why: Refusal::LendLimit, crossing });
             }
             Payload::Borrowed(loan) => {
                 lending.lend(loan.buffer());
                 Returned::Buffer(loan.buffer())
             }
-            Payload::Owned(block) => Returned::Block {
-                bytes: block.capacity(),
-            },
+            Payload::Owned(block) => Returned::Block { bytes: block.capacity() },
         };
         let pushed = self.requests.push(Some(crossing));
-        assert!(
-            pushed.is_ok(),
-            "there is room while pushed - passed < capacity"
-        );
+        assert!(pushed.is_ok(), "there is room while pushed - passed < capacity");
         self.kept_alive.push_back((self.pushed, kept_alive));
         self.pushed += 1;
         Ok(())

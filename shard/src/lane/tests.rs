@@ -8,18 +8,10 @@ use crate::id::{ConnectionKey, Generation, SessionId, ShardId, Slot};
 use crate::wire::header::Priority;
 use crate::wire::header::{Flags, ReplyTo};
 
-const KEY: ConnectionKey = ConnectionKey {
-    slot: Slot(3),
-    generation: Generation(9),
-};
+const KEY: ConnectionKey = ConnectionKey { slot: Slot(3), generation: Generation(9) };
 
 fn shape(shards: u8) -> MeshShape {
-    MeshShape {
-        shards,
-        capacity: 4,
-        control_capacity: 2,
-        buffers: 8,
-    }
+    MeshShape { shards, capacity: 4, control_capacity: 2, buffers: 8 }
 }
 
 /// An owned frame that says `text`.
@@ -41,18 +33,8 @@ fn deliver(frame: Payload) -> Crossing {
 }
 
 fn answer(message_id: u64) -> Answer {
-    let reply = ReplyTo {
-        flags: Flags(0x40),
-        channel: 1,
-        sequence: 2,
-        message_id,
-    };
-    Answer {
-        to: KEY,
-        reply,
-        guid: [7; 16],
-        code: 0,
-    }
+    let reply = ReplyTo { flags: Flags(0x40), channel: 1, sequence: 2, message_id };
+    Answer { to: KEY, reply, guid: [7; 16], code: 0 }
 }
 
 static BYTES: [u8; 4] = *b"lent";
@@ -74,26 +56,17 @@ fn a_full_lane_hands_the_request_back() {
     let mut pool = BlockPool::new(1 << 20);
     let mut lending = Lending::new(0);
     for text in ["one", "two"] {
-        sender
-            .try_request(deliver(owned(&mut pool, text)), &mut lending)
-            .unwrap();
+        sender.try_request(deliver(owned(&mut pool, text)), &mut lending).unwrap();
     }
     let refused = sender.try_request(deliver(owned(&mut pool, "three")), &mut lending);
     let Refused { why, crossing } = refused.expect_err("the lane holds two");
     assert_eq!(why, Refusal::Full);
-    let Payload::Owned(block) = crossing.payload() else {
-        panic!("the same block")
-    };
+    let Payload::Owned(block) = crossing.payload() else { panic!("the same block") };
     assert_eq!(block.as_slice(), b"three");
 
-    let Some(Arrival::Deliver(first)) = receiver.next_arrival() else {
-        panic!("the oldest")
-    };
+    let Some(Arrival::Deliver(first)) = receiver.next_arrival() else { panic!("the oldest") };
     assert_eq!((&*first.frame, first.target), (&b"one"[..], KEY));
-    assert!(
-        sender.try_request(crossing, &mut lending).is_err(),
-        "reading alone makes no room"
-    );
+    assert!(sender.try_request(crossing, &mut lending).is_err(), "reading alone makes no room");
 }
 
 #[test]
@@ -102,9 +75,7 @@ fn what_a_slot_keeps_alive_returns_only_when_the_index_has_passed_it() {
     let mut pool = BlockPool::new(1 << 20);
     let mut lending = Lending::new(8);
     sender.try_request(deliver(lent(5)), &mut lending).unwrap();
-    sender
-        .try_request(deliver(owned(&mut pool, "block")), &mut lending)
-        .unwrap();
+    sender.try_request(deliver(owned(&mut pool, "block")), &mut lending).unwrap();
     sender.try_request(deliver(lent(5)), &mut lending).unwrap();
 
     for _ in 0..2 {
@@ -116,18 +87,8 @@ fn what_a_slot_keeps_alive_returns_only_when_the_index_has_passed_it() {
 
     receiver.release();
     sender.reclaim(&mut lending, |one| returned.push(one));
-    assert_eq!(
-        returned,
-        [
-            Returned::Buffer(BufferId(5)),
-            Returned::Block { bytes: 2048 }
-        ]
-    );
-    assert_eq!(
-        lending.lent(),
-        1,
-        "the second loan of the buffer is still out"
-    );
+    assert_eq!(returned, [Returned::Buffer(BufferId(5)), Returned::Block { bytes: 2048 }]);
+    assert_eq!(lending.lent(), 1, "the second loan of the buffer is still out");
 
     assert!(receiver.next_arrival().is_some());
     receiver.release();
@@ -143,14 +104,9 @@ fn a_quarter_of_the_buffers_may_be_lent_and_the_rest_is_copied() {
     let (a, b) = (ShardId(1), ShardId(2));
     shards[0].try_request(a, deliver(lent(0))).unwrap();
     shards[0].try_request(b, deliver(lent(1))).unwrap();
-    assert_eq!(
-        refusal(shards[0].try_request(a, deliver(lent(2)))),
-        Refusal::LendLimit
-    );
+    assert_eq!(refusal(shards[0].try_request(a, deliver(lent(2)))), Refusal::LendLimit);
     shards[0].try_request(b, deliver(lent(0))).unwrap();
-    shards[0]
-        .try_request(a, deliver(owned(&mut pool, "copy")))
-        .unwrap();
+    shards[0].try_request(a, deliver(owned(&mut pool, "copy"))).unwrap();
     assert_eq!(shards[0].lent(), 2);
 
     while shards[1].next_arrival(ShardId(0)).is_some() {}
@@ -228,9 +184,7 @@ proptest! {
 #[should_panic(expected = "one answer for each delivery")]
 fn a_second_answer_to_one_delivery_is_a_bug() {
     let (mut sender, mut receiver) = lane(4);
-    sender
-        .try_request(deliver(lent(0)), &mut Lending::new(8))
-        .unwrap();
+    sender.try_request(deliver(lent(0)), &mut Lending::new(8)).unwrap();
     assert!(receiver.next_arrival().is_some());
     receiver.answer(answer(0));
     receiver.answer(answer(1));
@@ -258,10 +212,7 @@ fn every_pair_of_shards_has_its_own_lanes() {
             assert!(lanes.next_arrival(from).is_none());
             lanes.answer(from, answer(u64::from(to)));
             let answers = &mut shards[usize::from(from.0)];
-            assert_eq!(
-                answers.next_answer(ShardId(to)),
-                Some(answer(u64::from(to)))
-            );
+            assert_eq!(answers.next_answer(ShardId(to)), Some(answer(u64::from(to))));
         }
     }
 }
@@ -274,10 +225,7 @@ fn woken(shard: &mut ShardLanes) -> Vec<Wake> {
 
 #[test]
 fn only_a_core_that_sleeps_and_was_sent_something_is_woken_and_only_once() {
-    let Mesh {
-        mut shards,
-        mut control,
-    } = mesh(shape(3));
+    let Mesh { mut shards, mut control } = mesh(shape(3));
     for shard in &mut shards[1..] {
         assert_eq!(shard.prepare_park(), Park::Now);
     }
@@ -299,80 +247,48 @@ fn only_a_core_that_sleeps_and_was_sent_something_is_woken_and_only_once() {
 
 #[test]
 fn a_core_with_something_to_read_does_not_park() {
-    let Mesh {
-        mut shards,
-        mut control,
-    } = mesh(shape(2));
+    let Mesh { mut shards, mut control } = mesh(shape(2));
     let peer = ShardId(0);
     shards[0].try_request(ShardId(1), deliver(lent(0))).unwrap();
     assert_eq!(shards[1].prepare_park(), Park::NotYet);
     assert_eq!(woken(&mut shards[0]), [], "it did not go to sleep");
     assert!(shards[1].next_arrival(peer).is_some());
     shards[1].answer(peer, answer(0));
-    assert_eq!(
-        shards[1].prepare_park(),
-        Park::Now,
-        "read, though not released"
-    );
+    assert_eq!(shards[1].prepare_park(), Park::Now, "read, though not released");
     assert_eq!(shards[0].prepare_park(), Park::NotYet, "an answer");
     shards[0].tell_control(claim()).unwrap();
     assert_eq!(control.prepare_park(), Park::NotYet);
     shards[1].awake();
-    control
-        .tell(ShardId(1), ToShard::Drain(DrainPhase::Grace))
-        .unwrap();
+    control.tell(ShardId(1), ToShard::Drain(DrainPhase::Grace)).unwrap();
     assert_eq!(shards[1].prepare_park(), Park::NotYet);
 }
 
 fn claim() -> ToControl {
-    ToControl::Claim {
-        key: KEY,
-        session: SessionId(1),
-    }
+    ToControl::Claim { key: KEY, session: SessionId(1) }
 }
 
 #[test]
 fn a_claim_is_taken_only_with_room_for_its_answer() {
-    let Mesh {
-        mut shards,
-        mut control,
-    } = mesh(shape(1));
+    let Mesh { mut shards, mut control } = mesh(shape(1));
     let shard = ShardId(0);
     for _ in 0..2 {
         shards[0].tell_control(claim()).unwrap();
         assert!(control.hear(shard).is_some());
     }
-    assert!(
-        shards[0].tell_control(claim()).is_err(),
-        "two answers are awaited, two fit"
-    );
-    let release = ToControl::DrainReached {
-        phase: DrainPhase::Done,
-        connections: 0,
-    };
+    assert!(shards[0].tell_control(claim()).is_err(), "two answers are awaited, two fit");
+    let release = ToControl::DrainReached { phase: DrainPhase::Done, connections: 0 };
     shards[0].tell_control(release).unwrap();
 
-    while control
-        .tell(shard, ToShard::Drain(DrainPhase::Grace))
-        .is_ok()
-    {}
+    while control.tell(shard, ToShard::Drain(DrainPhase::Grace)).is_ok() {}
     for _ in 0..2 {
-        let refused = ToShard::Refused {
-            key: KEY,
-            why: ClaimRefusal::Full,
-        };
-        control
-            .tell(shard, refused)
-            .expect("orders do not take an answer's place");
+        let refused = ToShard::Refused { key: KEY, why: ClaimRefusal::Full };
+        control.tell(shard, refused).expect("orders do not take an answer's place");
     }
     let mut sleepers = Vec::new();
     assert_eq!(shards[0].prepare_park(), Park::NotYet);
     control.wake_sleepers(|shard| sleepers.push(shard));
     assert_eq!(sleepers, []);
-    assert!(
-        matches!(shards[0].hear_control(), Some(ToShard::Refused { .. })),
-        "answers first"
-    );
+    assert!(matches!(shards[0].hear_control(), Some(ToShard::Refused { .. })), "answers first");
     shards[0].tell_control(claim()).unwrap();
 }
 
@@ -384,14 +300,9 @@ fn a_block_changes_pools_with_its_bytes() {
     ours.disown(block.capacity());
     assert_eq!((ours.allocated(), ours.in_use()), (0, 0));
     assert_eq!((theirs.allocated(), theirs.in_use()), (4096, 4096));
-    assert!(
-        theirs.adopt(ours.take(1).unwrap()).is_err(),
-        "beyond the bound"
-    );
+    assert!(theirs.adopt(ours.take(1).unwrap()).is_err(), "beyond the bound");
     theirs.give_back(block);
-    let adopted = theirs
-        .adopt(ours.take(1).unwrap())
-        .expect("an idle block makes room");
+    let adopted = theirs.adopt(ours.take(1).unwrap()).expect("an idle block makes room");
     theirs.give_back(adopted);
     assert_eq!((theirs.allocated(), theirs.in_use()), (2048, 0));
 }

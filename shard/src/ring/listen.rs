@@ -22,11 +22,7 @@ pub struct ListenOptions {
 
 /// A bound and listening socket of one shard.
 pub fn listen(address: SocketAddr, options: &ListenOptions) -> io::Result<OwnedFd> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     if address.is_ipv6() {

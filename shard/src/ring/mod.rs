@@ -9,10 +9,7 @@
 //! * no wait carries a time-out: one multishot heartbeat while busy, one absolute deadline before
 //!   the shard goes to sleep.
 
-#![expect(
-    unsafe_code,
-    reason = "submission entries carry addresses to the kernel"
-)]
+#![expect(unsafe_code, reason = "submission entries carry addresses to the kernel")]
 
 mod listen;
 mod peer_name;
@@ -29,7 +26,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
-use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed, TimeoutFlags, Timespec};
+use io_uring::types::{
+    CancelBuilder, DestinationSlot, Fd, Fixed, SubmitArgs, TimeoutFlags, Timespec,
+};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 use socket2::{Domain, SockAddr, SockRef};
 
@@ -81,6 +80,10 @@ impl RingDirectory {
 const SEND_INLINE: i32 = libc::MSG_DONTWAIT | libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
 const SEND_WAITING: i32 = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
 const GETEVENTS: u32 = 1;
+
+/// Completions that end a batch window early.
+const BATCH: usize = 32;
+
 static ONE: libc::c_int = 1;
 
 struct Listener {
@@ -92,10 +95,7 @@ struct Listener {
 impl Listener {
     fn new(socket: OwnedFd) -> io::Result<Self> {
         let address_len = SockRef::from(&socket).local_addr()?.len();
-        Ok(Self {
-            socket,
-            address_len,
-        })
+        Ok(Self { socket, address_len })
     }
 }
 
@@ -131,7 +131,8 @@ pub struct Uring {
     heartbeat_armed: bool,
     deadline: Box<Timespec>,
     deadline_armed: bool,
-    sq_full: u64,
+    /// Waits this long for more once something is expected soon; `None` = never.
+    batch_window: Option<Duration>,
     enters: u64,
 }
 
@@ -150,10 +151,7 @@ impl Uring {
         ring.submitter().register_files_sparse(sizes.sockets)?;
         let provided = ProvidedRing::register(&ring, buffers)?;
         directory.publish(shard, ring.as_raw_fd());
-        let listeners = listeners
-            .into_iter()
-            .map(Listener::new)
-            .collect::<io::Result<_>>()?;
+        let listeners = listeners.into_iter().map(Listener::new).collect::<io::Result<_>>()?;
         let completions = ring.params().cq_entries() as usize;
         let mut this = Self {
             ring,
@@ -174,7 +172,7 @@ impl Uring {
             heartbeat_armed: false,
             deadline: Box::new(Timespec::new()),
             deadline_armed: false,
-            sq_full: 0,
+            batch_window: None,
             enters: 0,
         };
         this.arm_wake();
@@ -184,15 +182,14 @@ impl Uring {
     /// Submits what was queued, sleeps as `wait` says, and moves every completion into the local
     /// queue. Afterwards [`Sockets::settled`] yields each send submitted here.
     pub fn exchange(&mut self, wait: Wait) -> io::Result<()> {
-        debug_assert!(
-            self.settled.is_empty(),
-            "the last turn's sends were settled"
-        );
-        let want = match wait {
-            Wait::ForOne if self.queue.is_empty() => 1,
-            Wait::ForOne | Wait::No => 0,
-        };
-        self.enter(want)?;
+        debug_assert!(self.settled.is_empty(), "the last turn's sends were settled");
+        match (wait, self.batch_window) {
+            (Wait::ForOne, Some(window)) if self.queue.is_empty() && !self.prepared.is_empty() => {
+                self.enter_for_batch(window)?;
+            }
+            (Wait::ForOne, _) if self.queue.is_empty() => self.enter(1)?,
+            (Wait::ForOne | Wait::No, _) => self.enter(0)?,
+        }
         // Every send must have been seen by the kernel before its outcome can be told.
         while !self.ring.submission().is_empty() {
             self.drain();
@@ -208,6 +205,18 @@ impl Uring {
         self.settled.append(&mut self.prepared);
         self.settled.append(&mut self.ended);
         Ok(())
+    }
+
+    /// Trades latency for processor time: a wait that begins while traffic flows lasts at least
+    /// this long, so that one turn serves more (`IORING_FEAT_MIN_TIMEOUT`, Linux 6.12).
+    pub fn set_batch_window(&mut self, window: Option<Duration>) {
+        self.batch_window = window.filter(|_| self.ring.params().is_feature_min_timeout());
+    }
+
+    /// Sends whose outcome is known wait to be taken.
+    #[must_use]
+    pub fn has_settled(&self) -> bool {
+        !self.settled.is_empty()
     }
 
     /// Number of `io_uring_enter` calls so far.
@@ -255,9 +264,8 @@ impl Uring {
         }
         if let Some(at) = at {
             *self.deadline = timespec(Duration::from_nanos(at.0));
-            let entry = opcode::Timeout::new(&raw const *self.deadline)
-                .flags(TimeoutFlags::ABS)
-                .build();
+            let entry =
+                opcode::Timeout::new(&raw const *self.deadline).flags(TimeoutFlags::ABS).build();
             self.push(entry, Tag::own(Operation::Deadline));
             self.deadline_armed = true;
         }
@@ -272,16 +280,28 @@ impl Uring {
         self.ring.submitter().unregister_eventfd()
     }
 
+    /// Submits and waits for a batch, at least for `window`. Only called by a turn that has sent
+    /// something: a quiet ring would pay for the timer and gain nothing.
+    fn enter_for_batch(&mut self, window: Duration) -> io::Result<()> {
+        self.enters += 1;
+        let window = u32::try_from(window.as_micros()).unwrap_or(u32::MAX);
+        let arguments = SubmitArgs::new().min_wait_usec(window);
+        match self.ring.submitter().submit_with_args(BATCH, &arguments) {
+            Ok(_) => Ok(()),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::EINTR | libc::EAGAIN | libc::EBUSY | libc::ETIME) => Ok(()),
+                _ => Err(error),
+            },
+        }
+    }
+
     fn enter(&mut self, want: u32) -> io::Result<()> {
         let queued = self.ring.submission().len() as u32;
         self.enters += 1;
         // SAFETY: no argument is passed; every queued entry points to memory that outlives this
         // call or is owned by this value until its completion.
-        let entered = unsafe {
-            self.ring
-                .submitter()
-                .enter::<libc::sigset_t>(queued, want, GETEVENTS, None)
-        };
+        let entered =
+            unsafe { self.ring.submitter().enter::<libc::sigset_t>(queued, want, GETEVENTS, None) };
         match entered {
             Ok(_) => Ok(()),
             Err(error) => match error.raw_os_error() {
@@ -315,25 +335,19 @@ impl Uring {
     }
 
     fn completed(&mut self, tag: Tag, result: i32, flags: u32) {
-        let Tag {
-            operation,
-            key,
-            index,
-        } = tag;
+        let Tag { operation, key, index } = tag;
         let event = match operation {
             Operation::Ignored => return,
             Operation::Receive => return self.received(key, result, flags),
             Operation::Send => return self.send_failed(index, result),
             Operation::SendRest => return self.rest_ended(index, result),
             Operation::Accept => return self.accepted(key, result, flags),
-            Operation::PeerName => Completion::PeerName {
-                key,
-                peer: self.peer_names.answer(index, result),
-            },
-            Operation::Open => Completion::Opened {
-                key,
-                socket: u32::try_from(result).ok().map(Socket),
-            },
+            Operation::PeerName => {
+                Completion::PeerName { key, peer: self.peer_names.answer(index, result) }
+            }
+            Operation::Open => {
+                Completion::Opened { key, socket: u32::try_from(result).ok().map(Socket) }
+            }
             Operation::Connect => {
                 let outcome = if result < 0 { Err(-result) } else { Ok(()) };
                 Completion::Connected { key, outcome }
@@ -360,11 +374,7 @@ impl Uring {
 
     fn received(&mut self, key: ConnectionKey, result: i32, flags: u32) {
         if let (Ok(len @ 1..), Some(id)) = (u32::try_from(result), cqueue::buffer_select(flags)) {
-            self.queue.push_back(Completion::Received {
-                key,
-                buffer: BufferId(id),
-                len,
-            });
+            self.queue.push_back(Completion::Received { key, buffer: BufferId(id), len });
         } else if let Some(id) = cqueue::buffer_select(flags) {
             // A buffer was picked but nothing put into it.
             self.provided.provide(&mut vec![BufferId(id)]);
@@ -381,8 +391,7 @@ impl Uring {
                 errno => ReceiveEnd::Failed(errno),
             },
         };
-        self.queue
-            .push_back(Completion::ReceiveEnded { key, cause });
+        self.queue.push_back(Completion::ReceiveEnded { key, cause });
     }
 
     /// A completion of an inline send means that not all was taken.
@@ -406,20 +415,13 @@ impl Uring {
             Ok(taken) => Sent::Partial(taken),
             Err(_) => Sent::Failed,
         };
-        self.ended.push(InFlight {
-            key,
-            bytes,
-            outcome,
-        });
+        self.ended.push(InFlight { key, bytes, outcome });
     }
 
     fn accepted(&mut self, key: ConnectionKey, result: i32, flags: u32) {
         let listener = ListenerId(key.slot.0 as u8);
         if let Ok(socket) = u32::try_from(result) {
-            self.queue.push_back(Completion::Accepted {
-                listener,
-                socket: Socket(socket),
-            });
+            self.queue.push_back(Completion::Accepted { listener, socket: Socket(socket) });
         }
         if cqueue::more(flags) {
             return;
@@ -432,8 +434,7 @@ impl Uring {
                 errno => AcceptEnd::Failed(errno),
             },
         };
-        self.queue
-            .push_back(Completion::AcceptEnded { listener, cause });
+        self.queue.push_back(Completion::AcceptEnded { listener, cause });
     }
 
     fn arm_wake(&mut self) {
@@ -450,7 +451,6 @@ impl Uring {
             if unsafe { self.ring.submission().push(&entry) }.is_ok() {
                 return;
             }
-            self.sq_full += 1;
             // A ring that cannot be entered is fatal and reported by the next exchange.
             if self.enter(0).is_err() {
                 return;
@@ -477,9 +477,8 @@ impl Sockets for Uring {
         let Some(Listener { socket, .. }) = self.listeners.get(usize::from(listener.0)) else {
             return;
         };
-        let entry = opcode::AcceptMulti::new(Fd(socket.as_raw_fd()))
-            .allocate_file_index(true)
-            .build();
+        let entry =
+            opcode::AcceptMulti::new(Fd(socket.as_raw_fd())).allocate_file_index(true).build();
         self.push(entry, Self::listener_tag(listener));
     }
 
@@ -508,11 +507,7 @@ impl Sockets for Uring {
         let tag = Tag::indexed(Operation::Send, key, self.prepared.len());
         // Recorded before it is queued: a full queue is submitted on the way, and a failure that
         // is drained there must find its send.
-        self.prepared.push(InFlight {
-            key,
-            bytes,
-            outcome: Sent::All,
-        });
+        self.prepared.push(InFlight { key, bytes, outcome: Sent::All });
         self.push_quiet(entry, tag);
     }
 
@@ -526,27 +521,16 @@ impl Sockets for Uring {
             (self.waiting.len() - 1) as u32
         });
         self.waiting[index as usize] = Some((key, bytes));
-        self.push(
-            entry,
-            Tag::indexed(Operation::SendRest, key, index as usize),
-        );
+        self.push(entry, Tag::indexed(Operation::SendRest, key, index as usize));
     }
 
     fn peer_name(&mut self, listener: ListenerId, socket: Socket, key: ConnectionKey) {
-        let len = self
-            .listeners
-            .get(usize::from(listener.0))
-            .map_or(0, |l| l.address_len);
+        let len = self.listeners.get(usize::from(listener.0)).map_or(0, |l| l.address_len);
         match self.peer_names.ask(socket, len) {
             Some((entry, place)) => {
-                self.push(
-                    entry,
-                    Tag::indexed(Operation::PeerName, key, place as usize),
-                );
+                self.push(entry, Tag::indexed(Operation::PeerName, key, place as usize));
             }
-            None => self
-                .queue
-                .push_back(Completion::PeerName { key, peer: None }),
+            None => self.queue.push_back(Completion::PeerName { key, peer: None }),
         }
     }
 
@@ -616,9 +600,7 @@ impl Sockets for Uring {
     }
 
     fn settled(&mut self) -> Option<(ConnectionKey, Outgoing, Sent)> {
-        self.settled
-            .pop()
-            .map(|send| (send.key, send.bytes, send.outcome))
+        self.settled.pop().map(|send| (send.key, send.bytes, send.outcome))
     }
 
     fn completion(&mut self) -> Option<Completion> {
@@ -631,7 +613,5 @@ impl Sockets for Uring {
 }
 
 fn timespec(duration: Duration) -> Timespec {
-    Timespec::new()
-        .sec(duration.as_secs())
-        .nsec(duration.subsec_nanos())
+    Timespec::new().sec(duration.as_secs()).nsec(duration.subsec_nanos())
 }

@@ -1,9 +1,6 @@
 //! `getpeername` for a socket that has no file descriptor: a socket command on the ring.
 
-#![expect(
-    unsafe_code,
-    reason = "the kernel writes the address into memory of ours"
-)]
+#![expect(unsafe_code, reason = "the kernel writes the address into memory of ours")]
 
 use std::cell::UnsafeCell;
 use std::net::SocketAddr;
@@ -27,9 +24,7 @@ pub(super) struct PeerNames {
 impl PeerNames {
     pub(super) fn new(places: u32) -> Self {
         Self {
-            answers: (0..places)
-                .map(|_| UnsafeCell::new(SockAddrStorage::zeroed()))
-                .collect(),
+            answers: (0..places).map(|_| UnsafeCell::new(SockAddrStorage::zeroed())).collect(),
             free: (0..places).collect(),
         }
     }

@@ -1,9 +1,6 @@
 //! The kernel's side of the receive buffers: a ring of entries that name free buffers.
 
-#![expect(
-    unsafe_code,
-    reason = "the entries live in memory that the kernel reads"
-)]
+#![expect(unsafe_code, reason = "the entries live in memory that the kernel reads")]
 
 use std::io;
 use std::ptr::NonNull;

@@ -46,13 +46,7 @@ pub fn locked_bytes(sizes: RingSizes, receive_buffers: usize) -> usize {
 pub fn try_operations() -> Result<(), RingUnsupported> {
     let ring = "use Linux 6.7 or newer and allow io_uring (sysctl kernel.io_uring_disabled=0, and \
                 in containers a seccomp profile that permits it)";
-    let refused = |operation, advice| {
-        move |cause| RingUnsupported {
-            operation,
-            cause,
-            advice,
-        }
-    };
+    let refused = |operation, advice| move |cause| RingUnsupported { operation, cause, advice };
     let buffers = ReceiveBuffers::new(4, 2048);
     let options = ListenOptions {
         backlog: 4,
@@ -61,36 +55,25 @@ pub fn try_operations() -> Result<(), RingUnsupported> {
         send_buffer: None,
         receive_buffer: None,
     };
-    let listener = listen(([127, 0, 0, 1], 0).into(), &options).map_err(refused(
-        "listening on loopback",
-        "bring the loopback interface up",
-    ))?;
+    let listener = listen(([127, 0, 0, 1], 0).into(), &options)
+        .map_err(refused("listening on loopback", "bring the loopback interface up"))?;
     let wake = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)
         .map_err(|errno| refused("eventfd", ring)(errno.into()))?;
     let address = SockRef::from(&listener)
         .local_addr()
         .map_err(refused("the address of a listener", ring))?;
-    let sizes = RingSizes {
-        entries: 16,
-        sockets: 8,
-    };
+    let sizes = RingSizes { entries: 16, sockets: 8 };
     let directory = RingDirectory::new(1);
-    let uring = Uring::new(ShardId(0), sizes, &buffers, vec![listener], wake, directory).map_err(
-        refused(
-            "creating a ring with its descriptor and buffer tables",
-            ring,
-        ),
-    )?;
+    let uring = Uring::new(ShardId(0), sizes, &buffers, vec![listener], wake, directory)
+        .map_err(refused("creating a ring with its descriptor and buffer tables", ring))?;
     let address = address.as_socket().ok_or_else(|| {
         refused("the address of a listener", ring)(io::Error::other("not an internet address"))
     })?;
-    Trial { uring, buffers }
-        .run(address)
-        .map_err(|(operation, cause)| RingUnsupported {
-            operation,
-            cause,
-            advice: "use Linux 6.7 or newer",
-        })
+    Trial { uring, buffers }.run(address).map_err(|(operation, cause)| RingUnsupported {
+        operation,
+        cause,
+        advice: "use Linux 6.7 or newer",
+    })
 }
 
 struct Trial {
@@ -102,10 +85,7 @@ type Failure = (&'static str, io::Error);
 
 impl Trial {
     fn run(mut self, address: std::net::SocketAddr) -> Result<(), Failure> {
-        let key = ConnectionKey {
-            slot: Slot(1),
-            generation: Generation(1),
-        };
+        let key = ConnectionKey { slot: Slot(1), generation: Generation(1) };
         self.uring.provide(self.buffers.returned());
         self.uring.accept(ListenerId(0));
         let mut client = TcpStream::connect(address).map_err(|e| ("connecting to loopback", e))?;
@@ -121,9 +101,7 @@ impl Trial {
             _ => None,
         })?;
         self.uring.receive(socket, key);
-        client
-            .write_all(b"ping")
-            .map_err(|e| ("writing to loopback", e))?;
+        client.write_all(b"ping").map_err(|e| ("writing to loopback", e))?;
         let (buffer, len) = self.until("multishot receive with provided buffers", |c| match c {
             Completion::Received { buffer, len, .. } => Some(Ok((buffer, len))),
             Completion::ReceiveEnded { .. } => Some(Err(io::Error::other("ended at once"))),
@@ -138,17 +116,13 @@ impl Trial {
             self.buffers.give_back(lent);
         }
         let mut echo = [0; 4];
-        client
-            .read_exact(&mut echo)
-            .map_err(|e| ("send from a provided buffer", e))?;
+        client.read_exact(&mut echo).map_err(|e| ("send from a provided buffer", e))?;
         self.uring.ring_doorbell(ShardId(0));
         self.until("a message from ring to ring", |c| {
             matches!(c, Completion::Doorbell).then_some(Ok(()))
         })?;
         self.uring.heartbeat(Some(Duration::from_millis(1)));
-        self.uring
-            .exchange(Wait::ForOne)
-            .map_err(|cause| ("a multishot time-out", cause))?;
+        self.uring.exchange(Wait::ForOne).map_err(|cause| ("a multishot time-out", cause))?;
         self.uring.close(socket, key);
         self.until("closing by descriptor index", |c| {
             matches!(c, Completion::Closed { .. }).then_some(Ok(()))
@@ -156,9 +130,7 @@ impl Trial {
     }
 
     fn exchange(&mut self) -> Result<(), Failure> {
-        self.uring
-            .exchange(Wait::No)
-            .map_err(|e| ("entering the ring", e))
+        self.uring.exchange(Wait::No).map_err(|e| ("entering the ring", e))
     }
 
     fn until<T>(

@@ -49,29 +49,18 @@ pub(super) struct Tag {
     pub index: u32,
 }
 
-const NO_CONNECTION: ConnectionKey = ConnectionKey {
-    slot: Slot(0),
-    generation: Generation(0),
-};
+const NO_CONNECTION: ConnectionKey = ConnectionKey { slot: Slot(0), generation: Generation(0) };
 
 impl Tag {
     pub(super) const INDEX_MAX: u32 = (1 << 20) - 1;
 
     pub(super) fn of(operation: Operation, key: ConnectionKey) -> Self {
-        Self {
-            operation,
-            key,
-            index: 0,
-        }
+        Self { operation, key, index: 0 }
     }
 
     pub(super) fn indexed(operation: Operation, key: ConnectionKey, index: usize) -> Self {
         debug_assert!(index <= Self::INDEX_MAX as usize);
-        Self {
-            operation,
-            key,
-            index: index as u32 & Self::INDEX_MAX,
-        }
+        Self { operation, key, index: index as u32 & Self::INDEX_MAX }
     }
 
     pub(super) fn own(operation: Operation) -> Self {
@@ -88,10 +77,7 @@ impl Tag {
     pub(super) fn unpack(bits: u64) -> Self {
         let operation = (bits >> 58) as usize;
         Self {
-            operation: Operation::ALL
-                .get(operation)
-                .copied()
-                .unwrap_or(Operation::Ignored),
+            operation: Operation::ALL.get(operation).copied().unwrap_or(Operation::Ignored),
             key: ConnectionKey {
                 slot: Slot((bits >> 20) as u32 & Self::INDEX_MAX),
                 generation: Generation((bits >> 40) as u32 & ((1 << Generation::BITS) - 1)),
@@ -108,15 +94,10 @@ mod tests {
     #[test]
     fn packing_keeps_every_field_at_its_extremes() {
         for operation in Operation::ALL {
-            for (slot, generation, index) in [
-                (0, 0, 0),
-                ((1 << 20) - 1, (1 << 18) - 1, Tag::INDEX_MAX as usize),
-                (5, 70_000, 9),
-            ] {
-                let key = ConnectionKey {
-                    slot: Slot(slot),
-                    generation: Generation(generation),
-                };
+            for (slot, generation, index) in
+                [(0, 0, 0), ((1 << 20) - 1, (1 << 18) - 1, Tag::INDEX_MAX as usize), (5, 70_000, 9)]
+            {
+                let key = ConnectionKey { slot: Slot(slot), generation: Generation(generation) };
                 let tag = Tag::indexed(operation, key, index);
                 assert_eq!(Tag::unpack(tag.pack()), tag);
             }

@@ -85,13 +85,7 @@ enum UseBit {
 impl FingerprintTables {
     #[must_use]
     pub fn new(bytes_max: usize) -> Self {
-        Self {
-            slots: Vec::new(),
-            free: Vec::new(),
-            hand: 0,
-            bytes_used: 0,
-            bytes_max,
-        }
+        Self { slots: Vec::new(), free: Vec::new(), hand: 0, bytes_used: 0, bytes_max }
     }
 
     #[must_use]
@@ -143,11 +137,7 @@ impl FingerprintTables {
             place(&mut entries, fingerprint(guid), endpoint);
         }
         let slot = self.free.pop().unwrap_or_else(|| {
-            let slot = TableSlot {
-                tenancy: 0,
-                use_bit: UseBit::Unused,
-                entries: Box::default(),
-            };
+            let slot = TableSlot { tenancy: 0, use_bit: UseBit::Unused, entries: Box::default() };
             self.slots.push(slot);
             (self.slots.len() - 1) as u32
         });
@@ -156,20 +146,13 @@ impl FingerprintTables {
         place.use_bit = UseBit::Used;
         place.entries = entries;
         self.bytes_used += bytes;
-        Some(TableTicket {
-            slot,
-            tenancy: place.tenancy,
-        })
+        Some(TableTicket { slot, tenancy: place.tenancy })
     }
 
     /// Gives a table back; nothing happens when it was evicted before.
     pub fn release(&mut self, ticket: TableTicket) {
         let index = ticket.slot as usize;
-        if self
-            .slots
-            .get(index)
-            .is_some_and(|slot| slot.tenancy == ticket.tenancy)
-        {
+        if self.slots.get(index).is_some_and(|slot| slot.tenancy == ticket.tenancy) {
             self.vacate(index);
         }
     }
@@ -248,19 +231,15 @@ mod tests {
     #[test]
     fn a_table_that_is_used_survives_those_that_are_not() {
         let mut tables = FingerprintTables::new(4 * 256 * 8);
-        let tickets: Vec<_> = (0..4)
-            .map(|owner| tables.insert(100, pairs(owner, 100)).unwrap())
-            .collect();
+        let tickets: Vec<_> =
+            (0..4).map(|owner| tables.insert(100, pairs(owner, 100)).unwrap()).collect();
         let newcomer = tables.insert(100, pairs(4, 100)).unwrap();
         assert_eq!(tables.find(tickets[0], guid(0)), TableAnswer::Evicted);
         assert_ne!(tables.find(tickets[1], guid(9)), TableAnswer::Evicted);
         tables.insert(100, pairs(5, 100)).unwrap();
         assert_eq!(tables.find(tickets[2], guid(9)), TableAnswer::Evicted);
         assert_ne!(tables.find(tickets[1], guid(9)), TableAnswer::Evicted);
-        assert_eq!(
-            tables.find(newcomer, guid(4 << 16 | 7)),
-            TableAnswer::Found(EndpointId(7))
-        );
+        assert_eq!(tables.find(newcomer, guid(4 << 16 | 7)), TableAnswer::Found(EndpointId(7)));
     }
 
     #[test]

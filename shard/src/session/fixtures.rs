@@ -70,9 +70,6 @@ fn service(name: &str) -> Service {
         pool_idle: Duration::from_secs(4),
         response_head_bytes_max: 16 << 10,
         response_body_bytes_max: 1 << 20,
-        breaker: BreakerLimits {
-            failures: 0,
-            open_for: Duration::from_secs(1),
-        },
+        breaker: BreakerLimits { failures: 0, open_for: Duration::from_secs(1) },
     }
 }

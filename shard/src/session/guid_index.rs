@@ -31,12 +31,7 @@ pub enum Remembered {
 
 impl Default for GuidIndex {
     fn default() -> Self {
-        Self {
-            recent: [Entry::EMPTY; RECENT],
-            table: None,
-            debt: 0,
-            next: 0,
-        }
+        Self { recent: [Entry::EMPTY; RECENT], table: None, debt: 0, next: 0 }
     }
 }
 
@@ -44,10 +39,7 @@ impl GuidIndex {
     #[inline]
     pub fn recall(&mut self, guid: Guid, tables: &mut FingerprintTables) -> Remembered {
         let fingerprint = fingerprint(guid);
-        let hit = self
-            .recent
-            .iter()
-            .find_map(|entry| entry.endpoint_of(fingerprint));
+        let hit = self.recent.iter().find_map(|entry| entry.endpoint_of(fingerprint));
         if let Some(endpoint) = hit {
             self.debt = self.debt.saturating_sub(1);
             return Remembered::Found(endpoint);
@@ -125,9 +117,7 @@ mod tests {
     }
 
     fn guids(set: &CapabilitySet) -> Vec<Guid> {
-        set.derive(&SessionText::new(SESSION))
-            .map(|(_, guid)| guid)
-            .collect()
+        set.derive(&SessionText::new(SESSION)).map(|(_, guid)| guid).collect()
     }
 
     /// The answer, and whether anything had to be derived for it.
@@ -177,10 +167,7 @@ mod tests {
             let found = find(&mut index, *guid, &set, &mut tables);
             assert_eq!(found, (Some(EndpointId(i as u16)), false));
         }
-        assert_eq!(
-            find(&mut index, Guid([7; 16]), &set, &mut tables),
-            (None, false)
-        );
+        assert_eq!(find(&mut index, Guid([7; 16]), &set, &mut tables), (None, false));
         index.clear(&mut tables);
         assert_eq!(tables.bytes_used(), 0);
     }

@@ -122,11 +122,7 @@ mod tests {
                 4 | 6 | 9 | 11 => 30,
                 _ => 31,
             };
-            (day, month) = if day < last {
-                (day + 1, month)
-            } else {
-                (1, month + 1)
-            };
+            (day, month) = if day < last { (day + 1, month) } else { (1, month + 1) };
             if month == 13 {
                 (year, month) = (year + 1, 1);
             }

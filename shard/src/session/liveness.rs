@@ -88,9 +88,7 @@ impl Liveness {
     #[must_use]
     pub fn new(limits: &SessionLimits, now: Instant) -> Self {
         Self {
-            phase: Phase::Held {
-                until: now + limits.first_frame_delay,
-            },
+            phase: Phase::Held { until: now + limits.first_frame_delay },
             heard: now,
             active: now,
             message_began: NEVER,
@@ -152,9 +150,7 @@ impl Liveness {
     /// Our close frame was queued; only the peer's close frame is awaited from here on.
     pub fn on_closing(&mut self, limits: &SessionLimits, now: Instant) {
         if !matches!(self.phase, Phase::Closing { .. }) {
-            self.phase = Phase::Closing {
-                until: now + limits.close_timeout,
-            };
+            self.phase = Phase::Closing { until: now + limits.close_timeout };
         }
     }
 
@@ -174,9 +170,7 @@ impl Liveness {
             | Phase::PingQueued { .. }
             | Phase::PingSent { .. } => {
                 let by_phase = self.phase_deadline(limits);
-                by_phase
-                    .min(self.stalled_at())
-                    .min(after(self.active, limits.idle_timeout))
+                by_phase.min(self.stalled_at()).min(after(self.active, limits.idle_timeout))
             }
         }
     }
@@ -227,11 +221,7 @@ impl Liveness {
 
 /// A time-out of zero is none.
 fn after(start: Instant, timeout: Duration) -> Instant {
-    if timeout.is_zero() {
-        NEVER
-    } else {
-        start + timeout
-    }
+    if timeout.is_zero() { NEVER } else { start + timeout }
 }
 
 const NEVER: Instant = Instant(u64::MAX);

@@ -87,11 +87,7 @@ impl Manifest<'_> {
 /// A random UUID (version 4).
 fn random_guid(random: &mut fastrand::Rng) -> Guid {
     let bytes = random.u128(..).to_be_bytes();
-    Guid(
-        uuid::Builder::from_random_bytes(bytes)
-            .into_uuid()
-            .into_bytes(),
-    )
+    Guid(uuid::Builder::from_random_bytes(bytes).into_uuid().into_bytes())
 }
 
 #[cfg(test)]
@@ -105,10 +101,7 @@ mod tests {
 
     const SESSION: SessionId = SessionId(0x3f25_04e0_4f89_41d3_9a0c_0305_e82c_3301);
     const SALT: &str = "bannou-dev-connect-salt-change-in-production";
-    const NOW: Now = Now {
-        mono: Instant(0),
-        unix_ms: 1_772_463_381_123,
-    };
+    const NOW: Now = Now { mono: Instant(0), unix_ms: 1_772_463_381_123 };
 
     fn write(snapshot: &Snapshot, seed: u64) -> Vec<u8> {
         let roles = [Box::from("user")];
@@ -172,11 +165,7 @@ mod tests {
 
     #[test]
     fn templated_paths_are_left_out_and_odd_names_survive() {
-        let endpoints = [
-            ("de\"mo", "/a/{id}"),
-            ("de\"mo", "/b\\\n"),
-            ("de\"mo", "/{x}"),
-        ];
+        let endpoints = [("de\"mo", "/a/{id}"), ("de\"mo", "/b\\\n"), ("de\"mo", "/{x}")];
         let body = body(&write(&fixtures::snapshot_of(&endpoints, SALT), 1));
         let apis = body["availableApis"].as_array().unwrap();
         assert_eq!(apis.len(), 1);

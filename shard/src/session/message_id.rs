@@ -14,10 +14,7 @@ pub struct MessageIds {
 impl MessageIds {
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self {
-            last: 0,
-            random: fastrand::Rng::with_seed(seed),
-        }
+        Self { last: 0, random: fastrand::Rng::with_seed(seed) }
     }
 
     pub fn next(&mut self, now: Now) -> u64 {
@@ -52,10 +49,7 @@ mod tests {
 
     #[test]
     fn an_id_carries_its_millisecond() {
-        let id = MessageIds::new(1).next(Now {
-            mono: Instant(0),
-            unix_ms: 1_772_463_381_123,
-        });
+        let id = MessageIds::new(1).next(Now { mono: Instant(0), unix_ms: 1_772_463_381_123 });
         assert_eq!(id >> 16, 1_772_463_381_123);
     }
 }

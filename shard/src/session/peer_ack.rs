@@ -13,10 +13,7 @@ pub struct PeerAcknowledgement {
 impl PeerAcknowledgement {
     #[must_use]
     pub fn new(target: Guid, message_id: u64) -> Self {
-        let mut ack = Self {
-            bytes: [0; CAPACITY],
-            len: 0,
-        };
+        let mut ack = Self { bytes: [0; CAPACITY], len: 0 };
         ack.push(HEAD);
         ack.push(&target.text());
         ack.push(MIDDLE);

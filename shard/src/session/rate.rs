@@ -29,10 +29,7 @@ impl RateLimit {
             messages => window_ns.div_ceil(u64::from(messages)),
         };
         let tolerance_ns = interval_ns.saturating_mul(u64::from(messages.saturating_sub(1)));
-        Self {
-            interval_ns,
-            tolerance_ns,
-        }
+        Self { interval_ns, tolerance_ns }
     }
 }
 
@@ -118,11 +115,7 @@ impl Offences {
             self.count = 0;
         }
         self.count = self.count.saturating_add(1);
-        if self.count > allowed {
-            Tolerance::Exhausted
-        } else {
-            Tolerance::Tolerated
-        }
+        if self.count > allowed { Tolerance::Exhausted } else { Tolerance::Tolerated }
     }
 }
 
@@ -208,9 +201,7 @@ mod tests {
     }
 
     fn passes(bucket: &mut Bucket, limit: RateLimit, at: Instant, tries: u32) -> u32 {
-        (0..tries)
-            .filter(|_| bucket.admit(limit, at) == Admission::Admitted)
-            .count() as u32
+        (0..tries).filter(|_| bucket.admit(limit, at) == Admission::Admitted).count() as u32
     }
 
     #[test]
@@ -222,10 +213,7 @@ mod tests {
     #[test]
     fn zero_messages_switch_the_limit_off() {
         let limit = RateLimit::new(0, Duration::from_secs(60));
-        assert_eq!(
-            passes(&mut Bucket::default(), limit, Instant(7), 100_000),
-            100_000
-        );
+        assert_eq!(passes(&mut Bucket::default(), limit, Instant(7), 100_000), 100_000);
     }
 
     #[test]

@@ -218,10 +218,7 @@ impl Session {
     fn route_answer(&mut self, answer: &ResponseHeader, ctx: &RoutingContext<'_>) -> Verdict {
         let now = ctx.now.mono;
         if let Some(ticket) = self.rpcs.take(answer.message_id, now) {
-            return Verdict::RpcAnswer {
-                ticket,
-                code: answer.code,
-            };
+            return Verdict::RpcAnswer { ticket, code: answer.code };
         }
         match self.allowance.spend_lax(ctx.rates, now) {
             Ok(()) => Verdict::Refuse(SessionRefusal::UnmatchedAnswer),
@@ -272,10 +269,7 @@ impl Session {
             return Err(Invalid::Code(ResponseCode::RequestError));
         }
         if let Some((index, shortcut)) = shortcut {
-            if shortcut
-                .expires_unix_ms
-                .is_some_and(|at| at <= ctx.now.unix_ms)
-            {
+            if shortcut.expires_unix_ms.is_some_and(|at| at <= ctx.now.unix_ms) {
                 self.shortcuts.revoke(request.guid);
                 return Err(Invalid::Code(ResponseCode::ShortcutExpired));
             }
@@ -311,8 +305,7 @@ impl Session {
                 return Err(Invalid::TooManyUnknown);
             }
             Remembered::Missed => {
-                self.index
-                    .derive(guid, self.identity.session, &self.capabilities, ctx.tables)
+                self.index.derive(guid, self.identity.session, &self.capabilities, ctx.tables)
             }
         };
         found.ok_or(Invalid::Code(ResponseCode::ServiceNotFound))
@@ -327,9 +320,9 @@ impl Session {
     ) -> Verdict {
         let endpoint = match target {
             Target::Endpoint(endpoint) => Ok(endpoint),
-            Target::Shortcut(index) => self
-                .endpoint_of(index, ctx.snapshot)
-                .ok_or(ResponseCode::Unauthorized),
+            Target::Shortcut(index) => {
+                self.endpoint_of(index, ctx.snapshot).ok_or(ResponseCode::Unauthorized)
+            }
             Target::Peer | Target::Broadcast => Err(ResponseCode::ServiceNotFound),
         };
         let endpoint = match endpoint {
@@ -337,10 +330,7 @@ impl Session {
             Err(code) => return self.invalid(code, ctx),
         };
         match self.allowance.spend_lax(ctx.rates, ctx.now.mono) {
-            Ok(()) => Verdict::Meta {
-                endpoint,
-                kind: MetaKind::from_channel(request.channel),
-            },
+            Ok(()) => Verdict::Meta { endpoint, kind: MetaKind::from_channel(request.channel) },
             Err(over) => over.into(),
         }
     }
@@ -354,14 +344,8 @@ impl Session {
     ) -> Verdict {
         let wants_reply = request.flags.wants_reply();
         match target {
-            Target::Endpoint(endpoint) => Verdict::Call {
-                endpoint,
-                wants_reply,
-            },
-            Target::Shortcut(shortcut) => Verdict::Shortcut {
-                shortcut,
-                wants_reply,
-            },
+            Target::Endpoint(endpoint) => Verdict::Call { endpoint, wants_reply },
+            Target::Shortcut(shortcut) => Verdict::Shortcut { shortcut, wants_reply },
             Target::Peer if !ctx.snapshot.session.peer_routing => {
                 Verdict::Reply(ResponseCode::BroadcastNotAllowed)
             }
@@ -376,9 +360,9 @@ impl Session {
             },
             Target::Broadcast => match ctx.snapshot.mode {
                 ConnectionMode::External => Verdict::Reply(ResponseCode::BroadcastNotAllowed),
-                ConnectionMode::Relayed => Verdict::Broadcast {
-                    priority: self.priority(request.flags),
-                },
+                ConnectionMode::Relayed => {
+                    Verdict::Broadcast { priority: self.priority(request.flags) }
+                }
             },
         }
     }
@@ -387,14 +371,10 @@ impl Session {
     fn endpoint_of(&self, index: ShortcutIndex, snapshot: &Snapshot) -> Option<EndpointId> {
         let target = self.shortcuts.at(index)?.target.as_ref()?;
         self.capabilities.endpoints().iter().copied().find(|id| {
-            snapshot
-                .endpoints
-                .get(usize::from(id.0))
-                .is_some_and(|endpoint| {
-                    let service = snapshot.services.get(usize::from(endpoint.service.0));
-                    endpoint.path == target.path
-                        && service.is_some_and(|s| s.name == target.service)
-                })
+            snapshot.endpoints.get(usize::from(id.0)).is_some_and(|endpoint| {
+                let service = snapshot.services.get(usize::from(endpoint.service.0));
+                endpoint.path == target.path && service.is_some_and(|s| s.name == target.service)
+            })
         })
     }
 
@@ -414,10 +394,7 @@ impl Session {
     }
 
     fn short_frame(&mut self, now: Instant) -> Verdict {
-        match self
-            .short_frames
-            .add(SHORT_FRAMES_MAX, SHORT_FRAMES_WINDOW, now)
-        {
+        match self.short_frames.add(SHORT_FRAMES_MAX, SHORT_FRAMES_WINDOW, now) {
             Tolerance::Tolerated => Verdict::Ignore,
             Tolerance::Exhausted => Verdict::Close(CloseReason::ShortFrames),
         }

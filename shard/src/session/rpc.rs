@@ -16,10 +16,7 @@ pub struct TooManyRpcs;
 
 /// Per session, by message id. Registered before the RPC is sent.
 #[derive(Debug, Default)]
-#[expect(
-    clippy::box_collection,
-    reason = "one word in every session, absent in nearly all"
-)]
+#[expect(clippy::box_collection, reason = "one word in every session, absent in nearly all")]
 pub struct PendingRpcs(Option<Box<Vec<PendingRpc>>>);
 
 #[derive(Debug)]
@@ -45,11 +42,7 @@ impl PendingRpcs {
         if pending.len() >= Self::MAX {
             return Err(TooManyRpcs);
         }
-        pending.push(PendingRpc {
-            message_id,
-            ticket,
-            expires,
-        });
+        pending.push(PendingRpc { message_id, ticket, expires });
         Ok(())
     }
 
@@ -73,10 +66,8 @@ mod tests {
     #[test]
     fn an_answer_takes_its_rpc_once() {
         let mut rpcs = PendingRpcs::default();
-        rpcs.register(7, RpcTicket(1), Instant(100), Instant(0))
-            .unwrap();
-        rpcs.register(8, RpcTicket(2), Instant(100), Instant(0))
-            .unwrap();
+        rpcs.register(7, RpcTicket(1), Instant(100), Instant(0)).unwrap();
+        rpcs.register(8, RpcTicket(2), Instant(100), Instant(0)).unwrap();
         assert_eq!(rpcs.take(7, Instant(99)), Some(RpcTicket(1)));
         assert_eq!(rpcs.take(7, Instant(99)), None);
         assert_eq!(rpcs.take(8, Instant(99)), Some(RpcTicket(2)));
@@ -86,8 +77,7 @@ mod tests {
     #[test]
     fn an_expired_rpc_is_not_answered() {
         let mut rpcs = PendingRpcs::default();
-        rpcs.register(7, RpcTicket(1), Instant(100), Instant(0))
-            .unwrap();
+        rpcs.register(7, RpcTicket(1), Instant(100), Instant(0)).unwrap();
         assert_eq!(rpcs.take(7, Instant(100)), None);
     }
 
@@ -95,19 +85,12 @@ mod tests {
     fn the_table_is_bounded_and_expired_rpcs_make_room() {
         let mut rpcs = PendingRpcs::default();
         for id in 0..PendingRpcs::MAX as u64 {
-            rpcs.register(id, RpcTicket(id), Instant(100 + id), Instant(0))
-                .unwrap();
+            rpcs.register(id, RpcTicket(id), Instant(100 + id), Instant(0)).unwrap();
         }
         let one_more = rpcs.register(99, RpcTicket(99), Instant(200), Instant(99));
         assert_eq!(one_more, Err(TooManyRpcs));
-        assert_eq!(
-            rpcs.register(5, RpcTicket(55), Instant(200), Instant(99)),
-            Ok(())
-        );
-        assert_eq!(
-            rpcs.register(99, RpcTicket(99), Instant(200), Instant(100)),
-            Ok(())
-        );
+        assert_eq!(rpcs.register(5, RpcTicket(55), Instant(200), Instant(99)), Ok(()));
+        assert_eq!(rpcs.register(99, RpcTicket(99), Instant(200), Instant(100)), Ok(()));
         assert_eq!(rpcs.take(5, Instant(100)), Some(RpcTicket(55)));
     }
 }

@@ -44,10 +44,7 @@ pub enum ShortcutRefused {
 
 /// Per session; gone with its connection.
 #[derive(Debug, Default)]
-#[expect(
-    clippy::box_collection,
-    reason = "one word in every session, absent in nearly all"
-)]
+#[expect(clippy::box_collection, reason = "one word in every session, absent in nearly all")]
 pub struct Shortcuts(Option<Box<Vec<Shortcut>>>);
 
 impl Shortcuts {
@@ -89,10 +86,7 @@ impl Shortcuts {
     #[must_use]
     pub fn find(&self, route: Guid) -> Option<(ShortcutIndex, &Shortcut)> {
         let table = self.0.as_deref()?;
-        (0..)
-            .map(ShortcutIndex)
-            .zip(table)
-            .find(|(_, known)| known.route == route)
+        (0..).map(ShortcutIndex).zip(table).find(|(_, known)| known.route == route)
     }
 
     #[must_use]
@@ -119,10 +113,7 @@ mod tests {
     fn publishing_a_route_again_replaces_it() {
         let mut shortcuts = Shortcuts::default();
         shortcuts.publish(shortcut(1)).unwrap();
-        let other = Shortcut {
-            payload: Box::new([9]),
-            ..shortcut(1)
-        };
+        let other = Shortcut { payload: Box::new([9]), ..shortcut(1) };
         shortcuts.publish(other.clone()).unwrap();
         let (index, found) = shortcuts.find(Guid([1; 16])).unwrap();
         assert_eq!(found, &other);
@@ -137,28 +128,16 @@ mod tests {
         for n in 1..=Shortcuts::MAX as u8 {
             shortcuts.publish(shortcut(n)).unwrap();
         }
-        assert_eq!(
-            shortcuts.publish(shortcut(200)),
-            Err(ShortcutRefused::TableFull)
-        );
+        assert_eq!(shortcuts.publish(shortcut(200)), Err(ShortcutRefused::TableFull));
         assert_eq!(shortcuts.publish(shortcut(3)), Ok(()));
-        let long = Shortcut {
-            payload: vec![0; 16 * 1024 + 1].into(),
-            ..shortcut(3)
-        };
-        assert_eq!(
-            shortcuts.publish(long),
-            Err(ShortcutRefused::PayloadTooLong)
-        );
+        let long = Shortcut { payload: vec![0; 16 * 1024 + 1].into(), ..shortcut(3) };
+        assert_eq!(shortcuts.publish(long), Err(ShortcutRefused::PayloadTooLong));
     }
 
     #[test]
     fn reserved_guids_are_refused() {
         for route in [Guid::NULL, Guid::BROADCAST] {
-            let reserved = Shortcut {
-                route,
-                ..shortcut(1)
-            };
+            let reserved = Shortcut { route, ..shortcut(1) };
             let refused = Shortcuts::default().publish(reserved);
             assert_eq!(refused, Err(ShortcutRefused::ReservedGuid));
         }

@@ -92,16 +92,10 @@ impl Breaker {
             (State::Closed { failures }, Pass::Call) => {
                 *failures = failures.saturating_add(1);
                 if limits.failures > 0 && *failures >= limits.failures {
-                    self.state = State::Open {
-                        until: now + limits.open_for,
-                    };
+                    self.state = State::Open { until: now + limits.open_for };
                 }
             }
-            (_, Pass::Probe) => {
-                self.state = State::Open {
-                    until: now + limits.open_for,
-                }
-            }
+            (_, Pass::Probe) => self.state = State::Open { until: now + limits.open_for },
             (State::Open { .. } | State::HalfOpen, Pass::Call) => {}
         }
     }
@@ -131,14 +125,8 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: BreakerLimits = BreakerLimits {
-        failures: 3,
-        open_for: Duration::from_secs(5),
-    };
-    const OFF: BreakerLimits = BreakerLimits {
-        failures: 0,
-        open_for: Duration::from_secs(5),
-    };
+    const LIMITS: BreakerLimits = BreakerLimits { failures: 3, open_for: Duration::from_secs(5) };
+    const OFF: BreakerLimits = BreakerLimits { failures: 0, open_for: Duration::from_secs(5) };
     const START: Instant = Instant(7);
 
     fn opened() -> Breaker {
@@ -155,11 +143,7 @@ mod tests {
         let mut breaker = Breaker::new();
         for succeeds in [false, false, true, false, false] {
             let pass = breaker.admit(START, &LIMITS).unwrap();
-            if succeeds {
-                breaker.succeeded(pass)
-            } else {
-                breaker.failed(pass, START, &LIMITS)
-            }
+            if succeeds { breaker.succeeded(pass) } else { breaker.failed(pass, START, &LIMITS) }
         }
         assert_eq!(breaker.standing(), Standing::Closed);
         breaker.failed(Pass::Call, START, &LIMITS);
@@ -187,14 +171,8 @@ mod tests {
         let mut breaker = opened();
         let probe = breaker.admit(until, &LIMITS).unwrap();
         breaker.failed(probe, until, &LIMITS);
-        assert_eq!(
-            breaker.admit(Instant((until + LIMITS.open_for).0 - 1), &LIMITS),
-            None
-        );
-        assert_eq!(
-            breaker.admit(until + LIMITS.open_for, &LIMITS),
-            Some(Pass::Probe)
-        );
+        assert_eq!(breaker.admit(Instant((until + LIMITS.open_for).0 - 1), &LIMITS), None);
+        assert_eq!(breaker.admit(until + LIMITS.open_for, &LIMITS), Some(Pass::Probe));
     }
 
     #[test]
@@ -209,9 +187,7 @@ mod tests {
     #[test]
     fn calls_from_before_it_opened_change_nothing() {
         let mut breaker = Breaker::new();
-        let late: Vec<_> = (0..4)
-            .map(|_| breaker.admit(START, &LIMITS).unwrap())
-            .collect();
+        let late: Vec<_> = (0..4).map(|_| breaker.admit(START, &LIMITS).unwrap()).collect();
         for _ in 0..LIMITS.failures {
             breaker.failed(Pass::Call, START, &LIMITS);
         }
@@ -219,10 +195,7 @@ mod tests {
         let mut late = late.into_iter();
         breaker.succeeded(late.next().unwrap());
         breaker.failed(late.next().unwrap(), later, &LIMITS);
-        assert_eq!(
-            breaker.admit(START + LIMITS.open_for, &LIMITS),
-            Some(Pass::Probe)
-        );
+        assert_eq!(breaker.admit(START + LIMITS.open_for, &LIMITS), Some(Pass::Probe));
         breaker.succeeded(late.next().unwrap());
         breaker.abandoned(late.next().unwrap(), later);
         assert_eq!(breaker.standing(), Standing::HalfOpen);

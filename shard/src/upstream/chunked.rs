@@ -70,10 +70,7 @@ impl Default for ChunkedDecoder {
 impl ChunkedDecoder {
     #[must_use]
     pub fn new() -> Self {
-        Self {
-            state: State::Size { digits: 0, size: 0 },
-            skipped: 0,
-        }
+        Self { state: State::Size { digits: 0, size: 0 }, skipped: 0 }
     }
 
     /// Takes one step and says how many bytes of `input` it consumed.
@@ -93,11 +90,7 @@ impl ChunkedDecoder {
                 _ => self.state = self.after(*byte)?,
             }
         }
-        let step = if self.state == State::Complete {
-            Step::Complete
-        } else {
-            Step::NeedMore
-        };
+        let step = if self.state == State::Complete { Step::Complete } else { Step::NeedMore };
         Ok((input.len(), step))
     }
 
@@ -108,10 +101,7 @@ impl ChunkedDecoder {
             (State::Size { digits: 1.., size }, b';') => Ok(State::Extension { size }),
             (State::Size { digits, size }, digit) if digits < SIZE_DIGITS_MAX => {
                 let digit = char::from(digit).to_digit(16).ok_or(ChunkedError::Size)?;
-                Ok(State::Size {
-                    digits: digits + 1,
-                    size: size << 4 | u64::from(digit),
-                })
+                Ok(State::Size { digits: digits + 1, size: size << 4 | u64::from(digit) })
             }
             (State::Size { .. }, _) => Err(ChunkedError::Size),
             (State::Extension { size }, b'\r') => Ok(State::SizeLf { size }),
@@ -187,17 +177,15 @@ mod tests {
 
     #[test]
     fn chunks_are_joined_and_what_follows_is_left_alone() {
-        let decoded = whole(b"4\r\nWiki\r\n00B\r\npedia in \r\n\r\n0\r\n\r\nHTTP")
-            .unwrap()
-            .unwrap();
+        let decoded =
+            whole(b"4\r\nWiki\r\n00B\r\npedia in \r\n\r\n0\r\n\r\nHTTP").unwrap().unwrap();
         assert_eq!(decoded, (b"Wikipedia in \r\n".to_vec(), b"HTTP".to_vec()));
     }
 
     #[test]
     fn extensions_and_trailers_are_skipped() {
-        let decoded = whole(b"1;a=\"b\"\r\nx\r\n0;z\r\nExpires: never\r\nA: b\r\n\r\n")
-            .unwrap()
-            .unwrap();
+        let decoded =
+            whole(b"1;a=\"b\"\r\nx\r\n0;z\r\nExpires: never\r\nA: b\r\n\r\n").unwrap().unwrap();
         assert_eq!(decoded, (b"x".to_vec(), Vec::new()));
     }
 

@@ -17,9 +17,7 @@ pub fn least_in_flight(
 ) -> Option<usize> {
     let addresses = in_flight.len().max(1);
     let distance = |at: usize| (at + addresses - turn % addresses) % addresses;
-    let allowed = in_flight
-        .enumerate()
-        .filter_map(|(at, calls)| Some((calls?, distance(at), at)));
+    let allowed = in_flight.enumerate().filter_map(|(at, calls)| Some((calls?, distance(at), at)));
     allowed.min().map(|(_, _, at)| at)
 }
 
@@ -35,9 +33,7 @@ pub struct Rendezvous {
 impl Rendezvous {
     #[must_use]
     pub fn new(addresses: &[Address]) -> Self {
-        Self {
-            keys: addresses.iter().map(key_of).collect(),
-        }
+        Self { keys: addresses.iter().map(key_of).collect() }
     }
 
     /// The session's address among those that `allowed` lets through.
@@ -86,10 +82,7 @@ mod tests {
     use super::*;
 
     fn addresses(ports: &[u16]) -> Vec<Address> {
-        ports
-            .iter()
-            .map(|&port| Address::Tcp(([10, 0, 0, 1], port).into()))
-            .collect()
+        ports.iter().map(|&port| Address::Tcp(([10, 0, 0, 1], port).into())).collect()
     }
 
     #[test]
@@ -107,22 +100,16 @@ mod tests {
         let placement = Rendezvous::new(&addresses(&[1, 2, 3, 4]));
         let mut counts = [0; 4];
         for session in 0..40_000 {
-            counts[placement
-                .place(SessionId(session), |_| true)
-                .expect("four addresses")] += 1;
+            counts[placement.place(SessionId(session), |_| true).expect("four addresses")] += 1;
         }
-        assert!(
-            counts.iter().all(|&count| (9_500..10_500).contains(&count)),
-            "{counts:?}"
-        );
+        assert!(counts.iter().all(|&count| (9_500..10_500).contains(&count)), "{counts:?}");
     }
 
     #[test]
     fn a_session_keeps_its_address_from_one_release_to_the_next() {
         let placement = Rendezvous::new(&addresses(&[9000, 9001, 9002]));
-        let places: Vec<_> = (0..8)
-            .map(|session| placement.place(SessionId(session), |_| true))
-            .collect();
+        let places: Vec<_> =
+            (0..8).map(|session| placement.place(SessionId(session), |_| true)).collect();
         assert_eq!(places, PINNED.map(Some));
     }
 

@@ -166,12 +166,9 @@ mod tests {
 
     #[test]
     fn only_codes_that_an_endpoint_may_send_are_valid() {
-        let valid = [
-            1000, 1001, 1002, 1003, 1007, 1008, 1011, 1012, 1013, 1014, 3000, 3999, 4000, 4999,
-        ];
-        let invalid = [
-            0, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535,
-        ];
+        let valid =
+            [1000, 1001, 1002, 1003, 1007, 1008, 1011, 1012, 1013, 1014, 3000, 3999, 4000, 4999];
+        let invalid = [0, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535];
         assert!(valid.into_iter().all(is_valid_on_wire));
         assert!(!invalid.into_iter().any(is_valid_on_wire));
     }

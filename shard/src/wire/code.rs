@@ -201,14 +201,11 @@ mod tests {
     fn codes_and_labels_are_distinct_and_values_round_trip() {
         let labels: HashSet<_> = ResponseCode::ALL.iter().map(|code| code.label()).collect();
         assert_eq!(labels.len(), ResponseCode::ALL.len());
-        let known: Vec<u8> = (0..=u8::MAX)
-            .filter(|value| ResponseCode::from_value(*value).is_some())
-            .collect();
+        let known: Vec<u8> =
+            (0..=u8::MAX).filter(|value| ResponseCode::from_value(*value).is_some()).collect();
         assert_eq!(
             known,
-            [
-                0, 10, 11, 12, 13, 14, 20, 30, 31, 32, 40, 50, 51, 52, 53, 60, 70, 71, 72
-            ]
+            [0, 10, 11, 12, 13, 14, 20, 30, 31, 32, 40, 50, 51, 52, 53, 60, 70, 71, 72]
         );
         for code in ResponseCode::ALL {
             assert_eq!(ResponseCode::from_value(code.value()), Some(code));
@@ -229,15 +226,9 @@ mod tests {
             (409, 53),
         ];
         for status in 0..1000 {
-            let expected = table
-                .iter()
-                .find(|(known, _)| *known == status)
-                .map_or(60, |(_, code)| *code);
-            assert_eq!(
-                ResponseCode::from_http_status(status).value(),
-                expected,
-                "{status}"
-            );
+            let expected =
+                table.iter().find(|(known, _)| *known == status).map_or(60, |(_, code)| *code);
+            assert_eq!(ResponseCode::from_http_status(status).value(), expected, "{status}");
         }
     }
 
@@ -245,13 +236,7 @@ mod tests {
     fn every_refusal_has_its_own_label_and_is_answered_with_an_error() {
         let labels: HashSet<_> = SessionRefusal::ALL.iter().map(|r| r.label()).collect();
         assert_eq!(labels.len(), SessionRefusal::ALL.len());
-        let codes: Vec<u8> = SessionRefusal::ALL
-            .iter()
-            .map(|r| r.code().value())
-            .collect();
-        assert_eq!(
-            codes,
-            [31, 31, 31, 12, 12, 12, 12, 60, 60, 60, 60, 60, 11, 30]
-        );
+        let codes: Vec<u8> = SessionRefusal::ALL.iter().map(|r| r.code().value()).collect();
+        assert_eq!(codes, [31, 31, 31, 12, 12, 12, 12, 60, 60, 60, 60, 60, 11, 30]);
     }
 }

@@ -134,13 +134,7 @@ impl FrameHeader {
                 None => return Ok(None),
             },
         };
-        Ok(Some(Self {
-            fin,
-            opcode,
-            payload_len,
-            mask,
-            header_len,
-        }))
+        Ok(Some(Self { fin, opcode, payload_len, mask, header_len }))
     }
 }
 
@@ -162,9 +156,7 @@ fn length_64(bytes: &[u8]) -> Result<Option<u64>, FrameError> {
     if bytes.first_chunk::<6>() == Some(&[0; 6]) {
         return Err(FrameError::NonMinimalLength);
     }
-    Ok(bytes
-        .first_chunk::<8>()
-        .map(|length| u64::from_be_bytes(*length)))
+    Ok(bytes.first_chunk::<8>().map(|length| u64::from_be_bytes(*length)))
 }
 
 /// Header length of an unmasked frame: 2, 4 or 10.
@@ -224,10 +216,7 @@ pub struct ControlPayload {
 }
 
 impl ControlPayload {
-    pub const EMPTY: Self = Self {
-        bytes: [0; CONTROL_PAYLOAD_MAX],
-        len: 0,
-    };
+    pub const EMPTY: Self = Self { bytes: [0; CONTROL_PAYLOAD_MAX], len: 0 };
 
     /// The first 125 bytes of `bytes`.
     #[must_use]
@@ -274,9 +263,7 @@ impl Eq for ControlPayload {}
 
 impl std::fmt::Debug for ControlPayload {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("ControlPayload")
-            .field(&self.as_slice())
-            .finish()
+        f.debug_tuple("ControlPayload").field(&self.as_slice()).finish()
     }
 }
 
@@ -335,10 +322,7 @@ impl ControlFrame {
     }
 
     fn sized(len: usize) -> Self {
-        Self {
-            bytes: [0; CONTROL_FRAME_MAX],
-            len: len as u8,
-        }
+        Self { bytes: [0; CONTROL_FRAME_MAX], len: len as u8 }
     }
 }
 

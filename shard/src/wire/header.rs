@@ -47,11 +47,7 @@ impl Flags {
     /// The one rule for both directions (protocol §2.3).
     #[must_use]
     pub const fn layout(self) -> Layout {
-        if self.contains(Self::RESPONSE) {
-            Layout::Response
-        } else {
-            Layout::Request
-        }
+        if self.contains(Self::RESPONSE) { Layout::Response } else { Layout::Request }
     }
 
     #[must_use]
@@ -163,13 +159,7 @@ impl RequestHeader {
     /// An event of the gateway: GUID, channel and sequence are zero.
     #[must_use]
     pub fn event(message_id: u64) -> Self {
-        Self {
-            flags: Flags::EVENT,
-            channel: 0,
-            sequence: 0,
-            guid: Guid::NULL,
-            message_id,
-        }
+        Self { flags: Flags::EVENT, channel: 0, sequence: 0, guid: Guid::NULL, message_id }
     }
 
     #[must_use]
@@ -290,9 +280,7 @@ mod tests {
 
     fn number(frame: &Value, key: &str) -> u64 {
         let value = &frame[key];
-        value
-            .as_u64()
-            .unwrap_or_else(|| value.as_str().unwrap().parse().unwrap())
+        value.as_u64().unwrap_or_else(|| value.as_str().unwrap().parse().unwrap())
     }
 
     fn unhex(text: &str) -> Vec<u8> {
@@ -313,11 +301,7 @@ mod tests {
             let header = Header::parse(&bytes).unwrap();
             let (len, written) = match header {
                 Header::Request(header) => {
-                    assert_eq!(
-                        header.guid.to_string(),
-                        frame["guid"].as_str().unwrap(),
-                        "{name}"
-                    );
+                    assert_eq!(header.guid.to_string(), frame["guid"].as_str().unwrap(), "{name}");
                     (31, header.to_bytes().to_vec())
                 }
                 Header::Response(header) => {
@@ -327,18 +311,11 @@ mod tests {
             };
             assert_eq!(len, number(frame, "header"), "{name}");
             assert_eq!(written, &bytes[..written.len()], "{name}");
-            assert_eq!(
-                &bytes[written.len()..],
-                frame["payload_utf8"].as_str().unwrap().as_bytes()
-            );
+            assert_eq!(&bytes[written.len()..], frame["payload_utf8"].as_str().unwrap().as_bytes());
             let echo = header.reply_to();
             assert_eq!(u64::from(echo.flags.0), number(frame, "flags"), "{name}");
             assert_eq!(u64::from(echo.channel), number(frame, "channel"), "{name}");
-            assert_eq!(
-                u64::from(echo.sequence),
-                number(frame, "sequence"),
-                "{name}"
-            );
+            assert_eq!(u64::from(echo.sequence), number(frame, "sequence"), "{name}");
             assert_eq!(echo.message_id, number(frame, "message_id"), "{name}");
         }
     }
@@ -355,11 +332,7 @@ mod tests {
     #[test]
     fn only_events_and_answers_want_no_reply() {
         for bits in 0..=u8::MAX {
-            let expected = if bits & 0x50 == 0 {
-                WantsReply::Yes
-            } else {
-                WantsReply::No
-            };
+            let expected = if bits & 0x50 == 0 { WantsReply::Yes } else { WantsReply::No };
             assert_eq!(Flags(bits).wants_reply(), expected);
         }
     }

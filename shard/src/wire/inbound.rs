@@ -293,10 +293,7 @@ impl Inbound {
         limits: &InboundLimits,
         blocks: &mut BlockPool,
     ) -> Result<(), InboundError> {
-        let mut progress = self
-            .held
-            .as_ref()
-            .map_or(Progress::NONE, Assembly::progress);
+        let mut progress = self.held.as_ref().map_or(Progress::NONE, Assembly::progress);
         progress.kind = Some(match (header.opcode, progress.kind) {
             (OpCode::Continuation, Some(kind)) => kind,
             (OpCode::Continuation, None) => return Err(InboundError::ContinuationWithoutStart),
@@ -320,11 +317,7 @@ impl Inbound {
         }
         progress.remaining = header.payload_len;
         progress.mask = header.mask.unwrap_or_default();
-        progress.position = if header.fin {
-            Position::LastFrame
-        } else {
-            Position::Fragment
-        };
+        progress.position = if header.fin { Position::LastFrame } else { Position::Fragment };
         let too_long = progress.total > limits.message_bytes_max as u64;
         if too_long && progress.fate == Fate::Keep {
             progress.fate = Fate::Discard;
@@ -389,21 +382,14 @@ fn finish(assembly: Assembly, blocks: &mut BlockPool) -> Result<Arrival, Inbound
         return Err(InboundError::InvalidUtf8);
     }
     match progress.fate {
-        Fate::Keep => Ok(Arrival::Assembled {
-            kind,
-            block: assembly.into_payload(),
-        }),
+        Fate::Keep => Ok(Arrival::Assembled { kind, block: assembly.into_payload() }),
         Fate::Discard => {
             let mut head = [0; HEAD_BYTES];
             let kept = assembly.payload();
             let head_len = kept.len().min(HEAD_BYTES);
             head[..head_len].copy_from_slice(&kept[..head_len]);
             assembly.give_back(blocks);
-            Ok(Arrival::TooLong {
-                kind,
-                head,
-                head_len,
-            })
+            Ok(Arrival::TooLong { kind, head, head_len })
         }
     }
 }

@@ -6,10 +6,7 @@
 pub fn unmask(bytes: &mut [u8], mask: [u8; 4], phase: usize) {
     let key = rotated(mask, phase);
     match bytes.len() {
-        0..4 => bytes
-            .iter_mut()
-            .zip(key)
-            .for_each(|(byte, key)| *byte ^= key),
+        0..4 => bytes.iter_mut().zip(key).for_each(|(byte, key)| *byte ^= key),
         4..8 => unmask_by::<4>(bytes, key),
         8..16 => unmask_by::<8>(bytes, key),
         _ => unmask_by::<16>(bytes, key),
@@ -19,19 +16,12 @@ pub fn unmask(bytes: &mut [u8], mask: [u8; 4], phase: usize) {
 /// Copies `source` to `target` (of the same length), masking or unmasking in the same pass.
 #[inline]
 pub fn copy_masked(source: &[u8], target: &mut [u8], mask: [u8; 4], phase: usize) {
-    assert_eq!(
-        source.len(),
-        target.len(),
-        "both sides of a copy have one length"
-    );
+    assert_eq!(source.len(), target.len(), "both sides of a copy have one length");
     let key = rotated(mask, phase);
     match source.len() {
         0..4 => {
             let masked = source.iter().zip(key).map(|(byte, key)| byte ^ key);
-            target
-                .iter_mut()
-                .zip(masked)
-                .for_each(|(to, byte)| *to = byte);
+            target.iter_mut().zip(masked).for_each(|(to, byte)| *to = byte);
         }
         4..8 => copy_by::<4>(source, target, key),
         8..16 => copy_by::<8>(source, target, key),
@@ -58,12 +48,7 @@ fn unmask_by<const N: usize>(bytes: &mut [u8], key: [u8; 4]) {
 #[inline]
 fn copy_by<const N: usize>(source: &[u8], target: &mut [u8], key: [u8; 4]) {
     let last_key = rotated(key, source.len());
-    for (from, to) in source
-        .as_chunks::<N>()
-        .0
-        .iter()
-        .zip(target.as_chunks_mut::<N>().0)
-    {
+    for (from, to) in source.as_chunks::<N>().0.iter().zip(target.as_chunks_mut::<N>().0) {
         *to = xor(*from, key);
     }
     if let (Some(from), Some(to)) = (source.last_chunk::<N>(), target.last_chunk_mut::<N>()) {
@@ -90,11 +75,7 @@ mod tests {
     const MASK: [u8; 4] = [0xA1, 0x02, 0xFC, 0x3D];
 
     fn scalar(bytes: &[u8], mask: [u8; 4], phase: usize) -> Vec<u8> {
-        bytes
-            .iter()
-            .enumerate()
-            .map(|(i, byte)| byte ^ mask[(phase + i) % 4])
-            .collect()
+        bytes.iter().enumerate().map(|(i, byte)| byte ^ mask[(phase + i) % 4]).collect()
     }
 
     #[test]

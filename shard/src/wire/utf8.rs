@@ -55,11 +55,7 @@ impl Utf8 {
 
     /// The text is over: fails inside a sequence.
     pub fn finish(self) -> Result<(), InvalidUtf8> {
-        if self.0 == Expect::Lead {
-            Ok(())
-        } else {
-            Err(InvalidUtf8)
-        }
+        if self.0 == Expect::Lead { Ok(()) } else { Err(InvalidUtf8) }
     }
 
     /// The state as one byte, for [`Self::from_byte`].
@@ -129,11 +125,7 @@ mod tests {
             (&[0xE2, 0x82, b'x'], 2),
         ] {
             assert_eq!(refused_at(bytes), Some(at), "{bytes:x?}");
-            assert_eq!(
-                Utf8::new().feed(&bytes[..=at]),
-                Err(InvalidUtf8),
-                "{bytes:x?}"
-            );
+            assert_eq!(Utf8::new().feed(&bytes[..=at]), Err(InvalidUtf8), "{bytes:x?}");
             assert_eq!(Utf8::new().feed(&bytes[..at]), Ok(()), "{bytes:x?}");
         }
     }

@@ -50,7 +50,5 @@ fn json_value() -> impl Strategy<Value = Value> {
         any::<f64>().prop_map(Value::from),
         ".{0,40}".prop_map(Value::from),
     ];
-    leaf.prop_recursive(2, 12, 4, |inner| {
-        prop::collection::vec(inner, 0..4).prop_map(Value::from)
-    })
+    leaf.prop_recursive(2, 12, 4, |inner| prop::collection::vec(inner, 0..4).prop_map(Value::from))
 }

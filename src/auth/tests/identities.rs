@@ -8,32 +8,19 @@ fn identity(changes: &Value) -> Rc<Identity> {
 
 /// The session of a token whose issuer is, or is not, native.
 fn session(native: bool, issuer: &str, changes: &Value) -> Result<SessionId, AuthRefusal> {
-    let key = KeySpec {
-        native,
-        issuer: issuer.into(),
-        ..spec(Algorithm::Hs256)
-    };
+    let key = KeySpec { native, issuer: issuer.into(), ..spec(Algorithm::Hs256) };
     let mut claims = claims_with(changes);
     claims["iss"] = issuer.into();
     let token = mint(Algorithm::Hs256, &claims);
-    authenticator([key])
-        .verify(&token, now())
-        .map(|identity| identity.session)
+    authenticator([key]).verify(&token, now()).map(|identity| identity.session)
 }
 
 const UUID: SessionId = SessionId(0x3f25_04e0_4f89_41d3_9a0c_0305_e82c_3301);
 
 #[test]
 fn a_native_issuer_names_sessions_by_uuid_in_either_spelling() {
-    for spelling in [
-        SESSION,
-        "3f2504e0-4f89-41d3-9a0c-0305e82c3301",
-        &SESSION.to_uppercase(),
-    ] {
-        assert_eq!(
-            session(true, ISSUER, &json!({"session_key": spelling})),
-            Ok(UUID)
-        );
+    for spelling in [SESSION, "3f2504e0-4f89-41d3-9a0c-0305e82c3301", &SESSION.to_uppercase()] {
+        assert_eq!(session(true, ISSUER, &json!({"session_key": spelling})), Ok(UUID));
     }
 }
 
@@ -49,12 +36,7 @@ fn every_other_claim_is_hashed_with_its_issuer_and_tenant() {
         foreign("a", in_tenant()),
         session(true, ISSUER, &in_tenant()).unwrap(),
         session(true, ISSUER, &json!({"session_key": "not a uuid"})).unwrap(),
-        session(
-            true,
-            ISSUER,
-            &json!({"session_key": format!("{{{SESSION}}}")}),
-        )
-        .unwrap(),
+        session(true, ISSUER, &json!({"session_key": format!("{{{SESSION}}}")})).unwrap(),
     ];
     for (index, id) in ids.iter().enumerate() {
         assert!(!ids[..index].contains(id), "{index} repeats an earlier one");
@@ -75,37 +57,16 @@ const HASH_OF_A_DEFAULT_S: &str = "998ae4e9-ac6e-c065-7065-413bce6781ac";
 #[test]
 fn the_first_session_claim_that_is_present_wins() {
     let by = |changes: Value| session(true, ISSUER, &changes);
-    let (one, two) = (
-        "0000000000000000000000000000000a",
-        "0000000000000000000000000000000b",
-    );
-    assert_eq!(
-        by(json!({"session_key": null, "sid": one, "jti": two})),
-        Ok(SessionId(10))
-    );
-    assert_eq!(
-        by(json!({"session_key": null, "jti": two})),
-        Ok(SessionId(11))
-    );
-    assert_eq!(
-        by(json!({"session_key": one, "sid": two})),
-        Ok(SessionId(10))
-    );
-    for nothing in [
-        json!(null),
-        json!(""),
-        json!(7),
-        json!("00000000000000000000000000000000"),
-    ] {
+    let (one, two) = ("0000000000000000000000000000000a", "0000000000000000000000000000000b");
+    assert_eq!(by(json!({"session_key": null, "sid": one, "jti": two})), Ok(SessionId(10)));
+    assert_eq!(by(json!({"session_key": null, "jti": two})), Ok(SessionId(11)));
+    assert_eq!(by(json!({"session_key": one, "sid": two})), Ok(SessionId(10)));
+    for nothing in [json!(null), json!(""), json!(7), json!("00000000000000000000000000000000")] {
         let refused = by(json!({ "session_key": nothing }));
         assert_eq!(refused, Err(AuthRefusal::NoSession), "{nothing}");
     }
     let wrong = by(json!({"session_key": 7, "sid": one}));
-    assert_eq!(
-        wrong,
-        Err(AuthRefusal::NoSession),
-        "an unusable claim must not be passed over"
-    );
+    assert_eq!(wrong, Err(AuthRefusal::NoSession), "an unusable claim must not be passed over");
 }
 
 #[test]
@@ -119,49 +80,27 @@ fn roles_come_as_list_or_text_and_leave_sorted_and_unique() {
         identity(&json!({"authorizations": ["b", "a"]})).authorizations,
         ["a", "b"].map(Into::into).into()
     );
-    for wrong in [
-        json!({"roles": 7}),
-        json!({"roles": ["a", 7]}),
-        json!({"roles": {"a": 1}}),
-    ] {
-        assert_eq!(
-            outcome(Algorithm::Hs256, &wrong),
-            Err(AuthRefusal::Malformed),
-            "{wrong}"
-        );
+    for wrong in [json!({"roles": 7}), json!({"roles": ["a", 7]}), json!({"roles": {"a": 1}})] {
+        assert_eq!(outcome(Algorithm::Hs256, &wrong), Err(AuthRefusal::Malformed), "{wrong}");
     }
 }
 
 #[test]
 fn the_account_is_the_subject_or_else_the_name_id() {
     let account = |changes: Value| identity(&changes).account.as_deref().map(String::from);
-    assert_eq!(
-        account(json!({"sub": "s", "nameid": "n"})).as_deref(),
-        Some("s")
-    );
-    assert_eq!(
-        account(json!({"sub": null, "nameid": "n"})).as_deref(),
-        Some("n")
-    );
+    assert_eq!(account(json!({"sub": "s", "nameid": "n"})).as_deref(), Some("s"));
+    assert_eq!(account(json!({"sub": null, "nameid": "n"})).as_deref(), Some("n"));
     assert_eq!(account(json!({"sub": "", "nameid": 7})), None);
 }
 
 #[test]
 fn a_tenant_is_a_plain_name() {
     assert_eq!(&*identity(&json!({})).tenant, "default");
-    assert_eq!(
-        &*identity(&json!({"tenant": "studio-7_a.b"})).tenant,
-        "studio-7_a.b"
-    );
+    assert_eq!(&*identity(&json!({"tenant": "studio-7_a.b"})).tenant, "studio-7_a.b");
     let long = "t".repeat(65);
-    for wrong in [
-        "", ".", "..", ".hidden", "a/b", "a b", "a\n", "ä", "a%2fb", &long,
-    ] {
+    for wrong in ["", ".", "..", ".hidden", "a/b", "a b", "a\n", "ä", "a%2fb", &long] {
         let refused = outcome(Algorithm::Hs256, &json!({ "tenant": wrong }));
         assert_eq!(refused, Err(AuthRefusal::Malformed), "{wrong}");
     }
-    assert_eq!(
-        outcome(Algorithm::Hs256, &json!({"tenant": 7})),
-        Err(AuthRefusal::Malformed)
-    );
+    assert_eq!(outcome(Algorithm::Hs256, &json!({"tenant": 7})), Err(AuthRefusal::Malformed));
 }

@@ -30,10 +30,7 @@ impl Folder {
     }
 
     fn spec(&self, algorithm: Algorithm) -> KeySpec {
-        KeySpec {
-            file: self.file(),
-            ..spec(algorithm)
-        }
+        KeySpec { file: self.file(), ..spec(algorithm) }
     }
 }
 
@@ -73,11 +70,7 @@ fn a_broken_or_missing_file_leaves_the_old_key_in_force() {
     fs::remove_file(folder.file()).unwrap();
     assert_eq!(files.poll(), 0);
     assert!(shard.verify(&token, now()).is_ok());
-    assert_eq!(
-        shard.counts().cache_hits,
-        1,
-        "the set did not change, nor does the cache go"
-    );
+    assert_eq!(shard.counts().cache_hits, 1, "the set did not change, nor does the cache go");
     folder.put_key("stranger", Algorithm::Es256);
     assert_eq!(files.poll(), 1);
     assert_eq!(shard.verify(&token, now()), Err(AuthRefusal::BadSignature));
@@ -88,11 +81,7 @@ fn a_file_written_in_place_is_seen() {
     let folder = Folder::new();
     folder.put_key("trusted", Algorithm::Hs256);
     let mut files = KeyFiles::open(&rules([folder.spec(Algorithm::Hs256)])).unwrap();
-    fs::write(
-        folder.file(),
-        b"another-secret-of-quite-another-length-than-before",
-    )
-    .unwrap();
+    fs::write(folder.file(), b"another-secret-of-quite-another-length-than-before").unwrap();
     assert_eq!(files.poll(), 1);
 }
 
@@ -103,15 +92,8 @@ fn a_reload_takes_all_keys_or_none() {
     let mut files = KeyFiles::open(&rules([spec(Algorithm::EdDsa)])).unwrap();
     let mut shard = JwtAuthenticator::new(files.published());
     let token = mint(Algorithm::Hs256, &claims());
-    let missing = KeySpec {
-        file: folder.0.join("nowhere"),
-        ..spec(Algorithm::Es256)
-    };
-    assert!(
-        files
-            .reload(&rules([spec(Algorithm::Hs256), missing]))
-            .is_err()
-    );
+    let missing = KeySpec { file: folder.0.join("nowhere"), ..spec(Algorithm::Es256) };
+    assert!(files.reload(&rules([spec(Algorithm::Hs256), missing])).is_err());
     assert_eq!(shard.verify(&token, now()), Err(AuthRefusal::UnknownKey));
     files.reload(&rules([spec(Algorithm::Hs256)])).unwrap();
     assert!(shard.verify(&token, now()).is_ok());
@@ -121,90 +103,40 @@ fn a_reload_takes_all_keys_or_none() {
 fn contents_that_can_never_verify_are_refused_when_read() {
     let private = |algorithm| key_path(&format!("trusted.{}.private.pem", stem(algorithm)));
     let read = |algorithm, file: PathBuf| {
-        Key::new(&spec(algorithm), &fs::read(file).unwrap())
-            .map(|_| ())
-            .unwrap_err()
+        Key::new(&spec(algorithm), &fs::read(file).unwrap()).map(|_| ()).unwrap_err()
     };
     use Algorithm::{EdDsa, Es256, Hs256, Rs256};
     for algorithm in [Rs256, Es256, EdDsa] {
         assert_eq!(read(algorithm, private(algorithm)), KeyFault::PrivateKey);
-        assert_eq!(
-            read(Hs256, public_file("trusted", algorithm)),
-            KeyFault::PemAsSecret
-        );
-        assert_eq!(
-            read(algorithm, public_file("trusted", Hs256)),
-            KeyFault::NotPublicPem
-        );
-        for other in [Rs256, Es256, EdDsa]
-            .into_iter()
-            .filter(|other| *other != algorithm)
-        {
-            assert_eq!(
-                read(algorithm, public_file("trusted", other)),
-                KeyFault::WrongKind
-            );
+        assert_eq!(read(Hs256, public_file("trusted", algorithm)), KeyFault::PemAsSecret);
+        assert_eq!(read(algorithm, public_file("trusted", Hs256)), KeyFault::NotPublicPem);
+        for other in [Rs256, Es256, EdDsa].into_iter().filter(|other| *other != algorithm) {
+            assert_eq!(read(algorithm, public_file("trusted", other)), KeyFault::WrongKind);
         }
-        assert_eq!(
-            Key::new(&spec(algorithm), b" \n").unwrap_err(),
-            KeyFault::Empty
-        );
+        assert_eq!(Key::new(&spec(algorithm), b" \n").unwrap_err(), KeyFault::Empty);
     }
-    assert_eq!(
-        read(Es256, key_path("p384.public.pem")),
-        KeyFault::WrongKind
-    );
-    assert_eq!(
-        read(Rs256, key_path("rsa1024.public.pem")),
-        KeyFault::ShortRsa
-    );
-    assert_eq!(
-        Key::new(&spec(Hs256), b"\r\n").unwrap_err(),
-        KeyFault::Empty
-    );
-    assert_eq!(
-        Key::new(&spec(Hs256), b"short").unwrap_err(),
-        KeyFault::ShortSecret
-    );
+    assert_eq!(read(Es256, key_path("p384.public.pem")), KeyFault::WrongKind);
+    assert_eq!(read(Rs256, key_path("rsa1024.public.pem")), KeyFault::ShortRsa);
+    assert_eq!(Key::new(&spec(Hs256), b"\r\n").unwrap_err(), KeyFault::Empty);
+    assert_eq!(Key::new(&spec(Hs256), b"short").unwrap_err(), KeyFault::ShortSecret);
 }
 
 #[test]
 fn rules_that_contradict_themselves_are_refused() {
     let refusal = |keys: Vec<KeySpec>| KeyFiles::open(&rules(keys)).unwrap_err().to_string();
     let [hs, es] = [Algorithm::Hs256, Algorithm::Es256].map(spec);
-    let twin = KeySpec {
-        id: hs.id.clone(),
-        ..es.clone()
-    };
+    let twin = KeySpec { id: hs.id.clone(), ..es.clone() };
     assert!(refusal(vec![hs.clone(), twin]).contains("two keys have the id hs256"));
-    let native = KeySpec {
-        issuer: "other".into(),
-        ..es.clone()
-    };
+    let native = KeySpec { issuer: "other".into(), ..es.clone() };
     assert!(refusal(vec![hs.clone(), native]).contains("both native"));
-    let half = KeySpec {
-        native: false,
-        ..es.clone()
-    };
+    let half = KeySpec { native: false, ..es.clone() };
     assert!(refusal(vec![hs.clone(), half]).contains("mark all of its keys or none"));
-    let nobody = KeySpec {
-        audience: String::new(),
-        ..es
-    };
+    let nobody = KeySpec { audience: String::new(), ..es };
     assert!(refusal(vec![nobody]).contains("set both"));
-    let missing = KeySpec {
-        file: "/nowhere/key.pem".into(),
-        ..hs.clone()
-    };
+    let missing = KeySpec { file: "/nowhere/key.pem".into(), ..hs.clone() };
     assert!(refusal(vec![missing]).contains("/nowhere/key.pem"));
-    let unnamed = KeyRules {
-        session_claims: Vec::new(),
-        keys: vec![hs],
-    };
-    assert!(matches!(
-        KeyFiles::open(&unnamed),
-        Err(KeyError::NoSessionClaim)
-    ));
+    let unnamed = KeyRules { session_claims: Vec::new(), keys: vec![hs] };
+    assert!(matches!(KeyFiles::open(&unnamed), Err(KeyError::NoSessionClaim)));
 }
 
 #[test]

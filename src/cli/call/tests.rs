@@ -27,14 +27,7 @@ fn manifest_text() -> String {
 
 fn event(payload: &[u8]) -> Message {
     let kind = Kind::Request { guid: Uuid::nil() };
-    let frame = Frame {
-        flags: EVENT,
-        channel: 0,
-        sequence: 0,
-        message_id: 9,
-        kind,
-        payload,
-    };
+    let frame = Frame { flags: EVENT, channel: 0, sequence: 0, message_id: 9, kind, payload };
     Message::binary(frame.encode())
 }
 
@@ -49,21 +42,14 @@ fn gateway(serve: impl FnOnce(TcpStream) + Send + 'static) -> (String, thread::J
 fn answering(code: u8) -> (String, thread::JoinHandle<()>) {
     gateway(move |stream| {
         let mut socket = accept(stream).unwrap();
-        socket
-            .send(event(b"{\"eventName\":\"something.else\"}"))
-            .unwrap();
+        socket.send(event(b"{\"eventName\":\"something.else\"}")).unwrap();
         socket.send(event(manifest_text().as_bytes())).unwrap();
         let bytes = socket.read().unwrap().into_data();
         let request = Frame::decode(&bytes).unwrap();
         assert_eq!(request.kind, Kind::Request { guid: GUID });
         let payload = if code == 0 { request.payload } else { b"" };
         let kind = Kind::Response { code };
-        let reply = Frame {
-            flags: RESPONSE,
-            kind,
-            payload,
-            ..request
-        };
+        let reply = Frame { flags: RESPONSE, kind, payload, ..request };
         socket.send(event(b"{}")).unwrap();
         socket.send(Message::binary(reply.encode())).unwrap();
         while socket.read().is_ok() {}
@@ -88,14 +74,7 @@ fn a_call_goes_by_the_manifest_and_returns_the_answer() {
     let manifest = client.manifest().unwrap();
     let guid = find(&manifest, "demo:/demo/echo").unwrap().service_id;
     let kind = Kind::Request { guid };
-    let frame = Frame {
-        flags: 0,
-        channel: 3,
-        sequence: 0,
-        message_id: 1,
-        kind,
-        payload: b"hi",
-    };
+    let frame = Frame { flags: 0, channel: 3, sequence: 0, message_id: 1, kind, payload: b"hi" };
     assert_eq!(client.call(&frame).unwrap(), (0, b"hi".to_vec()));
     client.close().unwrap();
     server.join().unwrap();
@@ -137,10 +116,7 @@ fn a_silent_gateway_is_given_up_in_every_phase() {
     let (url, server) =
         gateway(|mut stream| while stream.read(&mut [0; 512]).is_ok_and(|n| n > 0) {});
     assert!(
-        run(&args(&url, short))
-            .unwrap_err()
-            .to_string()
-            .contains("did not answer the upgrade")
+        run(&args(&url, short)).unwrap_err().to_string().contains("did not answer the upgrade")
     );
     server.join().unwrap();
 
@@ -149,12 +125,7 @@ fn a_silent_gateway_is_given_up_in_every_phase() {
         while socket.read().is_ok() {}
     });
     let failure = run(&args(&url, short)).unwrap_err();
-    assert!(
-        failure
-            .to_string()
-            .contains("gave up waiting for the manifest"),
-        "{failure}"
-    );
+    assert!(failure.to_string().contains("gave up waiting for the manifest"), "{failure}");
     server.join().unwrap();
 }
 
@@ -164,9 +135,7 @@ fn a_close_is_reported_with_code_and_reason() {
         let mut socket = accept(stream).unwrap();
         let code = tungstenite::protocol::frame::coding::CloseCode::from(4001);
         let reason = "Session invalidated: Logout".into();
-        socket
-            .close(Some(tungstenite::protocol::CloseFrame { code, reason }))
-            .unwrap();
+        socket.close(Some(tungstenite::protocol::CloseFrame { code, reason })).unwrap();
         while socket.read().is_ok() {}
     });
     let text = run(&args(&url, TIMEOUT)).unwrap_err().to_string();
@@ -181,10 +150,7 @@ fn an_unreachable_gateway_is_unavailable() {
     drop(listener);
     let failure = run(&args(&url, TIMEOUT)).unwrap_err();
     assert_eq!(failure.exit_code(), 69);
-    assert!(
-        failure.to_string().contains("cannot reach 127.0.0.1"),
-        "{failure}"
-    );
+    assert!(failure.to_string().contains("cannot reach 127.0.0.1"), "{failure}");
 }
 
 #[test]
@@ -205,12 +171,7 @@ fn endpoints_are_found_by_path_or_by_service_and_path() {
     for name in ["/demo/echo", "demo:/demo/echo", "demo/demo/echo"] {
         assert_eq!(find(&manifest, name).unwrap().service_id, GUID, "{name}");
     }
-    assert!(
-        find(&manifest, "/a")
-            .unwrap_err()
-            .to_string()
-            .contains("one:/a or two:/a")
-    );
+    assert!(find(&manifest, "/a").unwrap_err().to_string().contains("one:/a or two:/a"));
     assert_eq!(find(&manifest, "two:/a").unwrap().service, "two");
     assert!(find(&manifest, "/b").is_err());
     assert!(table(&manifest).contains("cab54425-5941-5c52-bfb2-221b0cea4f17  demo  /demo/echo"));

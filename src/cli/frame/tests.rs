@@ -43,12 +43,7 @@ fn every_vector_is_explained_bare_and_inside_a_websocket_frame() {
         let mut masked = vec![0x82, 0x80 | 126];
         masked.extend(u16::try_from(bytes.len()).unwrap().to_be_bytes());
         masked.extend([1, 2, 3, 4]);
-        masked.extend(
-            bytes
-                .iter()
-                .zip([1, 2, 3, 4].iter().cycle())
-                .map(|(byte, key)| byte ^ key),
-        );
+        masked.extend(bytes.iter().zip([1, 2, 3, 4].iter().cycle()).map(|(byte, key)| byte ^ key));
         let wrapped = explain(&masked).unwrap();
         let head = "WebSocket binary frame, final, masked with 01020304, from a client\n";
         assert_eq!(wrapped, format!("{head}{bare}"));
@@ -66,46 +61,17 @@ fn a_reply_names_flags_code_and_payload() {
 #[test]
 fn control_and_text_frames_are_explained() {
     let close = explain(&parse_hex("88 04 03e9 6869").unwrap()).unwrap();
-    assert!(
-        close.contains("close code  1001") && close.contains("hi"),
-        "{close}"
-    );
-    assert!(
-        explain(&parse_hex("8900").unwrap())
-            .unwrap()
-            .contains("ping")
-    );
-    assert!(
-        explain(&parse_hex("81026869").unwrap())
-            .unwrap()
-            .contains("2 bytes: hi")
-    );
+    assert!(close.contains("close code  1001") && close.contains("hi"), "{close}");
+    assert!(explain(&parse_hex("8900").unwrap()).unwrap().contains("ping"));
+    assert!(explain(&parse_hex("81026869").unwrap()).unwrap().contains("2 bytes: hi"));
 }
 
 #[test]
 fn short_frames_and_bad_digits_say_so() {
-    assert_eq!(
-        explain(&[0x40; 15]),
-        Err(FrameError::Short {
-            found: 15,
-            needed: 16
-        })
-    );
-    assert_eq!(
-        explain(&[0x10; 30]),
-        Err(FrameError::Short {
-            found: 30,
-            needed: 31
-        })
-    );
-    assert_eq!(
-        explain(&[0x82, 0x9f, 1, 2, 3, 4, 0x10]),
-        Err(FrameError::Truncated)
-    );
-    assert_eq!(
-        explain(&[0x89, 0x01, 0x41, 0x42]),
-        Err(FrameError::Trailing)
-    );
+    assert_eq!(explain(&[0x40; 15]), Err(FrameError::Short { found: 15, needed: 16 }));
+    assert_eq!(explain(&[0x10; 30]), Err(FrameError::Short { found: 30, needed: 31 }));
+    assert_eq!(explain(&[0x82, 0x9f, 1, 2, 3, 4, 0x10]), Err(FrameError::Truncated));
+    assert_eq!(explain(&[0x89, 0x01, 0x41, 0x42]), Err(FrameError::Trailing));
     for text in ["", "4", "zz", "4 0 1"] {
         assert_eq!(parse_hex(text), Err(FrameError::NotHex), "{text:?}");
     }

@@ -21,19 +21,13 @@ fn any_port() -> SocketAddr {
 fn served() -> Served {
     let phase = Arc::<PhaseCell>::default();
     let probes = [Arc::<Probe>::default(), Arc::<Probe>::default()];
-    let shards = vec![
-        (ShardId(0), Arc::clone(&probes[0])),
-        (ShardId(1), Arc::clone(&probes[1])),
-    ];
+    let shards = vec![(ShardId(0), Arc::clone(&probes[0])), (ShardId(1), Arc::clone(&probes[1]))];
     let control = Arc::<ControlProbe>::default();
     let listener = AdminListener::bind(any_port(), shards, control, Arc::clone(&phase)).unwrap();
     let address = listener.local_address().unwrap();
     let (ready, is_ready) = mpsc::channel();
     thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             listener.serve().unwrap();
             ready.send(()).unwrap();
@@ -41,20 +35,14 @@ fn served() -> Served {
         });
     });
     is_ready.recv().unwrap();
-    Served {
-        address,
-        phase,
-        probes,
-    }
+    Served { address, phase, probes }
 }
 
 impl Served {
     /// The whole answer; the server closes behind it.
     fn ask(&self, request: &str) -> String {
         let mut stream = StdStream::connect(self.address).unwrap();
-        stream
-            .set_read_timeout(Some(Duration::from_secs(5)))
-            .unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         write!(stream, "{request} HTTP/1.1\r\nHost: admin\r\n\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
@@ -68,10 +56,7 @@ fn readiness_follows_the_phase_and_says_why_not() {
     assert!(served.ask("GET /livez").starts_with("HTTP/1.1 200 OK"));
     let starting = served.ask("GET /readyz");
     assert!(starting.starts_with("HTTP/1.1 503 "), "{starting}");
-    assert!(
-        starting.contains(r#""phase":"starting","reason":"the shards"#),
-        "{starting}"
-    );
+    assert!(starting.contains(r#""phase":"starting","reason":"the shards"#), "{starting}");
     served.phase.store(Phase::Running);
     assert!(served.ask("GET /readyz").starts_with("HTTP/1.1 200 OK"));
     served.phase.store(Phase::Draining(DrainPhase::Grace));
@@ -102,10 +87,7 @@ fn the_scrape_shows_every_probe_by_shard_in_the_text_format() {
     served.phase.store(Phase::Running);
     let answer = served.ask("GET /metrics");
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    assert!(
-        head.contains("content-type: application/openmetrics-text; version=1.0.0"),
-        "{head}"
-    );
+    assert!(head.contains("content-type: application/openmetrics-text; version=1.0.0"), "{head}");
     for line in [
         "# HELP corelane_received_bytes Bytes received from clients.",
         "# TYPE corelane_received_bytes counter",
@@ -119,28 +101,16 @@ fn the_scrape_shows_every_probe_by_shard_in_the_text_format() {
         "corelane_resolve_failures_total 0",
         "corelane_phase{phase=\"running\"} 1",
         "corelane_phase{phase=\"starting\"} 0",
-        concat!(
-            "corelane_build_info{version=\"",
-            env!("CARGO_PKG_VERSION"),
-            "\"} 1"
-        ),
+        concat!("corelane_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
         "# UNIT process_resident_memory_bytes bytes",
         "# TYPE process_cpu_seconds counter",
     ] {
-        assert!(
-            body.lines().any(|found| found == line),
-            "no {line:?} in\n{body}"
-        );
+        assert!(body.lines().any(|found| found == line), "no {line:?} in\n{body}");
     }
-    for prefix in [
-        "process_start_time_seconds ",
-        "process_resident_memory_bytes ",
-        "process_open_fds ",
-    ] {
-        let line = body
-            .lines()
-            .find_map(|line| line.strip_prefix(prefix))
-            .unwrap();
+    for prefix in
+        ["process_start_time_seconds ", "process_resident_memory_bytes ", "process_open_fds "]
+    {
+        let line = body.lines().find_map(|line| line.strip_prefix(prefix)).unwrap();
         assert!(line.parse::<f64>().unwrap() > 0.0, "{prefix}{line}");
     }
     assert!(body.ends_with("# EOF\n"));
@@ -150,10 +120,7 @@ fn the_scrape_shows_every_probe_by_shard_in_the_text_format() {
 fn a_family_stands_in_one_place_and_every_sample_once() {
     let answer = served().ask("GET /metrics");
     let body = answer.split_once("\r\n\r\n").unwrap().1;
-    let described: Vec<&str> = body
-        .lines()
-        .filter(|line| line.starts_with("# TYPE "))
-        .collect();
+    let described: Vec<&str> = body.lines().filter(|line| line.starts_with("# TYPE ")).collect();
     let mut samples: Vec<&str> = body
         .lines()
         .filter(|line| !line.starts_with('#'))
@@ -165,11 +132,7 @@ fn a_family_stands_in_one_place_and_every_sample_once() {
         lines.dedup();
         assert_eq!(lines.len(), all);
     }
-    assert!(
-        described
-            .iter()
-            .any(|line| line.ends_with("corelane_upgrades counter"))
-    );
+    assert!(described.iter().any(|line| line.ends_with("corelane_upgrades counter")));
 }
 
 #[test]
@@ -177,18 +140,10 @@ fn an_address_that_is_taken_or_public_is_named_with_the_next_step() {
     let served = served();
     let bind = |address| {
         let control = Arc::<ControlProbe>::default();
-        AdminListener::bind(address, Vec::new(), control, Arc::default())
-            .unwrap_err()
-            .to_string()
+        AdminListener::bind(address, Vec::new(), control, Arc::default()).unwrap_err().to_string()
     };
     let taken = bind(served.address);
-    assert!(
-        taken.contains(&served.address.to_string()) && taken.contains("ss -ltnp"),
-        "{taken}"
-    );
+    assert!(taken.contains(&served.address.to_string()) && taken.contains("ss -ltnp"), "{taken}");
     let public = bind(SocketAddr::from(([0, 0, 0, 0], 0)));
-    assert!(
-        public.contains("0.0.0.0:0") && public.contains("127.0.0.1"),
-        "{public}"
-    );
+    assert!(public.contains("0.0.0.0:0") && public.contains("127.0.0.1"), "{public}");
 }

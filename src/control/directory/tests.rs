@@ -8,10 +8,7 @@ const ALICE: SessionId = SessionId(1);
 const BOB: SessionId = SessionId(2);
 
 pub(super) fn key(slot: u32) -> ConnectionKey {
-    ConnectionKey {
-        slot: Slot(slot),
-        generation: Generation(7),
-    }
+    ConnectionKey { slot: Slot(slot), generation: Generation(7) }
 }
 
 fn granted(outcome: &ClaimOutcome) -> Epoch {
@@ -33,22 +30,11 @@ fn the_newest_claim_wins_and_the_old_owner_is_told() {
     let mut directory = Directory::new(10);
     let first = granted(&directory.claim(ShardId(0), key(1), ALICE, 1000));
     let second = directory.claim(ShardId(1), key(2), ALICE, 2000);
-    let Some((
-        ShardId(0),
-        ToShard::Evict {
-            key: evicted,
-            epoch,
-        },
-    )) = second.evict
-    else {
+    let Some((ShardId(0), ToShard::Evict { key: evicted, epoch })) = second.evict else {
         panic!("no eviction: {:?}", second.evict);
     };
     assert_eq!((evicted, epoch), (key(1), first));
-    let owner = Owner {
-        shard: ShardId(1),
-        key: key(2),
-        epoch: granted(&second),
-    };
+    let owner = Owner { shard: ShardId(1), key: key(2), epoch: granted(&second) };
     assert_eq!(directory.owner(ALICE), Some(owner));
 }
 
@@ -58,20 +44,10 @@ fn epochs_grow_when_the_clock_stands_still_or_goes_back() {
     let first = granted(&directory.claim(ShardId(0), key(1), ALICE, 1000));
     let second = granted(&directory.claim(ShardId(0), key(2), ALICE, 1000));
     let third = granted(&directory.claim(ShardId(0), key(3), ALICE, 10));
-    assert_eq!(
-        (first, second, third),
-        (Epoch(1000), Epoch(1001), Epoch(1002))
-    );
-    let owner = Owner {
-        shard: ShardId(0),
-        key: key(3),
-        epoch: third,
-    };
+    assert_eq!((first, second, third), (Epoch(1000), Epoch(1001), Epoch(1002)));
+    let owner = Owner { shard: ShardId(0), key: key(3), epoch: third };
     assert_eq!(directory.release(ALICE, owner), Release::Removed);
-    assert_eq!(
-        granted(&directory.claim(ShardId(0), key(4), ALICE, 10)),
-        Epoch(1003)
-    );
+    assert_eq!(granted(&directory.claim(ShardId(0), key(4), ALICE, 10)), Epoch(1003));
 }
 
 #[test]
@@ -79,17 +55,9 @@ fn a_release_of_an_older_epoch_changes_nothing() {
     let mut directory = Directory::new(10);
     let first = granted(&directory.claim(ShardId(0), key(1), ALICE, 1000));
     let second = granted(&directory.claim(ShardId(1), key(2), ALICE, 1000));
-    let old = Owner {
-        shard: ShardId(0),
-        key: key(1),
-        epoch: first,
-    };
+    let old = Owner { shard: ShardId(0), key: key(1), epoch: first };
     assert_eq!(directory.release(ALICE, old), Release::Ignored);
-    let owner = Owner {
-        shard: ShardId(1),
-        key: key(2),
-        epoch: second,
-    };
+    let owner = Owner { shard: ShardId(1), key: key(2), epoch: second };
     assert_eq!(directory.owner(ALICE), Some(owner));
     assert_eq!(directory.release(ALICE, owner), Release::Removed);
     assert!(directory.is_empty());
@@ -124,10 +92,5 @@ fn a_draining_directory_refuses_everyone_and_evicts_nobody() {
 fn a_connection_that_claims_twice_does_not_evict_itself() {
     let mut directory = Directory::new(10);
     granted(&directory.claim(ShardId(0), key(1), ALICE, 1000));
-    assert!(
-        directory
-            .claim(ShardId(0), key(1), ALICE, 1000)
-            .evict
-            .is_none()
-    );
+    assert!(directory.claim(ShardId(0), key(1), ALICE, 1000).evict.is_none());
 }

@@ -39,44 +39,25 @@ fn outlet() -> Outlet<Lane> {
 }
 
 fn granted(slot: u32) -> ToShard {
-    let key = ConnectionKey {
-        slot: Slot(slot),
-        generation: Generation(0),
-    };
-    ToShard::Granted {
-        key,
-        session: SessionId(1),
-        epoch: Epoch(1),
-    }
+    let key = ConnectionKey { slot: Slot(slot), generation: Generation(0) };
+    ToShard::Granted { key, session: SessionId(1), epoch: Epoch(1) }
 }
 
 fn evict(slot: u32) -> ToShard {
-    let key = ConnectionKey {
-        slot: Slot(slot),
-        generation: Generation(0),
-    };
-    ToShard::Evict {
-        key,
-        epoch: Epoch(1),
-    }
+    let key = ConnectionKey { slot: Slot(slot), generation: Generation(0) };
+    ToShard::Evict { key, epoch: Epoch(1) }
 }
 
 fn addresses(service: u16, path: &str) -> ToShard {
     let addresses: Arc<[Address]> = [Address::Unix(path.into())].into();
-    ToShard::Addresses {
-        version: 1,
-        service: ServiceId(service),
-        addresses,
-    }
+    ToShard::Addresses { version: 1, service: ServiceId(service), addresses }
 }
 
 fn drained(outlet: &mut Outlet<Lane>) -> Vec<String> {
     let describe = |message: ToShard| match message {
         ToShard::Granted { key, .. } => format!("granted {}", key.slot.0),
         ToShard::Evict { key, .. } => format!("evict {}", key.slot.0),
-        ToShard::Addresses {
-            service, addresses, ..
-        } => format!("{} {addresses:?}", service.0),
+        ToShard::Addresses { service, addresses, .. } => format!("{} {addresses:?}", service.0),
         ToShard::Drain(phase) => format!("{phase:?}"),
         other => format!("{other:?}"),
     };
@@ -131,10 +112,7 @@ fn of_state_only_the_latest_waits() {
     outlet.port.room = 10;
     outlet.flush();
     let sent = drained(&mut outlet);
-    assert_eq!(
-        sent,
-        ["Closing", "1 [Unix(\"/new\")]", "2 [Unix(\"/new\")]"]
-    );
+    assert_eq!(sent, ["Closing", "1 [Unix(\"/new\")]", "2 [Unix(\"/new\")]"]);
     outlet.flush();
     assert_eq!(outlet.port.rings, 1, "an empty flush wakes nobody");
 }

@@ -73,19 +73,8 @@ impl Bench {
     fn new() -> Self {
         let lanes = [Lane::default(), Lane::default()];
         let (phase, probe) = (Arc::<PhaseCell>::default(), Arc::<ControlProbe>::default());
-        let core = Core::new(
-            lanes.to_vec(),
-            1000,
-            PLAN,
-            Arc::clone(&phase),
-            Arc::clone(&probe),
-        );
-        Self {
-            core,
-            lanes,
-            phase,
-            probe,
-        }
+        let core = Core::new(lanes.to_vec(), 1000, PLAN, Arc::clone(&phase), Arc::clone(&probe));
+        Self { core, lanes, phase, probe }
     }
 
     fn turn(&mut self, second: u64) -> Turn {
@@ -94,24 +83,15 @@ impl Bench {
 }
 
 fn at(second: u64) -> Now {
-    Now {
-        mono: Instant(second * 1_000_000_000),
-        unix_ms: second * 1000,
-    }
+    Now { mono: Instant(second * 1_000_000_000), unix_ms: second * 1000 }
 }
 
 fn key(slot: u32) -> ConnectionKey {
-    ConnectionKey {
-        slot: Slot(slot),
-        generation: Generation(3),
-    }
+    ConnectionKey { slot: Slot(slot), generation: Generation(3) }
 }
 
 fn claim(slot: u32, session: SessionId) -> ToControl {
-    ToControl::Claim {
-        key: key(slot),
-        session,
-    }
+    ToControl::Claim { key: key(slot), session }
 }
 
 #[test]
@@ -120,16 +100,7 @@ fn a_takeover_tells_both_shards_in_one_turn() {
     bench.lanes[0].says(claim(1, ALICE));
     assert_eq!(bench.turn(1), Turn::Busy);
     let heard = bench.lanes[0].heard();
-    assert!(
-        matches!(
-            heard[..],
-            [ToShard::Granted {
-                epoch: Epoch(1000),
-                ..
-            }]
-        ),
-        "{heard:?}"
-    );
+    assert!(matches!(heard[..], [ToShard::Granted { epoch: Epoch(1000), .. }]), "{heard:?}");
     bench.lanes[1].says(claim(9, ALICE));
     bench.turn(2);
     let (old, new) = (bench.lanes[0].heard(), bench.lanes[1].heard());
@@ -137,38 +108,12 @@ fn a_takeover_tells_both_shards_in_one_turn() {
         matches!(old[..], [ToShard::Evict { key: evicted, epoch: Epoch(1000) }] if evicted == key(1)),
         "{old:?}"
     );
-    assert!(
-        matches!(
-            new[..],
-            [ToShard::Granted {
-                epoch: Epoch(2000),
-                ..
-            }]
-        ),
-        "{new:?}"
-    );
-    assert_eq!(
-        (bench.probe.granted.read(), bench.probe.evictions.read()),
-        (2, 1)
-    );
-    bench.lanes[0].says(ToControl::Release {
-        key: key(1),
-        session: ALICE,
-        epoch: Epoch(1000),
-    });
-    bench.lanes[1].says(ToControl::Release {
-        key: key(9),
-        session: ALICE,
-        epoch: Epoch(2000),
-    });
+    assert!(matches!(new[..], [ToShard::Granted { epoch: Epoch(2000), .. }]), "{new:?}");
+    assert_eq!((bench.probe.granted.read(), bench.probe.evictions.read()), (2, 1));
+    bench.lanes[0].says(ToControl::Release { key: key(1), session: ALICE, epoch: Epoch(1000) });
+    bench.lanes[1].says(ToControl::Release { key: key(9), session: ALICE, epoch: Epoch(2000) });
     bench.turn(3);
-    assert_eq!(
-        (
-            bench.probe.releases.read(),
-            bench.probe.releases_outdated.read()
-        ),
-        (1, 1)
-    );
+    assert_eq!((bench.probe.releases.read(), bench.probe.releases_outdated.read()), (1, 1));
     assert_eq!(bench.probe.sessions.read(), 0);
     assert_eq!(bench.turn(3), Turn::Idle);
 }
@@ -198,17 +143,12 @@ fn while_a_shard_does_not_read_no_claims_are_taken_and_none_is_lost() {
     }
     assert!(bench.probe.turns_behind.read() > 0);
     let left = bench.lanes[0].0.borrow().upward.len();
-    assert!(
-        left > asked / 2,
-        "{left} of {asked} claims were left on the lane"
-    );
+    assert!(left > asked / 2, "{left} of {asked} claims were left on the lane");
     assert!(bench.core.has_waiting());
     bench.lanes[0].0.borrow_mut().stuck = false;
     while bench.turn(1) == Turn::Busy || bench.core.has_waiting() {}
     let granted = bench.lanes[0].heard().into_iter();
-    let granted = granted
-        .filter(|message| matches!(message, ToShard::Granted { .. }))
-        .count();
+    let granted = granted.filter(|message| matches!(message, ToShard::Granted { .. })).count();
     assert_eq!(granted, asked);
 }
 
@@ -231,21 +171,12 @@ fn the_drain_admits_in_grace_refuses_from_closing_and_ends_when_all_are_done() {
     bench.turn(11);
     let heard = bench.lanes[1].heard();
     assert!(
-        matches!(
-            heard[..],
-            [ToShard::Refused {
-                why: ClaimRefusal::Draining,
-                ..
-            }]
-        ),
+        matches!(heard[..], [ToShard::Refused { why: ClaimRefusal::Draining, .. }]),
         "{heard:?}"
     );
 
     for lane in &bench.lanes {
-        lane.says(ToControl::DrainReached {
-            phase: DrainPhase::Done,
-            connections: 0,
-        });
+        lane.says(ToControl::DrainReached { phase: DrainPhase::Done, connections: 0 });
     }
     bench.turn(12);
     assert!(bench.core.is_done());
@@ -265,23 +196,11 @@ fn addresses_reach_every_shard_once_per_change() {
     let mut bench = Bench::new();
     let socket = std::net::SocketAddr::from(([127, 0, 0, 1], 80));
     let targets = vec![Target::Socket(socket)];
-    bench.core.book.replace(
-        7,
-        vec![ServiceTargets {
-            service: ServiceId(4),
-            targets,
-        }],
-    );
+    bench.core.book.replace(7, vec![ServiceTargets { service: ServiceId(4), targets }]);
     bench.turn(1);
     for lane in &bench.lanes {
         let heard = lane.heard();
-        let [
-            ToShard::Addresses {
-                version: 7,
-                service: ServiceId(4),
-                addresses,
-            },
-        ] = &heard[..]
+        let [ToShard::Addresses { version: 7, service: ServiceId(4), addresses }] = &heard[..]
         else {
             panic!("{heard:?}");
         };

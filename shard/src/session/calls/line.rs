@@ -28,16 +28,11 @@ pub(super) struct Lines {
 
 impl Lines {
     pub(super) fn with_capacity(lines: usize) -> Self {
-        Self {
-            lines: Vec::with_capacity(lines),
-        }
+        Self { lines: Vec::with_capacity(lines) }
     }
 
     pub(super) fn find(&self, channel: u16) -> Option<u16> {
-        let at = self
-            .lines
-            .iter()
-            .position(|l| l.channel == channel && l.members > 0)?;
+        let at = self.lines.iter().position(|l| l.channel == channel && l.members > 0)?;
         Some(at as u16)
     }
 

@@ -236,19 +236,13 @@ impl<P, A> Calls<P, A> {
     /// When the next call must be answered at the latest.
     #[must_use]
     pub fn earliest_deadline(&self) -> Option<Instant> {
-        self.places
-            .unanswered()
-            .map(|(_, entry)| entry.call.deadline)
-            .min()
+        self.places.unanswered().map(|(_, entry)| entry.call.deadline).min()
     }
 
     /// A call, waiting or running, whose deadline has passed; to be failed.
     #[must_use]
     pub fn expired(&self, now: Instant) -> Option<CallId> {
-        let (index, _) = self
-            .places
-            .unanswered()
-            .find(|(_, e)| e.call.deadline <= now)?;
+        let (index, _) = self.places.unanswered().find(|(_, e)| e.call.deadline <= now)?;
         Some(self.places.id(index))
     }
 
@@ -295,11 +289,7 @@ impl<P, A> Calls<P, A> {
         };
         self.waiting_bytes -= call.bytes;
         self.start(index);
-        Some(Dispatch {
-            id: self.places.id(index),
-            call,
-            payload,
-        })
+        Some(Dispatch { id: self.places.id(index), call, payload })
     }
 
     /// Takes a call out of the waiting line.

@@ -32,13 +32,7 @@ pub(super) struct Entry<P, A> {
 
 impl<P, A> Entry<P, A> {
     pub(super) fn new(call: Request, line: u16, stage: Stage<P, A>) -> Self {
-        Self {
-            call,
-            stage,
-            line,
-            next: NONE,
-            generation: 0,
-        }
+        Self { call, stage, line, next: NONE, generation: 0 }
     }
 }
 
@@ -51,11 +45,7 @@ pub(super) struct Places<P, A> {
 
 impl<P, A> Places<P, A> {
     pub(super) fn with_capacity(places: usize) -> Self {
-        Self {
-            entries: Vec::with_capacity(places),
-            free: NONE,
-            occupied: 0,
-        }
+        Self { entries: Vec::with_capacity(places), free: NONE, occupied: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -105,13 +95,10 @@ impl<P, A> Places<P, A> {
 
     /// Calls that wait or run.
     pub(super) fn unanswered(&self) -> impl Iterator<Item = (u16, &Entry<P, A>)> {
-        self.entries
-            .iter()
-            .enumerate()
-            .filter_map(|(index, entry)| {
-                let open = matches!(entry.stage, Stage::Waiting(_) | Stage::Running);
-                open.then_some((index as u16, entry))
-            })
+        self.entries.iter().enumerate().filter_map(|(index, entry)| {
+            let open = matches!(entry.stage, Stage::Waiting(_) | Stage::Running);
+            open.then_some((index as u16, entry))
+        })
     }
 
     pub(super) fn clear(&mut self, each: &mut impl FnMut(Returned<P, A>)) {

@@ -15,19 +15,13 @@ fn at(ms: u64) -> Instant {
 /// After the first frame was released.
 fn open() -> Liveness {
     let mut liveness = Liveness::new(&limits(), START);
-    assert_eq!(
-        liveness.on_deadline(&limits(), at(20)),
-        LivenessAction::ReleaseFirstFrame
-    );
+    assert_eq!(liveness.on_deadline(&limits(), at(20)), LivenessAction::ReleaseFirstFrame);
     liveness
 }
 
 fn pinged() -> Liveness {
     let mut liveness = open();
-    assert_eq!(
-        liveness.on_deadline(&limits(), at(25_000)),
-        LivenessAction::Ping
-    );
+    assert_eq!(liveness.on_deadline(&limits(), at(25_000)), LivenessAction::Ping);
     liveness.begin_ping(7).unwrap();
     liveness.on_ping_sent(at(26_000));
     liveness
@@ -42,42 +36,24 @@ fn liveness_is_small() {
 fn the_first_frame_is_held_until_its_delay_is_over() {
     let mut liveness = Liveness::new(&limits(), START);
     assert_eq!(liveness.next_deadline(&limits()), at(20));
-    assert_eq!(
-        liveness.on_deadline(&limits(), at(19)),
-        LivenessAction::None
-    );
+    assert_eq!(liveness.on_deadline(&limits(), at(19)), LivenessAction::None);
     assert!(liveness.holds_first_frame());
     assert_eq!(liveness.begin_ping(1), Err(PingRefused));
-    assert_eq!(
-        liveness.on_deadline(&limits(), at(20)),
-        LivenessAction::ReleaseFirstFrame
-    );
+    assert_eq!(liveness.on_deadline(&limits(), at(20)), LivenessAction::ReleaseFirstFrame);
     assert!(!liveness.holds_first_frame());
-    assert_eq!(
-        liveness.on_deadline(&limits(), at(20)),
-        LivenessAction::None
-    );
+    assert_eq!(liveness.on_deadline(&limits(), at(20)), LivenessAction::None);
 }
 
 #[test]
 fn a_silent_peer_is_pinged_and_then_dropped() {
     let mut liveness = open();
     assert_eq!(liveness.next_deadline(&limits()), at(25_000));
-    assert_eq!(
-        liveness.on_deadline(&limits(), at(25_000)),
-        LivenessAction::Ping
-    );
+    assert_eq!(liveness.on_deadline(&limits(), at(25_000)), LivenessAction::Ping);
     liveness.begin_ping(7).unwrap();
-    assert_eq!(
-        liveness.on_deadline(&limits(), at(25_000)),
-        LivenessAction::None
-    );
+    assert_eq!(liveness.on_deadline(&limits(), at(25_000)), LivenessAction::None);
     liveness.on_ping_sent(at(25_000));
     assert_eq!(liveness.next_deadline(&limits()), at(45_000));
-    assert_eq!(
-        liveness.on_deadline(&limits(), at(44_999)),
-        LivenessAction::None
-    );
+    assert_eq!(liveness.on_deadline(&limits(), at(44_999)), LivenessAction::None);
     let dropped = LivenessAction::Drop(DropCause::PongTimeout);
     assert_eq!(liveness.on_deadline(&limits(), at(45_000)), dropped);
 }
@@ -86,14 +62,8 @@ fn a_silent_peer_is_pinged_and_then_dropped() {
 fn the_pong_deadline_starts_when_the_ping_has_left_the_outbox() {
     let mut liveness = open();
     liveness.begin_ping(7).unwrap();
-    assert_eq!(
-        liveness.next_deadline(&limits()),
-        START + limits().idle_timeout
-    );
-    assert_eq!(
-        liveness.on_deadline(&limits(), at(200_000)),
-        LivenessAction::None
-    );
+    assert_eq!(liveness.next_deadline(&limits()), START + limits().idle_timeout);
+    assert_eq!(liveness.on_deadline(&limits(), at(200_000)), LivenessAction::None);
     liveness.on_ping_sent(at(200_000));
     assert_eq!(liveness.next_deadline(&limits()), at(220_000));
 }
@@ -102,10 +72,7 @@ fn the_pong_deadline_starts_when_the_ping_has_left_the_outbox() {
 fn any_byte_counts_as_liveness_but_does_not_end_the_ping() {
     let mut liveness = pinged();
     liveness.on_bytes(at(40_000));
-    assert_eq!(
-        liveness.on_deadline(&limits(), at(46_000)),
-        LivenessAction::None
-    );
+    assert_eq!(liveness.on_deadline(&limits(), at(46_000)), LivenessAction::None);
     assert_eq!(liveness.next_deadline(&limits()), at(60_000));
     assert_eq!(liveness.begin_ping(8), Err(PingRefused));
 }
@@ -115,10 +82,7 @@ fn only_the_payload_of_the_outstanding_ping_answers_it() {
     let mut liveness = pinged();
     assert_eq!(liveness.on_pong(&6_u64.to_be_bytes()), Pong::Unsolicited);
     assert_eq!(liveness.on_pong(b""), Pong::Unsolicited);
-    assert_eq!(
-        liveness.on_pong(&7_u64.to_be_bytes()),
-        Pong::Expected { payload: 7 }
-    );
+    assert_eq!(liveness.on_pong(&7_u64.to_be_bytes()), Pong::Expected { payload: 7 });
     assert_eq!(liveness.on_pong(&7_u64.to_be_bytes()), Pong::Unsolicited);
     assert_eq!(liveness.begin_ping(8), Ok(()));
     assert_eq!(liveness.on_pong(&8_u64.to_be_bytes()), Pong::Unsolicited);
@@ -130,10 +94,7 @@ fn a_session_without_data_is_closed_although_its_pongs_come() {
     liveness.on_data(at(1_000));
     liveness.on_bytes(at(1_800_999));
     assert_eq!(liveness.next_deadline(&limits()), at(1_801_000));
-    assert_eq!(
-        liveness.on_deadline(&limits(), at(1_801_000)),
-        LivenessAction::CloseIdle
-    );
+    assert_eq!(liveness.on_deadline(&limits(), at(1_801_000)), LivenessAction::CloseIdle);
 }
 
 #[test]
@@ -147,10 +108,7 @@ fn a_message_that_does_not_end_closes_the_session_however_its_bytes_trickle() {
     let stalled = liveness.on_deadline(&limits(), at(31_000));
     assert_eq!(stalled, LivenessAction::CloseStalledMessage);
     liveness.on_message_complete();
-    assert_eq!(
-        liveness.on_deadline(&limits(), at(31_000)),
-        LivenessAction::None
-    );
+    assert_eq!(liveness.on_deadline(&limits(), at(31_000)), LivenessAction::None);
 }
 
 #[test]
@@ -160,10 +118,7 @@ fn a_close_handshake_that_takes_too_long_ends_in_a_drop_and_nothing_else_is_due(
     liveness.on_closing(&limits(), at(27_000));
     liveness.on_closing(&limits(), at(30_000));
     assert_eq!(liveness.next_deadline(&limits()), at(32_000));
-    assert_eq!(
-        liveness.on_deadline(&limits(), at(31_999)),
-        LivenessAction::None
-    );
+    assert_eq!(liveness.on_deadline(&limits(), at(31_999)), LivenessAction::None);
     let dropped = LivenessAction::Drop(DropCause::CloseTimeout);
     assert_eq!(liveness.on_deadline(&limits(), at(5_000_000)), dropped);
     assert_eq!(liveness.begin_ping(1), Err(PingRefused));
@@ -171,11 +126,8 @@ fn a_close_handshake_that_takes_too_long_ends_in_a_drop_and_nothing_else_is_due(
 
 #[test]
 fn timeouts_of_zero_are_off() {
-    let limits = SessionLimits {
-        ping_interval: Duration::ZERO,
-        idle_timeout: Duration::ZERO,
-        ..limits()
-    };
+    let limits =
+        SessionLimits { ping_interval: Duration::ZERO, idle_timeout: Duration::ZERO, ..limits() };
     let liveness = open();
     assert_eq!(liveness.next_deadline(&limits), NEVER);
 }

@@ -13,12 +13,8 @@ use crate::wire::guid::{PeerRoute, SessionText};
 use crate::wire::header::WantsReply;
 
 const SESSION: SessionId = SessionId(0x3f25_04e0_4f89_41d3_9a0c_0305_e82c_3301);
-const ROUTE: PeerRoute = PeerRoute {
-    node: 1,
-    shard: ShardId(0),
-    slot: Slot(77),
-    generation: Generation(5),
-};
+const ROUTE: PeerRoute =
+    PeerRoute { node: 1, shard: ShardId(0), slot: Slot(77), generation: Generation(5) };
 const SHORTCUT: Guid = Guid([0xA1; 16]);
 const EXPIRED: Guid = Guid([0xA2; 16]);
 const TARGETLESS: Guid = Guid([0xA3; 16]);
@@ -38,11 +34,7 @@ struct Bench {
 
 impl Bench {
     fn new(adjust: impl FnOnce(&mut Snapshot)) -> Self {
-        let endpoints = [
-            ("account", "/account/get"),
-            ("demo", "/demo/echo"),
-            ("demo", "/demo/x"),
-        ];
+        let endpoints = [("account", "/account/get"), ("demo", "/demo/echo"), ("demo", "/demo/x")];
         let mut snapshot = fixtures::snapshot_of(&endpoints, "salt");
         snapshot.roles[0].endpoints = Box::new([EndpointId(0), EndpointId(1)]);
         snapshot.session.messages_per_window = 0;
@@ -53,20 +45,14 @@ impl Bench {
         for shortcut in shortcuts() {
             session.shortcuts_mut().publish(shortcut).unwrap();
         }
-        session
-            .rpcs_mut()
-            .register(RPC, TICKET, Instant(u64::MAX), Instant(0))
-            .unwrap();
+        session.rpcs_mut().register(RPC, TICKET, Instant(u64::MAX), Instant(0)).unwrap();
         Self {
             session,
             rates: RateLimits::new(&snapshot.session),
             snapshot,
             peer_keys: PeerKeys::from_salt("salt"),
             tables: FingerprintTables::new(1 << 20),
-            now: Now {
-                mono: Instant(1_000_000_000),
-                unix_ms: 1_772_463_381_123,
-            },
+            now: Now { mono: Instant(1_000_000_000), unix_ms: 1_772_463_381_123 },
         }
     }
 
@@ -115,30 +101,18 @@ impl Bench {
 
 fn request(flags: u8, guid: Guid, channel: u16, payload: &[u8]) -> Vec<u8> {
     let flags = Flags(flags);
-    let header = RequestHeader {
-        flags,
-        channel,
-        sequence: 3,
-        guid,
-        message_id: 11,
-    };
+    let header = RequestHeader { flags, channel, sequence: 3, guid, message_id: 11 };
     [&header.to_bytes(), payload].concat()
 }
 
 fn guid_of(snapshot: &Snapshot, endpoint: u16) -> Guid {
     let guids = crate::wire::guid::ServiceGuids::new(snapshot);
-    guids
-        .derive(&SessionText::new(SESSION), EndpointId(endpoint))
-        .unwrap()
+    guids.derive(&SessionText::new(SESSION), EndpointId(endpoint)).unwrap()
 }
 
 fn shortcuts() -> [Shortcut; 3] {
     let target = |path: &str| {
-        Some(ShortcutTarget {
-            service: "demo".into(),
-            method: Method::Post,
-            path: path.into(),
-        })
+        Some(ShortcutTarget { service: "demo".into(), method: Method::Post, path: path.into() })
     };
     let shortcut = |route, target, expires_unix_ms| Shortcut {
         route,
@@ -155,10 +129,7 @@ fn shortcuts() -> [Shortcut; 3] {
 }
 
 fn call(endpoint: u16, wants_reply: WantsReply) -> Verdict {
-    Verdict::Call {
-        endpoint: EndpointId(endpoint),
-        wants_reply,
-    }
+    Verdict::Call { endpoint: EndpointId(endpoint), wants_reply }
 }
 
 fn reply(code: u8) -> Verdict {
@@ -198,9 +169,7 @@ fn an_endpoint_outside_the_set_is_not_found() {
 fn a_guid_of_another_session_is_not_found() {
     let mut bench = plain();
     let guids = crate::wire::guid::ServiceGuids::new(&bench.snapshot);
-    let foreign = guids
-        .derive(&SessionText::new(SessionId(1)), EndpointId(0))
-        .unwrap();
+    let foreign = guids.derive(&SessionText::new(SessionId(1)), EndpointId(0)).unwrap();
     assert_eq!(bench.request(0, foreign), reply(30));
 }
 
@@ -211,61 +180,34 @@ fn an_empty_payload_is_an_error_unless_nothing_needs_it() {
     assert_eq!(bench.request_on(0, guid, 0, b""), reply(10));
     assert_eq!(bench.request_on(0x20, peer, 0, b""), reply(10));
     assert_eq!(bench.request_on(0x20, Guid::BROADCAST, 0, b""), reply(10));
-    assert_eq!(
-        bench.request_on(0x10, guid, 0, b""),
-        call(0, WantsReply::No)
-    );
-    assert!(matches!(
-        bench.request_on(0x80, guid, 0, b""),
-        Verdict::Meta { .. }
-    ));
-    assert!(matches!(
-        bench.request_on(0, SHORTCUT, 0, b""),
-        Verdict::Shortcut { .. }
-    ));
+    assert_eq!(bench.request_on(0x10, guid, 0, b""), call(0, WantsReply::No));
+    assert!(matches!(bench.request_on(0x80, guid, 0, b""), Verdict::Meta { .. }));
+    assert!(matches!(bench.request_on(0, SHORTCUT, 0, b""), Verdict::Shortcut { .. }));
 }
 
 #[test]
 fn a_channel_above_the_maximum_is_refused_after_the_guid_was_found() {
     let mut bench = plain();
     let (guid, peer) = (bench.guid(0), bench.peer());
-    assert_eq!(
-        bench.request_on(0, guid, 1000, b"{}"),
-        call(0, WantsReply::Yes)
-    );
+    assert_eq!(bench.request_on(0, guid, 1000, b"{}"), call(0, WantsReply::Yes));
     assert_eq!(bench.request_on(0, guid, 1001, b"{}"), reply(13));
     assert_eq!(bench.request_on(0, Guid([9; 16]), 1001, b"{}"), reply(30));
     assert_eq!(bench.request_on(0x20, peer, 1001, b"{}"), reply(13));
-    assert_eq!(
-        bench.request_on(0x20, Guid([9; 16]), 1001, b"{}"),
-        reply(13)
-    );
+    assert_eq!(bench.request_on(0x20, Guid([9; 16]), 1001, b"{}"), reply(13));
 }
 
 #[test]
 fn channels_of_shortcuts_and_broadcasts_are_not_checked() {
     let mut bench = Bench::new(|s| s.mode = ConnectionMode::Relayed);
-    assert!(matches!(
-        bench.request_on(0, SHORTCUT, 1001, b""),
-        Verdict::Shortcut { .. }
-    ));
+    assert!(matches!(bench.request_on(0, SHORTCUT, 1001, b""), Verdict::Shortcut { .. }));
     let broadcast = bench.request_on(0x20, Guid::BROADCAST, 1001, b"{}");
-    assert_eq!(
-        broadcast,
-        Verdict::Broadcast {
-            priority: Priority::Normal
-        }
-    );
+    assert_eq!(broadcast, Verdict::Broadcast { priority: Priority::Normal });
 }
 
 #[test]
 fn a_shortcut_is_called_with_its_own_payload() {
     let mut bench = plain();
-    let Verdict::Shortcut {
-        shortcut,
-        wants_reply,
-    } = bench.request(0, SHORTCUT)
-    else {
+    let Verdict::Shortcut { shortcut, wants_reply } = bench.request(0, SHORTCUT) else {
         panic!("not a shortcut")
     };
     assert_eq!(wants_reply, WantsReply::Yes);
@@ -299,10 +241,7 @@ fn meta_asks_what_the_channel_says() {
         (1000, MetaKind::Info),
     ];
     for (channel, kind) in kinds {
-        let expected = Verdict::Meta {
-            endpoint: EndpointId(1),
-            kind,
-        };
+        let expected = Verdict::Meta { endpoint: EndpointId(1), kind };
         assert_eq!(bench.request_on(0x80, guid, channel, b""), expected);
     }
     assert_eq!(bench.request_on(0x80, guid, 1001, b""), reply(13));
@@ -328,10 +267,7 @@ fn meta_of_a_shortcut_needs_its_target_in_the_set() {
     let mut allowed = shortcuts()[0].clone();
     allowed.target.as_mut().unwrap().path = "/demo/echo".into();
     bench.session.shortcuts_mut().publish(allowed).unwrap();
-    let expected = Verdict::Meta {
-        endpoint: EndpointId(1),
-        kind: MetaKind::Info,
-    };
+    let expected = Verdict::Meta { endpoint: EndpointId(1), kind: MetaKind::Info };
     assert_eq!(bench.request(0x80, SHORTCUT), expected);
 }
 
@@ -342,12 +278,7 @@ fn a_peer_is_routed_in_external_mode_too() {
         let guid = bench.peer();
         for (flags, acknowledge) in [(0x20, WantsReply::Yes), (0x30, WantsReply::No)] {
             let priority = Priority::Normal;
-            let expected = Verdict::Peer {
-                route: ROUTE,
-                guid,
-                acknowledge,
-                priority,
-            };
+            let expected = Verdict::Peer { route: ROUTE, guid, acknowledge, priority };
             assert_eq!(bench.request(flags, guid), expected);
         }
     }
@@ -384,9 +315,7 @@ fn broadcasts_are_refused_in_external_mode_and_without_the_client_flag() {
         s.mode = ConnectionMode::Relayed;
         s.session.peer_routing = false;
     });
-    let allowed = Verdict::Broadcast {
-        priority: Priority::Normal,
-    };
+    let allowed = Verdict::Broadcast { priority: Priority::Normal };
     assert_eq!(relayed.request(0x20, Guid::BROADCAST), allowed);
 }
 
@@ -398,15 +327,11 @@ fn the_priority_flag_is_honoured_for_its_roles_only() {
             s.session.priority_roles = Box::new([roles.into()]);
         });
         let peer = bench.peer();
-        let Verdict::Peer { priority, .. } = bench.request(0x28, peer) else {
-            panic!("no peer")
-        };
+        let Verdict::Peer { priority, .. } = bench.request(0x28, peer) else { panic!("no peer") };
         assert_eq!(priority, expected);
         let broadcast = bench.request(0x28, Guid::BROADCAST);
         assert_eq!(broadcast, Verdict::Broadcast { priority: expected });
-        let Verdict::Peer { priority, .. } = bench.request(0x20, peer) else {
-            panic!("no peer")
-        };
+        let Verdict::Peer { priority, .. } = bench.request(0x20, peer) else { panic!("no peer") };
         assert_eq!(priority, Priority::Normal);
     }
 }
@@ -415,10 +340,7 @@ fn the_priority_flag_is_honoured_for_its_roles_only() {
 fn an_answer_reaches_its_rpc_once_whatever_other_flags_it_has() {
     for flags in [0x40, 0x41, 0xFF] {
         let mut bench = plain();
-        let expected = Verdict::RpcAnswer {
-            ticket: TICKET,
-            code: 53,
-        };
+        let expected = Verdict::RpcAnswer { ticket: TICKET, code: 53 };
         assert_eq!(bench.answer(flags, RPC, b"{}"), expected);
         let unmatched = Verdict::Refuse(SessionRefusal::UnmatchedAnswer);
         assert_eq!(bench.answer(flags, RPC, b"{}"), unmatched);
@@ -446,18 +368,10 @@ fn too_long_messages_are_answered_when_their_header_is_readable() {
     let head = request(0x04, Guid::NULL, 5, b"");
     let (reply_to, verdict) = bench.with(|session, ctx| session.on_too_long(&head, ctx));
     assert_eq!(verdict, Verdict::Refuse(SessionRefusal::MessageTooLong));
-    let answer = reply_to
-        .unwrap()
-        .answer(SessionRefusal::MessageTooLong.code());
-    assert_eq!(
-        answer,
-        [0x40, 0, 5, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 11, 11]
-    );
+    let answer = reply_to.unwrap().answer(SessionRefusal::MessageTooLong.code());
+    assert_eq!(answer, [0x40, 0, 5, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 11, 11]);
     let (reply_to, verdict) = bench.with(|session, ctx| session.on_too_long(&head[..30], ctx));
-    assert_eq!(
-        (reply_to, verdict),
-        (None, Verdict::Close(CloseReason::MessageTooLong))
-    );
+    assert_eq!((reply_to, verdict), (None, Verdict::Close(CloseReason::MessageTooLong)));
 }
 
 #[test]
@@ -469,10 +383,7 @@ fn text_is_refused_from_a_sequence_of_its_own() {
             panic!("closed")
         };
         let answer = ResponseHeader::parse(&bytes).unwrap();
-        assert_eq!(
-            (answer.flags, answer.channel, answer.code),
-            (Flags(0x40), 0, 14)
-        );
+        assert_eq!((answer.flags, answer.channel, answer.code), (Flags(0x40), 0, 14));
         assert_eq!(answer.sequence, sequence);
         assert!(answer.message_id > last_id);
         last_id = answer.message_id;
@@ -484,22 +395,13 @@ fn the_rate_limit_counts_routed_messages_and_then_closes() {
     let mut bench = Bench::new(|s| s.session.messages_per_window = 3);
     let guid = bench.guid(0);
     assert!(matches!(bench.request(0x80, guid), Verdict::Meta { .. }));
-    assert_eq!(
-        bench.request(0x20, Guid::NULL),
-        Verdict::Refuse(SessionRefusal::PeerGone)
-    );
+    assert_eq!(bench.request(0x20, Guid::NULL), Verdict::Refuse(SessionRefusal::PeerGone));
     assert_eq!(bench.request(0, guid), call(0, WantsReply::Yes));
     assert_eq!(bench.request(0, guid), call(0, WantsReply::Yes));
     for _ in 0..6 {
-        assert_eq!(
-            bench.request(0, guid),
-            Verdict::Refuse(SessionRefusal::RateLimited)
-        );
+        assert_eq!(bench.request(0, guid), Verdict::Refuse(SessionRefusal::RateLimited));
     }
-    assert_eq!(
-        bench.request(0, guid),
-        Verdict::Close(CloseReason::RateAbuse)
-    );
+    assert_eq!(bench.request(0, guid), Verdict::Close(CloseReason::RateAbuse));
 }
 
 #[test]
@@ -523,21 +425,10 @@ fn finding_an_endpoint_does_not_spend_the_lax_bucket() {
     for i in 0..50 {
         bench.now.mono = bench.now.mono + Duration::from_secs(60);
         bench.session.index.clear(&mut bench.tables);
-        assert_eq!(
-            bench.request(0, guids[i % 2]),
-            call(i as u16 % 2, WantsReply::Yes)
-        );
-        assert!(
-            !bench
-                .session
-                .allowance
-                .lax_is_spent(&bench.rates, bench.now.mono)
-        );
+        assert_eq!(bench.request(0, guids[i % 2]), call(i as u16 % 2, WantsReply::Yes));
+        assert!(!bench.session.allowance.lax_is_spent(&bench.rates, bench.now.mono));
     }
-    assert_eq!(
-        bench.request(0x20, Guid::NULL),
-        Verdict::Refuse(SessionRefusal::RateLimited)
-    );
+    assert_eq!(bench.request(0x20, Guid::NULL), Verdict::Refuse(SessionRefusal::RateLimited));
 }
 
 #[test]
@@ -559,10 +450,7 @@ fn text_and_stray_pongs_and_answers_and_meta_spend_the_lax_bucket() {
         },
     ];
     let limited = Verdict::Refuse(SessionRefusal::RateLimited);
-    for (act, refused) in acts
-        .into_iter()
-        .zip([reply(12), Verdict::Ignore, limited, limited])
-    {
+    for (act, refused) in acts.into_iter().zip([reply(12), Verdict::Ignore, limited, limited]) {
         let mut bench = Bench::new(|s| s.session.messages_per_window = 1);
         for _ in 0..4 {
             act(&mut bench);
@@ -634,10 +522,7 @@ impl Model {
         let relayed = self.snapshot.mode == ConnectionMode::Relayed;
         let rows = [
             (has(0x80) && (all || null), 30),
-            (
-                message.len() == 31 && shortcut.is_none() && !has(0x10) && !has(0x80),
-                10,
-            ),
+            (message.len() == 31 && shortcut.is_none() && !has(0x10) && !has(0x80), 10),
             (shortcut == Some("expired"), 70),
             (shortcut == Some("targetless"), 71),
             (shortcut.is_some() && has(0x80), 20),

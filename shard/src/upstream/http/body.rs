@@ -73,10 +73,7 @@ fn append_body(
     if block.as_ref().map_or(0, Block::len) + bytes.len() > limits.body_bytes_max {
         return Err(HttpError::BodyTooLong);
     }
-    let room = Room {
-        headroom: limits.headroom,
-        expected,
-    };
+    let room = Room { headroom: limits.headroom, expected };
     append(block, bytes, room, blocks)
 }
 
@@ -106,9 +103,7 @@ pub(super) fn append(
             }
         },
         None => {
-            let mut block = blocks
-                .take(room.headroom + room.expected)
-                .ok_or(HttpError::NoBlock)?;
+            let mut block = blocks.take(room.headroom + room.expected).ok_or(HttpError::NoBlock)?;
             block.reset(room.headroom);
             block
         }

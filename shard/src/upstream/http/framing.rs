@@ -21,11 +21,7 @@ pub(super) enum Framing {
 /// Length of the head that `bytes` begin with; `None` when it is not complete. The first `scanned`
 /// bytes were found in order by an earlier call.
 pub(super) fn head_end(bytes: &[u8], scanned: usize) -> Result<Option<usize>, HttpError> {
-    if bytes
-        .iter()
-        .zip(VERSION)
-        .any(|(found, wanted)| found != wanted)
-    {
+    if bytes.iter().zip(VERSION).any(|(found, wanted)| found != wanted) {
         return Err(HttpError::StatusLine);
     }
     head::end(bytes, scanned).map_err(|head::BadByte| HttpError::Field)
@@ -34,10 +30,7 @@ pub(super) fn head_end(bytes: &[u8], scanned: usize) -> Result<Option<usize>, Ht
 impl ResponseHead {
     /// `head` is complete, the empty line included.
     pub(super) fn parse(head: &[u8], limits: &ResponseLimits) -> Result<Self, HttpError> {
-        let line_end = head
-            .iter()
-            .position(|byte| *byte == b'\n')
-            .ok_or(HttpError::StatusLine)?;
+        let line_end = head.iter().position(|byte| *byte == b'\n').ok_or(HttpError::StatusLine)?;
         let (line, block) = head.split_at(line_end + 1);
         let (version, status) = status_line(line).ok_or(HttpError::StatusLine)?;
         let fields = Fields::parse(block, limits.headers_max).map_err(|bad| match bad {
@@ -51,11 +44,7 @@ impl ResponseHead {
         let closes = version == Version::Http10
             || framing == Framing::UntilClose
             || fields.lists("Connection", "close");
-        Ok(Self {
-            status,
-            framing,
-            reuse: if closes { Reuse::Close } else { Reuse::Keep },
-        })
+        Ok(Self { status, framing, reuse: if closes { Reuse::Close } else { Reuse::Keep } })
     }
 }
 
@@ -75,9 +64,7 @@ fn status_line(line: &[u8]) -> Option<(Version, u16)> {
     let (digits, rest) = rest.strip_prefix(b" ")?.split_at_checked(3)?;
     let reason_follows = rest.starts_with(b" ") || rest == b"\r\n";
     let status = digits.iter().try_fold(0, |sum, digit| {
-        digit
-            .is_ascii_digit()
-            .then(|| sum * 10 + u16::from(digit - b'0'))
+        digit.is_ascii_digit().then(|| sum * 10 + u16::from(digit - b'0'))
     })?;
     (reason_follows && (100..=599).contains(&status)).then_some((version, status))
 }
@@ -91,9 +78,7 @@ fn framing(
     if fields.values("Transfer-Encoding").next().is_some() {
         // Both fields, another coding, or HTTP/1.0: two readers could see two ends of the body.
         let mut codings = fields.elements("Transfer-Encoding");
-        let chunked = codings
-            .next()
-            .is_some_and(|coding| coding.eq_ignore_ascii_case(b"chunked"));
+        let chunked = codings.next().is_some_and(|coding| coding.eq_ignore_ascii_case(b"chunked"));
         let alone = codings.next().is_none() && length.is_none();
         return match version {
             Version::Http11 if chunked && alone => Ok(Framing::Chunked),
@@ -110,9 +95,7 @@ fn framing(
 /// Several equal values count as one (RFC 9110 §8.6).
 fn content_length(fields: Fields<'_>) -> Result<Option<usize>, HttpError> {
     let mut agreed = None;
-    for value in fields
-        .values("Content-Length")
-        .flat_map(|value| value.split(|byte| *byte == b','))
+    for value in fields.values("Content-Length").flat_map(|value| value.split(|byte| *byte == b','))
     {
         let length = decimal(value.trim_ascii()).ok_or(HttpError::Framing)?;
         if agreed.is_some_and(|earlier| earlier != length) {

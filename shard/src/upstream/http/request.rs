@@ -57,9 +57,7 @@ impl RequestHead {
             " HTTP/1.1\r\nHost: {host}\r\nAccept: application/json\r\nX-Bannou-Session-Id: "
         );
         Ok(Self {
-            line: format!("{} {path}", method.as_str())
-                .into_bytes()
-                .into_boxed_slice(),
+            line: format!("{} {path}", method.as_str()).into_bytes().into_boxed_slice(),
             path_at: method.as_str().len() + 1,
             rest: rest.into_bytes().into_boxed_slice(),
             payload,
@@ -97,9 +95,7 @@ impl RequestHead {
         self.put_common(&mut head, session, extra);
         if self.payload == Payload::Sent {
             // Without a body too: a POST that says nothing of its length may be refused (411).
-            head.put(CONTENT_LENGTH)
-                .put_decimal(body_len as u64)
-                .put(LINE_END);
+            head.put(CONTENT_LENGTH).put_decimal(body_len as u64).put(LINE_END);
             if body_len > 0 {
                 head.put(CONTENT_TYPE);
             }
@@ -116,22 +112,15 @@ impl RequestHead {
         out: &mut [u8],
     ) -> usize {
         let mut head = Cursor::new(out);
-        head.put(b"GET ")
-            .put(&self.line[self.path_at..])
-            .put(kind.path_suffix().as_bytes());
+        head.put(b"GET ").put(&self.line[self.path_at..]).put(kind.path_suffix().as_bytes());
         self.put_common(&mut head, session, extra);
         head.put(LINE_END).len()
     }
 
     fn put_common(&self, head: &mut Cursor<'_>, session: SessionId, extra: &str) {
         let mut id = [0; Hyphenated::LENGTH];
-        let id = Uuid::from_u128(session.0)
-            .hyphenated()
-            .encode_lower(&mut id);
-        head.put(&self.rest)
-            .put(id.as_bytes())
-            .put(LINE_END)
-            .put(extra.as_bytes());
+        let id = Uuid::from_u128(session.0).hyphenated().encode_lower(&mut id);
+        head.put(&self.rest).put(id.as_bytes()).put(LINE_END).put(extra.as_bytes());
     }
 }
 
@@ -175,21 +164,13 @@ mod tests {
             let head = RequestHead::new(method, "h", "/").unwrap();
             assert!(head.body(b"payload").is_empty());
         }
-        assert_eq!(
-            RequestHead::new(Method::Patch, "h", "/")
-                .unwrap()
-                .body(b"payload"),
-            b"payload"
-        );
+        assert_eq!(RequestHead::new(Method::Patch, "h", "/").unwrap().body(b"payload"), b"payload");
     }
 
     #[test]
     fn extra_lines_stand_inside_the_head() {
         let text = call(Method::Post, 1, "traceparent: 00-1-2-01\r\n");
-        assert!(
-            text.contains("3301\r\ntraceparent: 00-1-2-01\r\nContent-Length: 1\r\n"),
-            "{text}"
-        );
+        assert!(text.contains("3301\r\ntraceparent: 00-1-2-01\r\nContent-Length: 1\r\n"), "{text}");
     }
 
     #[test]

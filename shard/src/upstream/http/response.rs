@@ -193,11 +193,7 @@ impl ResponseReader {
                     };
                     at += used;
                     if let Some(body) = self.begin(head, &input[at..], at, limits)? {
-                        at = if let Body::InPlace(range) = &body {
-                            range.end
-                        } else {
-                            at
-                        };
+                        at = if let Body::InPlace(range) = &body { range.end } else { at };
                         return Ok((
                             at,
                             self.complete(head.status, body, head.reuse, at < input.len()),
@@ -244,27 +240,14 @@ impl ResponseReader {
             Framing::UntilClose => BodyFraming::UntilClose,
         };
         let (status, reuse) = (head.status, head.reuse);
-        self.state = State::Body(Incomplete {
-            status,
-            reuse,
-            framing,
-            block: None,
-        });
+        self.state = State::Body(Incomplete { status, reuse, framing, block: None });
         Ok(None)
     }
 
     fn complete(&mut self, status: u16, body: Body, reuse: Reuse, surplus: bool) -> Progress {
         *self = Self::default();
-        let reuse = if surplus && reuse == Reuse::Keep {
-            Reuse::Surplus
-        } else {
-            reuse
-        };
-        Progress::Complete {
-            status,
-            body,
-            reuse,
-        }
+        let reuse = if surplus && reuse == Reuse::Keep { Reuse::Surplus } else { reuse };
+        Progress::Complete { status, body, reuse }
     }
 }
 
@@ -280,23 +263,13 @@ fn read_head(
         return Ok(None);
     }
     let before = carry.as_ref().map_or(0, Block::len);
-    let window = &input[..input
-        .len()
-        .min(limits.head_bytes_max.saturating_sub(before))];
+    let window = &input[..input.len().min(limits.head_bytes_max.saturating_sub(before))];
     if carry.is_none()
         && let Some(len) = head_end(window, 0)?
     {
         return Ok(Some((len, ResponseHead::parse(&window[..len], limits)?)));
     }
-    append(
-        carry,
-        window,
-        Room {
-            headroom: 0,
-            expected: window.len(),
-        },
-        blocks,
-    )?;
+    append(carry, window, Room { headroom: 0, expected: window.len() }, blocks)?;
     let head = carry.as_ref().map_or(&[][..], Block::as_slice);
     let found = match head_end(head, before)? {
         Some(len) => Some((len - before, ResponseHead::parse(&head[..len], limits)?)),

@@ -4,12 +4,8 @@ use super::*;
 use crate::block::BlockPool;
 use crate::upstream::chunked::ChunkedError;
 
-const LIMITS: ResponseLimits = ResponseLimits {
-    head_bytes_max: 3000,
-    headers_max: 20,
-    body_bytes_max: 5000,
-    headroom: 26,
-};
+const LIMITS: ResponseLimits =
+    ResponseLimits { head_bytes_max: 3000, headers_max: 20, body_bytes_max: 5000, headroom: 26 };
 
 fn pool() -> BlockPool {
     BlockPool::new(1 << 20)
@@ -32,10 +28,7 @@ fn body_bytes(
     match body {
         Body::Empty => Vec::new(),
         Body::InPlace(range) => {
-            assert!(
-                !range.is_empty() && range.start >= limits.headroom,
-                "{range:?}"
-            );
+            assert!(!range.is_empty() && range.start >= limits.headroom, "{range:?}");
             input[range].to_vec()
         }
         Body::Assembled(mut block) => {
@@ -63,20 +56,9 @@ fn read<'a>(
                     assert_eq!(used, rest.len());
                     rest = &[];
                 }
-                Ok((
-                    used,
-                    Progress::Complete {
-                        status,
-                        body,
-                        reuse,
-                    },
-                )) => {
+                Ok((used, Progress::Complete { status, body, reuse })) => {
                     let body = body_bytes(body, rest, limits, &mut blocks);
-                    answers.push(Answer {
-                        status,
-                        body,
-                        reuse,
-                    });
+                    answers.push(Answer { status, body, reuse });
                     rest = &rest[used..];
                 }
                 Err(error) => {
@@ -91,11 +73,7 @@ fn read<'a>(
         Eof::Cut => "cut",
         Eof::Complete { status, body } => {
             let body = body_bytes(body, &[], limits, &mut blocks);
-            answers.push(Answer {
-                status,
-                body,
-                reuse: Reuse::Close,
-            });
+            answers.push(Answer { status, body, reuse: Reuse::Close });
             "complete"
         }
     };
@@ -118,11 +96,7 @@ fn error(text: &str) -> HttpError {
 }
 
 fn answer(status: u16, body: &str, reuse: Reuse) -> Answer {
-    Answer {
-        status,
-        body: body.into(),
-        reuse,
-    }
+    Answer { status, body: body.into(), reuse }
 }
 
 #[test]
@@ -131,11 +105,8 @@ fn a_response_in_one_input_stays_in_place() {
     let (mut reader, mut blocks) = (ResponseReader::new(), pool());
     let (used, progress) = reader.next(input, &LIMITS, &mut blocks).unwrap();
     assert_eq!(used, input.len());
-    let Progress::Complete {
-        status: 200,
-        body: Body::InPlace(range),
-        reuse: Reuse::Keep,
-    } = progress
+    let Progress::Complete { status: 200, body: Body::InPlace(range), reuse: Reuse::Keep } =
+        progress
     else {
         panic!("{progress:?}");
     };
@@ -151,9 +122,7 @@ fn a_body_without_headroom_in_front_is_assembled() {
         let (mut reader, mut blocks) = (ResponseReader::new(), pool());
         let limits = ResponseLimits { headroom, ..LIMITS };
         let (_, progress) = reader.next(input, &limits, &mut blocks).unwrap();
-        let Progress::Complete { body, .. } = progress else {
-            panic!("incomplete")
-        };
+        let Progress::Complete { body, .. } = progress else { panic!("incomplete") };
         assert_eq!(matches!(body, Body::InPlace(_)), in_place);
         assert_eq!(body_bytes(body, input, &limits, &mut blocks), b"hello");
     }
@@ -163,10 +132,7 @@ fn a_body_without_headroom_in_front_is_assembled() {
 fn a_body_in_pieces_is_assembled_in_one_block_of_its_size() {
     let (mut reader, mut blocks) = (ResponseReader::new(), pool());
     let head = b"HTTP/1.1 200 OK\r\nContent-Length: 4000\r\n\r\n";
-    assert!(matches!(
-        reader.next(head, &LIMITS, &mut blocks),
-        Ok((_, Progress::NeedMore))
-    ));
+    assert!(matches!(reader.next(head, &LIMITS, &mut blocks), Ok((_, Progress::NeedMore))));
     assert_eq!(blocks.in_use(), 0, "a head alone holds no block");
     for _ in 0..3 {
         assert!(matches!(
@@ -176,11 +142,7 @@ fn a_body_in_pieces_is_assembled_in_one_block_of_its_size() {
         assert_eq!(blocks.in_use(), 4096);
     }
     let (used, progress) = reader.next(&[7; 1001], &LIMITS, &mut blocks).unwrap();
-    let Progress::Complete {
-        body: Body::Assembled(block),
-        reuse: Reuse::Surplus,
-        ..
-    } = progress
+    let Progress::Complete { body: Body::Assembled(block), reuse: Reuse::Surplus, .. } = progress
     else {
         panic!("{progress:?}");
     };
@@ -199,23 +161,14 @@ fn chunked_bodies_are_assembled() {
 
 #[test]
 fn a_body_without_framing_ends_with_the_connection() {
-    assert_eq!(
-        one("HTTP/1.1 200 OK\r\n\r\nhello"),
-        answer(200, "hello", Reuse::Close)
-    );
-    assert_eq!(
-        one("HTTP/1.0 404 Not Found\r\n\r\n"),
-        answer(404, "", Reuse::Close)
-    );
+    assert_eq!(one("HTTP/1.1 200 OK\r\n\r\nhello"), answer(200, "hello", Reuse::Close));
+    assert_eq!(one("HTTP/1.0 404 Not Found\r\n\r\n"), answer(404, "", Reuse::Close));
 }
 
 #[test]
 fn the_connection_is_kept_unless_the_backend_says_otherwise() {
     let reuse = |version: &str, field: &str| {
-        one(&format!(
-            "HTTP/{version} 200 OK\r\nContent-Length: 1\r\n{field}\r\nx"
-        ))
-        .reuse
+        one(&format!("HTTP/{version} 200 OK\r\nContent-Length: 1\r\n{field}\r\nx")).reuse
     };
     assert_eq!(reuse("1.1", ""), Reuse::Keep);
     assert_eq!(reuse("1.1", "Connection: keep-alive\r\n"), Reuse::Keep);
@@ -228,19 +181,12 @@ fn the_connection_is_kept_unless_the_backend_says_otherwise() {
 #[test]
 fn statuses_without_a_body_end_with_their_head() {
     for status in [204, 304] {
-        for field in [
-            "",
-            "Content-Length: 7\r\n",
-            "Transfer-Encoding: chunked\r\n",
-        ] {
+        for field in ["", "Content-Length: 7\r\n", "Transfer-Encoding: chunked\r\n"] {
             let text = format!("HTTP/1.1 {status} X\r\n{field}\r\n");
             assert_eq!(one(&text), answer(status, "", Reuse::Keep));
         }
     }
-    assert_eq!(
-        one("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
-        answer(200, "", Reuse::Keep)
-    );
+    assert_eq!(one("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"), answer(200, "", Reuse::Keep));
 }
 
 #[test]
@@ -248,16 +194,10 @@ fn interim_responses_are_skipped_within_a_bound() {
     let last = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
     let interim = "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n";
     for count in [1, 8] {
-        assert_eq!(
-            one(&(interim.repeat(count) + last)),
-            answer(200, "ok", Reuse::Keep)
-        );
+        assert_eq!(one(&(interim.repeat(count) + last)), answer(200, "ok", Reuse::Keep));
     }
     assert_eq!(error(&(interim.repeat(9) + last)), HttpError::Interim);
-    assert_eq!(
-        error("HTTP/1.1 101 Switching Protocols\r\n\r\n"),
-        HttpError::Interim
-    );
+    assert_eq!(error("HTTP/1.1 101 Switching Protocols\r\n\r\n"), HttpError::Interim);
 }
 
 #[test]
@@ -270,10 +210,7 @@ fn the_interim_count_starts_anew_with_each_response() {
 #[test]
 fn content_lengths_must_agree() {
     let body = |fields: &str| format!("HTTP/1.1 200 OK\r\n{fields}\r\nabc");
-    for same in [
-        "Content-Length: 3, 3\r\n",
-        "Content-Length: 3\r\nContent-Length: 003\r\n",
-    ] {
+    for same in ["Content-Length: 3, 3\r\n", "Content-Length: 3\r\nContent-Length: 003\r\n"] {
         assert_eq!(one(&body(same)), answer(200, "abc", Reuse::Keep), "{same}");
     }
     for bad in [
@@ -307,22 +244,14 @@ fn contradictory_transfer_codings_are_refused() {
             "{fields}"
         );
     }
-    assert_eq!(
-        error("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
-        HttpError::Framing
-    );
+    assert_eq!(error("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"), HttpError::Framing);
 }
 
 #[test]
 fn bodies_are_bounded_however_they_are_framed() {
     let max = LIMITS.body_bytes_max;
     let bodies: [fn(usize) -> String; 3] = [
-        |len| {
-            format!(
-                "HTTP/1.1 200 OK\r\nContent-Length: {len}\r\n\r\n{}",
-                "x".repeat(len)
-            )
-        },
+        |len| format!("HTTP/1.1 200 OK\r\nContent-Length: {len}\r\n\r\n{}", "x".repeat(len)),
         |len| {
             let chunks = format!("400\r\n{}\r\n", "x".repeat(1024)).repeat(len / 1024);
             let rest = len % 1024;
@@ -355,10 +284,7 @@ fn heads_are_bounded_in_bytes_and_fields() {
     assert_eq!(pieces(&text(max + 1)), Err(HttpError::HeadTooLong));
     let fields = |count: usize| format!("HTTP/1.1 204 X\r\n{}\r\n", "X: y\r\n".repeat(count));
     assert_eq!(one(&fields(LIMITS.headers_max)).status, 204);
-    assert_eq!(
-        error(&fields(LIMITS.headers_max + 1)),
-        HttpError::HeadTooLong
-    );
+    assert_eq!(error(&fields(LIMITS.headers_max + 1)), HttpError::HeadTooLong);
 }
 
 #[test]
@@ -384,30 +310,17 @@ fn status_lines_are_strict() {
 
 #[test]
 fn broken_fields_are_refused() {
-    for bad in [
-        "X : y\r\n",
-        " X: y\r\n",
-        "X: y\r\n z\r\n",
-        "X: y\n",
-        "X: a\rb\r\n",
-        "X: \0\r\n",
-        "X\r\n",
-    ] {
-        assert_eq!(
-            error(&format!("HTTP/1.1 204 X\r\n{bad}\r\n")),
-            HttpError::Field,
-            "{bad:?}"
-        );
+    for bad in
+        ["X : y\r\n", " X: y\r\n", "X: y\r\n z\r\n", "X: y\n", "X: a\rb\r\n", "X: \0\r\n", "X\r\n"]
+    {
+        assert_eq!(error(&format!("HTTP/1.1 204 X\r\n{bad}\r\n")), HttpError::Field, "{bad:?}");
     }
 }
 
 #[test]
 fn bytes_behind_a_response_are_surplus_and_not_consumed() {
     let (mut reader, mut blocks) = (ResponseReader::new(), pool());
-    for (field, expected) in [
-        ("", Reuse::Surplus),
-        ("Connection: close\r\n", Reuse::Close),
-    ] {
+    for (field, expected) in [("", Reuse::Surplus), ("Connection: close\r\n", Reuse::Close)] {
         let text =
             format!("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n{field}\r\nxHTTP/1.1 200 OK\r\n");
         let (used, progress) = reader.next(text.as_bytes(), &LIMITS, &mut blocks).unwrap();
@@ -423,10 +336,7 @@ fn the_end_of_the_connection_tells_nothing_cut_and_whole_apart() {
     assert_eq!(end("H"), "cut");
     assert_eq!(end("HTTP/1.1 100 Continue\r\n\r\n"), "cut");
     assert_eq!(end("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nx"), "cut");
-    assert_eq!(
-        end("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n"),
-        "cut"
-    );
+    assert_eq!(end("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n"), "cut");
     assert_eq!(end("HTTP/1.1 200 OK\r\n\r\nx"), "complete");
     assert_eq!(end("HTTP/1.1 204 No Content\r\n\r\n"), "none");
 }
@@ -434,10 +344,7 @@ fn the_end_of_the_connection_tells_nothing_cut_and_whole_apart() {
 #[test]
 fn an_empty_input_is_no_response() {
     let (mut reader, mut blocks) = (ResponseReader::new(), pool());
-    assert!(matches!(
-        reader.next(b"", &LIMITS, &mut blocks),
-        Ok((0, Progress::NeedMore))
-    ));
+    assert!(matches!(reader.next(b"", &LIMITS, &mut blocks), Ok((0, Progress::NeedMore))));
     assert!(matches!(reader.on_eof(&mut blocks), Eof::NoResponse));
 }
 
@@ -450,24 +357,16 @@ fn a_full_pool_fails_the_response_and_leaks_nothing() {
     let chunk = [&[b'x'; 1024][..], b"\r\n400\r\n"].concat();
     assert!(reader.next(&chunk, &LIMITS, &mut blocks).is_ok());
     assert_eq!(blocks.in_use(), 2048);
-    assert_eq!(
-        reader.next(&chunk, &LIMITS, &mut blocks).unwrap_err(),
-        HttpError::NoBlock
-    );
+    assert_eq!(reader.next(&chunk, &LIMITS, &mut blocks).unwrap_err(), HttpError::NoBlock);
     assert_eq!(blocks.in_use(), 0);
-    let (_, progress) = reader
-        .next(b"HTTP/1.1 204 X\r\n\r\n", &LIMITS, &mut blocks)
-        .unwrap();
+    let (_, progress) = reader.next(b"HTTP/1.1 204 X\r\n\r\n", &LIMITS, &mut blocks).unwrap();
     assert!(matches!(progress, Progress::Complete { status: 204, .. }));
 }
 
 #[test]
 fn an_abandoned_response_returns_its_block() {
     let (mut reader, mut blocks) = (ResponseReader::new(), pool());
-    for start in [
-        "HTTP/1.1 200",
-        "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nx",
-    ] {
+    for start in ["HTTP/1.1 200", "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nx"] {
         assert!(reader.next(start.as_bytes(), &LIMITS, &mut blocks).is_ok());
         assert!(blocks.in_use() > 0);
         reader.abandon(&mut blocks);
@@ -477,11 +376,7 @@ fn an_abandoned_response_returns_its_block() {
 
 #[test]
 fn a_reader_is_small_enough_to_live_in_a_connection() {
-    assert!(
-        size_of::<ResponseReader>() <= 80,
-        "{}",
-        size_of::<ResponseReader>()
-    );
+    assert!(size_of::<ResponseReader>() <= 80, "{}", size_of::<ResponseReader>());
 }
 
 /// How the test's own backend frames a body.
@@ -534,16 +429,8 @@ impl Response {
     }
 
     fn answer(&self) -> Answer {
-        let reuse = if matches!(self.coded, Coded::Close) {
-            Reuse::Close
-        } else {
-            Reuse::Keep
-        };
-        Answer {
-            status: self.status,
-            body: self.body.clone(),
-            reuse,
-        }
+        let reuse = if matches!(self.coded, Coded::Close) { Reuse::Close } else { Reuse::Keep };
+        Answer { status: self.status, body: self.body.clone(), reuse }
     }
 }
 
@@ -552,21 +439,12 @@ fn response() -> impl Strategy<Value = Response> {
         vec!["Server: x", "Date: y", "Connection: keep-alive", "X:\u{e9}"],
         0..4,
     );
-    let coded = prop_oneof![
-        Just(Coded::Length),
-        (1usize..900).prop_map(Coded::Chunks),
-        Just(Coded::Close)
-    ];
+    let coded =
+        prop_oneof![Just(Coded::Length), (1usize..900).prop_map(Coded::Chunks), Just(Coded::Close)];
     let status = prop::sample::select(vec![200u16, 201, 400, 404, 500]);
     let body = prop::collection::vec(any::<u8>(), 0..3000);
     (0usize..3, status, fields, body, coded).prop_map(|(interim, status, fields, body, coded)| {
-        Response {
-            interim,
-            status,
-            fields,
-            body,
-            coded,
-        }
+        Response { interim, status, fields, body, coded }
     })
 }
 

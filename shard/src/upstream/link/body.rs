@@ -57,10 +57,7 @@ pub(super) fn open(out: &mut Vec<u8>, client: &Client<'_>, trace: Option<Trace>)
         put(out, format_args!(",\"peer\":\"{peer}\""));
     }
     if let Some(Trace { trace, span, flags }) = trace {
-        put(
-            out,
-            format_args!(",\"traceparent\":\"00-{trace:032x}-{span:016x}-{flags:02x}\""),
-        );
+        put(out, format_args!(",\"traceparent\":\"00-{trace:032x}-{span:016x}-{flags:02x}\""));
     }
     out.push(b'}');
 }
@@ -72,17 +69,11 @@ pub(super) fn close(out: &mut Vec<u8>, reason: &str) {
 }
 
 pub(super) fn credit(out: &mut Vec<u8>, messages: u32, bytes: u32) {
-    put(
-        out,
-        format_args!("{{\"messages\":{messages},\"bytes\":{bytes}}}"),
-    );
+    put(out, format_args!("{{\"messages\":{messages},\"bytes\":{bytes}}}"));
 }
 
 pub(super) fn goaway(out: &mut Vec<u8>, within: Duration) {
-    put(
-        out,
-        format_args!("{{\"deadlineMs\":{}}}", within.as_millis()),
-    );
+    put(out, format_args!("{{\"deadlineMs\":{}}}", within.as_millis()));
 }
 
 /// The backend's hello: the windows of its sessions.
@@ -97,10 +88,9 @@ pub(super) fn parse_hello(body: &[u8]) -> Result<Window, LinkError> {
     match (version, messages, bytes) {
         (None, ..) => Err(LinkError::BadBody),
         (Some(version), ..) if version != VERSION => Err(LinkError::NoCommonVersion),
-        (_, Some(messages @ 1..), Some(bytes @ 1..)) => Ok(Window {
-            messages: saturated(messages),
-            bytes: saturated(bytes),
-        }),
+        (_, Some(messages @ 1..), Some(bytes @ 1..)) => {
+            Ok(Window { messages: saturated(messages), bytes: saturated(bytes) })
+        }
         _ => Err(LinkError::BadBody),
     }
 }
@@ -152,31 +142,13 @@ mod tests {
     #[test]
     fn a_hello_needs_its_version_and_a_window() {
         let good = br#"{"version":1,"credit":{"messages":8,"bytes":4096,"x":[]},"name":"demo"}"#;
-        assert_eq!(
-            parse_hello(good),
-            Ok(Window {
-                messages: 8,
-                bytes: 4096
-            })
-        );
+        assert_eq!(parse_hello(good), Ok(Window { messages: 8, bytes: 4096 }));
         let cases: [(&[u8], LinkError); 5] = [
-            (
-                br#"{"version":2,"credit":{"messages":8,"bytes":1}}"#,
-                LinkError::NoCommonVersion,
-            ),
-            (
-                br#"{"credit":{"messages":8,"bytes":1}}"#,
-                LinkError::BadBody,
-            ),
+            (br#"{"version":2,"credit":{"messages":8,"bytes":1}}"#, LinkError::NoCommonVersion),
+            (br#"{"credit":{"messages":8,"bytes":1}}"#, LinkError::BadBody),
             (br#"{"version":1}"#, LinkError::BadBody),
-            (
-                br#"{"version":1,"credit":{"messages":0,"bytes":1}}"#,
-                LinkError::BadBody,
-            ),
-            (
-                br#"{"version":1,"messages":1,"bytes":1}"#,
-                LinkError::BadBody,
-            ),
+            (br#"{"version":1,"credit":{"messages":0,"bytes":1}}"#, LinkError::BadBody),
+            (br#"{"version":1,"messages":1,"bytes":1}"#, LinkError::BadBody),
         ];
         for (body, error) in cases {
             assert_eq!(parse_hello(body), Err(error));

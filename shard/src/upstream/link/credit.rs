@@ -30,11 +30,7 @@ impl Used {
     /// What exceeds the use is lost: credit never adds up to more than the window.
     pub(super) fn give_back(&mut self, messages: u32, bytes: u32) {
         self.messages = self.messages.saturating_sub(messages);
-        self.bytes = if self.messages == 0 {
-            0
-        } else {
-            self.bytes.saturating_sub(bytes)
-        };
+        self.bytes = if self.messages == 0 { 0 } else { self.bytes.saturating_sub(bytes) };
     }
 
     pub(super) fn messages(self) -> u32 {
@@ -61,10 +57,7 @@ pub(super) fn saturated(bytes: usize) -> u32 {
 mod tests {
     use super::*;
 
-    const WINDOW: Window = Window {
-        messages: 3,
-        bytes: 100,
-    };
+    const WINDOW: Window = Window { messages: 3, bytes: 100 };
 
     #[test]
     fn messages_and_bytes_both_bound() {

@@ -32,11 +32,7 @@ impl Endpoints {
             };
             self.indices.push(index);
         }
-        if self.announced.len() > before {
-            Announcement::Needed
-        } else {
-            Announcement::Unchanged
-        }
+        if self.announced.len() > before { Announcement::Needed } else { Announcement::Unchanged }
     }
 
     pub(super) fn announced(&self) -> &[Box<str>] {

@@ -65,15 +65,9 @@ pub(super) fn write_message(
         return Err(NotSent::NoRoom);
     }
     let payload_len = PREFIX_LEN + body_len + trace.map_or(0, |_| TRACE_LEN);
-    let (header, payload) = out
-        .reserve(len)
-        .split_at_mut(client_header_len(payload_len));
+    let (header, payload) = out.reserve(len).split_at_mut(client_header_len(payload_len));
     write_client_header(header, OpCode::Binary, payload_len, mask);
-    let mut masked = Masked {
-        target: payload,
-        mask,
-        at: 0,
-    };
+    let mut masked = Masked { target: payload, mask, at: 0 };
     masked.put(&prefix.to_bytes(trace));
     if let Some(trace) = trace {
         masked.put(&trace.to_bytes());
@@ -94,9 +88,7 @@ pub(super) fn write_control(
     if out.room() < header_len + payload.len() {
         return Err(NotSent::NoRoom);
     }
-    let (header, target) = out
-        .reserve(header_len + payload.len())
-        .split_at_mut(header_len);
+    let (header, target) = out.reserve(header_len + payload.len()).split_at_mut(header_len);
     write_client_header(header, opcode, payload.len(), mask);
     copy_masked(payload, target, mask, 0);
     Ok(())

@@ -29,11 +29,7 @@ pub fn write_upgrade_request(
         put(piece);
     }
     put("\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13");
-    for piece in [
-        "\r\nSec-WebSocket-Protocol: ",
-        SUBPROTOCOL,
-        "\r\nSec-WebSocket-Key: ",
-    ] {
+    for piece in ["\r\nSec-WebSocket-Protocol: ", SUBPROTOCOL, "\r\nSec-WebSocket-Key: "] {
         put(piece);
     }
     put(&STANDARD.encode(key));
@@ -87,9 +83,7 @@ fn values<'h>(
     headers: &'h [httparse::Header<'_>],
     name: &'static str,
 ) -> impl Iterator<Item = &'h [u8]> {
-    let named = headers
-        .iter()
-        .filter(move |h| h.name.eq_ignore_ascii_case(name));
+    let named = headers.iter().filter(move |h| h.name.eq_ignore_ascii_case(name));
     named.map(|h| h.value.trim_ascii())
 }
 
@@ -146,25 +140,13 @@ mod tests {
     #[test]
     fn every_missing_or_wrong_part_is_refused() {
         let cases = [
-            (
-                "101 Switching Protocols",
-                "401 Unauthorized",
-                LinkError::Refused(401),
-            ),
+            ("101 Switching Protocols", "401 Unauthorized", LinkError::Refused(401)),
             ("HTTP/1.1", "HTTQ/1.1", LinkError::MalformedResponse),
             ("upgrade: WebSocket", "upgrade: h2c", LinkError::BadUpgrade),
             ("keep-alive, Upgrade", "keep-alive", LinkError::BadUpgrade),
             ("s3pP", "S3pP", LinkError::BadUpgrade),
-            (
-                "corelane-link.1",
-                "corelane-link.2",
-                LinkError::WrongSubprotocol,
-            ),
-            (
-                "Sec-WebSocket-Protocol",
-                "X-Other",
-                LinkError::WrongSubprotocol,
-            ),
+            ("corelane-link.1", "corelane-link.2", LinkError::WrongSubprotocol),
+            ("Sec-WebSocket-Protocol", "X-Other", LinkError::WrongSubprotocol),
             (
                 "upgrade:",
                 "Sec-WebSocket-Extensions: permessage-deflate\r\nUpgrade:",
@@ -172,11 +154,7 @@ mod tests {
             ),
         ];
         for (part, instead, error) in cases {
-            assert_eq!(
-                parse(&ACCEPTED.replace(part, instead)),
-                Err(error),
-                "{instead}"
-            );
+            assert_eq!(parse(&ACCEPTED.replace(part, instead)), Err(error), "{instead}");
         }
     }
 

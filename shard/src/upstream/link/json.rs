@@ -34,19 +34,11 @@ pub(super) fn read_numbers<'t>(
     if std::str::from_utf8(text).is_err() {
         return Err(LinkError::BadBody);
     }
-    let mut reader = Reader {
-        text,
-        at: 0,
-        field: &mut field,
-    };
+    let mut reader = Reader { text, at: 0, field: &mut field };
     reader.space();
     reader.object(Scope::Top, 0)?;
     reader.space();
-    if reader.at == text.len() {
-        Ok(())
-    } else {
-        Err(LinkError::BadBody)
-    }
+    if reader.at == text.len() { Ok(()) } else { Err(LinkError::BadBody) }
 }
 
 /// Where an object stands.
@@ -75,11 +67,8 @@ impl<'t> Reader<'t, '_> {
             let name = self.string()?;
             self.space();
             self.expect(b':')?;
-            let inner = if matches!(scope, Scope::Top) {
-                Scope::Under(name)
-            } else {
-                Scope::Elsewhere
-            };
+            let inner =
+                if matches!(scope, Scope::Top) { Scope::Under(name) } else { Scope::Elsewhere };
             if let Some(number) = self.value(inner, depth)? {
                 match scope {
                     Scope::Top => (self.field)(None, name, number),
@@ -176,9 +165,7 @@ impl<'t> Reader<'t, '_> {
             let _sign = self.take(b'+') || self.take(b'-');
             self.digits()?;
         }
-        let value = std::str::from_utf8(digits)
-            .ok()
-            .and_then(|digits| digits.parse().ok());
+        let value = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
         Ok(value.filter(|_| whole))
     }
 
@@ -187,11 +174,7 @@ impl<'t> Reader<'t, '_> {
         while self.peek().is_some_and(|byte| byte.is_ascii_digit()) {
             self.at += 1;
         }
-        if self.at > start {
-            Ok(())
-        } else {
-            Err(LinkError::BadBody)
-        }
+        if self.at > start { Ok(()) } else { Err(LinkError::BadBody) }
     }
 
     fn word(&mut self, word: &[u8]) -> Result<(), LinkError> {
@@ -225,11 +208,7 @@ impl<'t> Reader<'t, '_> {
     }
 
     fn expect(&mut self, byte: u8) -> Result<(), LinkError> {
-        if self.take(byte) {
-            Ok(())
-        } else {
-            Err(LinkError::BadBody)
-        }
+        if self.take(byte) { Ok(()) } else { Err(LinkError::BadBody) }
     }
 }
 
@@ -287,10 +266,7 @@ mod tests {
         for text in bad {
             assert_eq!(numbers(text), Err(LinkError::BadBody), "{text}");
         }
-        assert_eq!(
-            read_numbers(b"{\"\xff\":1}", |_, _, _| {}),
-            Err(LinkError::BadBody)
-        );
+        assert_eq!(read_numbers(b"{\"\xff\":1}", |_, _, _| {}), Err(LinkError::BadBody));
     }
 
     fn value() -> impl Strategy<Value = Value> {

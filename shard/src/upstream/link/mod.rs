@@ -136,15 +136,8 @@ impl<C> Link<C> {
             endpoints: Endpoints::default(),
             sessions: Sessions::new(seed),
             tags: Tags::new(limits.calls_max),
-            backend_window: Window {
-                messages: 0,
-                bytes: 0,
-            },
-            liveness: Liveness {
-                deadline,
-                pinged: now,
-                awaiting: false,
-            },
+            backend_window: Window { messages: 0, bytes: 0 },
+            liveness: Liveness { deadline, pinged: now, awaiting: false },
             masks: fastrand::Rng::with_seed(seed),
             json: Vec::with_capacity(256),
         }
@@ -206,11 +199,7 @@ impl<C> Link<C> {
             LinkState::Open | LinkState::GoingAway => self.liveness_deadline(),
             LinkState::Closed => return None,
         };
-        Some(
-            self.tags
-                .earliest_deadline()
-                .map_or(own, |call| call.min(own)),
-        )
+        Some(self.tags.earliest_deadline().map_or(own, |call| call.min(own)))
     }
 
     /// Gives up on a backend that is late, and sends a Ping when one is due.
@@ -263,15 +252,8 @@ impl<C> Link<C> {
     }
 
     fn liveness_deadline(&self) -> Instant {
-        let Liveness {
-            pinged, awaiting, ..
-        } = self.liveness;
-        pinged
-            + if awaiting {
-                self.limits.pong_timeout
-            } else {
-                self.limits.ping_interval
-            }
+        let Liveness { pinged, awaiting, .. } = self.liveness;
+        pinged + if awaiting { self.limits.pong_timeout } else { self.limits.ping_interval }
     }
 
     fn mask(&mut self) -> [u8; 4] {

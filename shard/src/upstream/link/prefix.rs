@@ -67,12 +67,7 @@ impl Prefix {
     /// The prefix of a message without endpoint and tag.
     #[must_use]
     pub fn of(kind: Kind, session: SessionId) -> Self {
-        Self {
-            kind,
-            endpoint: NO_ENDPOINT,
-            tag: 0,
-            session,
-        }
+        Self { kind, endpoint: NO_ENDPOINT, tag: 0, session }
     }
 
     #[must_use]
@@ -119,17 +114,8 @@ mod tests {
     #[test]
     fn the_fields_stand_where_the_table_says() {
         let session = SessionId(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff);
-        let prefix = Prefix {
-            kind: Kind::Data,
-            endpoint: 0x0102,
-            tag: 0x0a0b_0c0d,
-            session,
-        };
-        let trace = Trace {
-            trace: 1,
-            span: 2,
-            flags: 3,
-        };
+        let prefix = Prefix { kind: Kind::Data, endpoint: 0x0102, tag: 0x0a0b_0c0d, session };
+        let trace = Trace { trace: 1, span: 2, flags: 3 };
         assert_eq!(
             prefix.to_bytes(Some(trace)),
             [
@@ -147,11 +133,7 @@ mod tests {
         bytes[1] = 1;
         assert_eq!(Prefix::parse(&bytes), Err(LinkError::UnknownFlag));
         bytes[0] = 4;
-        assert_eq!(
-            Prefix::parse(&bytes),
-            Err(LinkError::Short),
-            "the trace context is missing"
-        );
+        assert_eq!(Prefix::parse(&bytes), Err(LinkError::Short), "the trace context is missing");
         bytes[1] = 2;
         assert_eq!(Prefix::parse(&bytes), Err(LinkError::UnknownFlag));
         for kind in [0, 7, 255] {

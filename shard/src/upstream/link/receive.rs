@@ -25,12 +25,7 @@ pub enum Inbound<C> {
     /// The backend has answered with something that is no answer: 60.
     BadAnswer { call: C },
     /// For the client of `owner`. Then [`Link::handled`] with the frame's length.
-    Push {
-        owner: ConnectionKey,
-        session: SessionId,
-        kind: Push,
-        frame: Range<usize>,
-    },
+    Push { owner: ConnectionKey, session: SessionId, kind: Push, frame: Range<usize> },
     /// Calls of `owner` that waited for credit may go.
     Credit { owner: ConnectionKey },
     /// The backend has forgotten the session; its next call opens it again.
@@ -122,10 +117,7 @@ impl<C> Link<C> {
 
     fn answer(&mut self, prefix: Prefix, body: &[u8], at: usize) -> Inbound<C> {
         // The session must be the call's own: a tag alone gives no backend a way to another client.
-        let known = self
-            .tags
-            .peek(prefix.tag)
-            .is_some_and(|p| p.session == prefix.session);
+        let known = self.tags.peek(prefix.tag).is_some_and(|p| p.session == prefix.session);
         let Some(pending) = known.then(|| self.tags.redeem(prefix.tag)).flatten() else {
             return Inbound::Dropped(Dropped::UnknownTag);
         };
@@ -135,17 +127,9 @@ impl<C> Link<C> {
             _ => return Inbound::BadAnswer { call },
         };
         match code {
-            0 => Inbound::Answer {
-                call,
-                code,
-                frame: at..at + body.len(),
-            },
+            0 => Inbound::Answer { call, code, frame: at..at + body.len() },
             // Only success carries a payload.
-            50..=60 => Inbound::Answer {
-                call,
-                code,
-                frame: at..at + RESPONSE_HEADER_LEN,
-            },
+            50..=60 => Inbound::Answer { call, code, frame: at..at + RESPONSE_HEADER_LEN },
             _ => Inbound::BadAnswer { call },
         }
     }
@@ -175,11 +159,6 @@ impl<C> Link<C> {
             return Inbound::Dropped(Dropped::MalformedPush);
         };
         let owner = open.owner;
-        Inbound::Push {
-            owner,
-            session,
-            kind,
-            frame: at..at + body.len(),
-        }
+        Inbound::Push { owner, session, kind, frame: at..at + body.len() }
     }
 }

@@ -35,19 +35,11 @@ impl<C> Link<C> {
         gateway: Gateway<'_>,
         out: &mut impl SendBuffer,
     ) -> Result<(), NotSent> {
-        if matches!(
-            self.state,
-            LinkState::Dialling | LinkState::Upgrading | LinkState::Closed
-        ) {
+        if matches!(self.state, LinkState::Dialling | LinkState::Upgrading | LinkState::Closed) {
             return Err(NotSent::NotOpen);
         }
         self.json.clear();
-        body::hello(
-            &mut self.json,
-            gateway,
-            self.endpoints.announced(),
-            self.limits.window,
-        );
+        body::hello(&mut self.json, gateway, self.endpoints.announced(), self.limits.window);
         self.write_json(Prefix::of(Kind::Hello, SessionId(0)), out)
     }
 
@@ -83,15 +75,7 @@ impl<C> Link<C> {
         let opening = self.admit(client, &data, out)?;
         let session = client.identity.session;
         let bytes = saturated(data.bytes());
-        let tag = self.tags.issue(
-            Pending {
-                call,
-                session,
-                opening,
-                bytes,
-            },
-            deadline,
-        );
+        let tag = self.tags.issue(Pending { call, session, opening, bytes }, deadline);
         self.write_data(session, opening, tag, data, out)
     }
 
@@ -139,10 +123,7 @@ impl<C> Link<C> {
         let owed = open.owed;
         self.json.clear();
         body::credit(&mut self.json, owed.messages(), owed.bytes());
-        if self
-            .write_json(Prefix::of(Kind::Credit, session), out)
-            .is_err()
-        {
+        if self.write_json(Prefix::of(Kind::Credit, session), out).is_err() {
             return;
         }
         if let Some(open) = self.sessions.find_mut(session) {
@@ -254,12 +235,7 @@ impl<C> Link<C> {
         if let Some(open) = self.sessions.at(opening) {
             open.sent.take(data.bytes());
         }
-        let prefix = Prefix {
-            kind: Kind::Data,
-            endpoint: data.endpoint,
-            tag,
-            session,
-        };
+        let prefix = Prefix { kind: Kind::Data, endpoint: data.endpoint, tag, session };
         let mask = self.mask();
         write_message(out, mask, prefix, data.trace, data.frame)
     }

@@ -53,13 +53,7 @@ impl Sessions {
     pub(super) fn find(&self, session: SessionId) -> Option<(Opening, &OpenSession)> {
         let place = *self.by_id.get(&session)?;
         let open = self.places.get(place as usize)?.as_ref()?;
-        Some((
-            Opening {
-                place,
-                number: open.opening,
-            },
-            open,
-        ))
+        Some((Opening { place, number: open.opening }, open))
     }
 
     pub(super) fn find_mut(&mut self, session: SessionId) -> Option<&mut OpenSession> {
@@ -75,20 +69,11 @@ impl Sessions {
 
     /// Opens a session that is not open.
     pub(super) fn open(&mut self, session: SessionId, owner: ConnectionKey) -> Opening {
-        debug_assert!(
-            !self.by_id.contains_key(&session),
-            "a session is open once on a link"
-        );
+        debug_assert!(!self.by_id.contains_key(&session), "a session is open once on a link");
         self.openings = self.openings.wrapping_add(1);
         let (sent, received, owed) = Default::default();
         let opening = self.openings;
-        let open = Some(OpenSession {
-            owner,
-            opening,
-            sent,
-            received,
-            owed,
-        });
+        let open = Some(OpenSession { owner, opening, sent, received, owed });
         let place = match self.free.pop() {
             Some(place) => {
                 self.places[place as usize] = open;
@@ -100,10 +85,7 @@ impl Sessions {
             }
         };
         self.by_id.insert(session, place);
-        Opening {
-            place,
-            number: opening,
-        }
+        Opening { place, number: opening }
     }
 
     pub(super) fn close(&mut self, session: SessionId) -> Option<OpenSession> {

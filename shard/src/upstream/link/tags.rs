@@ -62,13 +62,7 @@ impl<T> Tags<T> {
         }
         let tag = self.next_tag;
         self.next_tag = self.next_tag.wrapping_add(1);
-        self.insert(Place {
-            tag,
-            before: NONE,
-            after: NONE,
-            deadline,
-            call,
-        });
+        self.insert(Place { tag, before: NONE, after: NONE, deadline, call });
         tag
     }
 
@@ -93,20 +87,12 @@ impl<T> Tags<T> {
     /// Ends the oldest call if its deadline has passed.
     pub(super) fn expire(&mut self, now: Instant) -> Option<T> {
         let due = self.earliest_deadline()? <= now;
-        if due {
-            self.remove(self.oldest as usize)
-        } else {
-            None
-        }
+        if due { self.remove(self.oldest as usize) } else { None }
     }
 
     /// Ends the oldest call.
     pub(super) fn pop(&mut self) -> Option<T> {
-        if self.oldest == NONE {
-            None
-        } else {
-            self.remove(self.oldest as usize)
-        }
+        if self.oldest == NONE { None } else { self.remove(self.oldest as usize) }
     }
 
     fn place_of(&self, tag: u32) -> usize {
@@ -126,12 +112,7 @@ impl<T> Tags<T> {
     }
 
     fn remove(&mut self, at: usize) -> Option<T> {
-        let Place {
-            before,
-            after,
-            call,
-            ..
-        } = self.places.get_mut(at)?.take()?;
+        let Place { before, after, call, .. } = self.places.get_mut(at)?.take()?;
         match self.link(before) {
             Some(place) => place.after = after,
             None => self.oldest = after,
@@ -158,11 +139,7 @@ impl<T> Tags<T> {
         self.outstanding = 0;
         while let Some(place) = old.get_mut(at as usize).and_then(Option::take) {
             at = place.after;
-            self.insert(Place {
-                before: NONE,
-                after: NONE,
-                ..place
-            });
+            self.insert(Place { before: NONE, after: NONE, ..place });
         }
     }
 }

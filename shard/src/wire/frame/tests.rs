@@ -8,66 +8,33 @@ const MASK: [u8; 4] = [1, 2, 3, 4];
 /// The bytes up to and including `bytes[at]` fail, all shorter prefixes do not.
 fn fails_at(bytes: &[u8], at: usize, role: Role, error: FrameError) {
     for len in 0..=at {
-        assert_eq!(
-            FrameHeader::parse(&bytes[..len], role),
-            Ok(None),
-            "{len} of {bytes:x?}"
-        );
+        assert_eq!(FrameHeader::parse(&bytes[..len], role), Ok(None), "{len} of {bytes:x?}");
     }
     for len in at + 1..=bytes.len() {
-        assert_eq!(
-            FrameHeader::parse(&bytes[..len], role),
-            Err(error),
-            "{len} of {bytes:x?}"
-        );
+        assert_eq!(FrameHeader::parse(&bytes[..len], role), Err(error), "{len} of {bytes:x?}");
     }
 }
 
 #[test]
 fn reserved_bits_are_refused() {
     for bits in [0x40, 0x20, 0x10, 0x70] {
-        fails_at(
-            &[0x82 | bits, 0x80],
-            0,
-            Role::Server,
-            FrameError::ReservedBits,
-        );
+        fails_at(&[0x82 | bits, 0x80], 0, Role::Server, FrameError::ReservedBits);
     }
 }
 
 #[test]
 fn unknown_opcodes_are_refused() {
     for opcode in (0x3..=0x7).chain(0xB..=0xF) {
-        fails_at(
-            &[0x80 | opcode, 0x80],
-            0,
-            Role::Server,
-            FrameError::UnknownOpCode,
-        );
+        fails_at(&[0x80 | opcode, 0x80], 0, Role::Server, FrameError::UnknownOpCode);
     }
 }
 
 #[test]
 fn a_control_frame_is_neither_fragmented_nor_longer_than_125_bytes() {
     for opcode in [0x8, 0x9, 0xA] {
-        fails_at(
-            &[opcode, 0x80],
-            0,
-            Role::Server,
-            FrameError::FragmentedControl,
-        );
-        fails_at(
-            &[0x80 | opcode, 0xFE, 0, 126],
-            1,
-            Role::Server,
-            FrameError::ControlTooLong,
-        );
-        fails_at(
-            &[0x80 | opcode, 0x7F],
-            1,
-            Role::Client,
-            FrameError::ControlTooLong,
-        );
+        fails_at(&[opcode, 0x80], 0, Role::Server, FrameError::FragmentedControl);
+        fails_at(&[0x80 | opcode, 0xFE, 0, 126], 1, Role::Server, FrameError::ControlTooLong);
+        fails_at(&[0x80 | opcode, 0x7F], 1, Role::Client, FrameError::ControlTooLong);
     }
 }
 
@@ -82,22 +49,12 @@ fn a_length_must_have_its_shortest_form() {
     let error = FrameError::NonMinimalLength;
     fails_at(&[0x82, 126, 0, 125], 3, Role::Client, error);
     fails_at(&[0x82, 0xFE, 0, 0, 1, 2, 3, 4], 3, Role::Server, error);
-    fails_at(
-        &[0x82, 127, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF],
-        7,
-        Role::Client,
-        error,
-    );
+    fails_at(&[0x82, 127, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF], 7, Role::Client, error);
 }
 
 #[test]
 fn a_64_bit_length_has_no_top_bit() {
-    fails_at(
-        &[0x82, 127, 0x80, 0, 0, 0, 0, 1, 0, 0],
-        2,
-        Role::Client,
-        FrameError::LengthOverflow,
-    );
+    fails_at(&[0x82, 127, 0x80, 0, 0, 0, 0, 1, 0, 0], 2, Role::Client, FrameError::LengthOverflow);
 }
 
 #[test]
@@ -108,20 +65,8 @@ fn written_headers_are_read_back_and_equal_those_of_another_implementation() {
         let mut client = vec![0; client_header_len(len)];
         write_client_header(&mut client, OpCode::Text, len, MASK);
         for (bytes, role, opcode, mask, data) in [
-            (
-                server,
-                Role::Client,
-                OpCode::Binary,
-                None,
-                coding::Data::Binary,
-            ),
-            (
-                client,
-                Role::Server,
-                OpCode::Text,
-                Some(MASK),
-                coding::Data::Text,
-            ),
+            (server, Role::Client, OpCode::Binary, None, coding::Data::Binary),
+            (client, Role::Server, OpCode::Text, Some(MASK), coding::Data::Text),
         ] {
             let expected = FrameHeader {
                 fin: true,
@@ -165,17 +110,8 @@ fn control_frames_carry_their_payload_both_ways() {
 
 #[test]
 fn a_close_payload_is_code_and_reason_cut_between_characters() {
-    assert_eq!(
-        ControlPayload::close(1001, "bye").as_slice(),
-        b"\x03\xE9bye"
-    );
-    for (ascii, fits) in [
-        (118, 118 + 3),
-        (119, 119 + 3),
-        (120, 120 + 3),
-        (121, 121),
-        (130, 123),
-    ] {
+    assert_eq!(ControlPayload::close(1001, "bye").as_slice(), b"\x03\xE9bye");
+    for (ascii, fits) in [(118, 118 + 3), (119, 119 + 3), (120, 120 + 3), (121, 121), (130, 123)] {
         let payload = ControlPayload::close(4001, &format!("{}€€", "x".repeat(ascii)));
         let reason = &payload.as_slice()[2..];
         assert_eq!(reason.len(), fits, "{ascii}");

@@ -23,9 +23,7 @@ impl Guid {
     #[must_use]
     pub fn text(&self) -> [u8; Self::TEXT_LEN] {
         let mut text = [0; Self::TEXT_LEN];
-        uuid::Uuid::from_bytes(self.0)
-            .hyphenated()
-            .encode_lower(&mut text);
+        uuid::Uuid::from_bytes(self.0).hyphenated().encode_lower(&mut text);
         text
     }
 }
@@ -62,12 +60,7 @@ mod tests {
         for (vector, known) in fixed.iter().zip([Guid::NULL, Guid::BROADCAST]) {
             assert_eq!(vector["guid"].as_str().unwrap(), known.to_string());
         }
-        for vector in vectors["byte_order"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .chain(fixed)
-        {
+        for vector in vectors["byte_order"].as_array().unwrap().iter().chain(fixed) {
             let text = vector["guid"].as_str().unwrap();
             let guid: Guid = text.parse().unwrap();
             let hex: String = guid.0.iter().map(|byte| format!("{byte:02x}")).collect();

@@ -68,10 +68,7 @@ impl PeerKeys {
         let (mut tag, mut mask) = ([0; 16], [0; 16]);
         tag.copy_from_slice(&okm[..16]);
         mask.copy_from_slice(&okm[16..]);
-        Self {
-            tag: SipHasher24::new_with_key(&tag),
-            mask: SipHasher24::new_with_key(&mask),
-        }
+        Self { tag: SipHasher24::new_with_key(&tag), mask: SipHasher24::new_with_key(&mask) }
     }
 
     #[must_use]
@@ -158,11 +155,7 @@ mod tests {
     #[test]
     fn peer_guids_equal_the_frozen_vectors() {
         let vectors = [
-            (
-                "",
-                route(0, 0, 0, 0),
-                "3696c790-31fc-4d46-b8dc-5bc25b5f6d83",
-            ),
+            ("", route(0, 0, 0, 0), "3696c790-31fc-4d46-b8dc-5bc25b5f6d83"),
             (
                 "bannou-dev-connect-salt-change-in-production",
                 route(0, 0, 0, 0),

@@ -56,16 +56,10 @@ impl ServiceGuids {
                 endpoint.path.as_bytes(),
                 b"|salt:",
             ];
-            pad(
-                &[&preimage.concat(), snapshot.salt.as_bytes()].concat(),
-                &mut blocks,
-            );
+            pad(&[&preimage.concat(), snapshot.salt.as_bytes()].concat(), &mut blocks);
             starts.push(u32::try_from(blocks.len()).unwrap_or(u32::MAX));
         }
-        Self {
-            blocks: blocks.into(),
-            starts: starts.into(),
-        }
+        Self { blocks: blocks.into(), starts: starts.into() }
     }
 
     /// The session's GUID of `endpoint`; `None` when the configuration has no such endpoint.
@@ -90,10 +84,7 @@ impl ServiceGuids {
 /// GUID of the admin error notice (protocol §4.6); its preimage is in the documented order.
 #[must_use]
 pub fn admin_notice(salt: &str) -> Guid {
-    generate(
-        &["service:admin-notification|session:system|salt:", salt],
-        5,
-    )
+    generate(&["service:admin-notification|session:system|salt:", salt], 5)
 }
 
 fn generate(preimage: &[&str], version: u8) -> Guid {
@@ -163,17 +154,13 @@ mod tests {
     #[test]
     fn service_guids_equal_the_vectors() {
         let vectors = vectors();
-        let vectors = vectors["service_v5_as_connect_computes_them"]["vectors"]
-            .as_array()
-            .unwrap();
+        let vectors = vectors["service_v5_as_connect_computes_them"]["vectors"].as_array().unwrap();
         assert_eq!(vectors.len(), 7);
         for vector in vectors {
             let text = |key: &str| vector[key].as_str().unwrap();
             let snapshot = fixtures::snapshot_of(&[(text("service"), text("path"))], text("salt"));
             let session = SessionText::new(text("session_id").parse().unwrap());
-            let guid = ServiceGuids::new(&snapshot)
-                .derive(&session, EndpointId(0))
-                .unwrap();
+            let guid = ServiceGuids::new(&snapshot).derive(&session, EndpointId(0)).unwrap();
             assert_eq!(guid.to_string(), text("guid"));
         }
     }

@@ -59,14 +59,12 @@ impl<'a> Fields<'a> {
 
     /// Values of every field called `name`, without the white space around them.
     pub fn values(self, name: &str) -> impl Iterator<Item = &'a [u8]> {
-        self.lines
-            .split(|byte| *byte == b'\n')
-            .filter_map(move |line| {
-                let colon = line.iter().position(|byte| *byte == b':')?;
-                line[..colon]
-                    .eq_ignore_ascii_case(name.as_bytes())
-                    .then(|| line[colon + 1..].trim_ascii())
-            })
+        self.lines.split(|byte| *byte == b'\n').filter_map(move |line| {
+            let colon = line.iter().position(|byte| *byte == b':')?;
+            line[..colon]
+                .eq_ignore_ascii_case(name.as_bytes())
+                .then(|| line[colon + 1..].trim_ascii())
+        })
     }
 
     /// Elements of the comma-separated list that all fields called `name` make together
@@ -81,8 +79,7 @@ impl<'a> Fields<'a> {
     /// Does the list `name` contain `element`, in any case?
     #[must_use]
     pub fn lists(self, name: &str, element: &str) -> bool {
-        self.elements(name)
-            .any(|found| found.eq_ignore_ascii_case(element.as_bytes()))
+        self.elements(name).any(|found| found.eq_ignore_ascii_case(element.as_bytes()))
     }
 
     /// The value of a field that may come once: `Err` when it comes again or is not visible ASCII.
@@ -164,15 +161,7 @@ mod tests {
 
     #[test]
     fn line_ends_are_cr_lf_and_nothing_else() {
-        for bad in [
-            &b"a\nb"[..],
-            b"\n",
-            b"a\rb",
-            b"a\r\r\n",
-            b"a\0b",
-            b"a\x7fb",
-            b"a\x0bb",
-        ] {
+        for bad in [&b"a\nb"[..], b"\n", b"a\rb", b"a\r\r\n", b"a\0b", b"a\x7fb", b"a\x0bb"] {
             assert_eq!(end(bad, 0), Err(BadByte), "{bad:?}");
         }
         assert_eq!(end(b"a\tb\xc3\xa9", 0), Ok(None));
@@ -198,10 +187,7 @@ mod tests {
 
     #[test]
     fn too_many_fields_are_told_from_bad_ones() {
-        assert_eq!(
-            Fields::parse(b"a: 1\r\nb: 2\r\n\r\n", 1).unwrap_err(),
-            BadFields::TooMany
-        );
+        assert_eq!(Fields::parse(b"a: 1\r\nb: 2\r\n\r\n", 1).unwrap_err(), BadFields::TooMany);
         for bad in [
             &b"a : 1\r\n\r\n"[..],
             b" a: 1\r\n\r\n",
@@ -209,11 +195,7 @@ mod tests {
             b": 1\r\n\r\n",
             b"a\r\n\r\n",
         ] {
-            assert_eq!(
-                Fields::parse(bad, 9).unwrap_err(),
-                BadFields::Syntax,
-                "{bad:?}"
-            );
+            assert_eq!(Fields::parse(bad, 9).unwrap_err(), BadFields::Syntax, "{bad:?}");
         }
         assert!(Fields::parse(b"\r\n", 9).is_ok());
     }
@@ -222,13 +204,8 @@ mod tests {
     fn numbers_are_written_without_leading_zeros() {
         let mut out = [0; 64];
         let mut cursor = Cursor::new(&mut out);
-        let len = cursor
-            .put_decimal(0)
-            .put(b" ")
-            .put_decimal(1090)
-            .put(b" ")
-            .put_decimal(u64::MAX)
-            .len();
+        let len =
+            cursor.put_decimal(0).put(b" ").put_decimal(1090).put(b" ").put_decimal(u64::MAX).len();
         assert_eq!(&out[..len], b"0 1090 18446744073709551615");
     }
 }

@@ -153,20 +153,12 @@ impl Refusal {
         let body = &text[..BODY_BYTES_MAX - unused];
 
         let mut head = Cursor::new(out);
-        head.put(b"HTTP/1.1 ")
-            .put(self.status_words())
-            .put(b"\r\n")
-            .put(self.fields());
+        head.put(b"HTTP/1.1 ").put(self.status_words()).put(b"\r\n").put(self.fields());
         if self.asks_for_patience() {
-            head.put(b"Retry-After: ")
-                .put_decimal(retry_after_s.into())
-                .put(b"\r\n");
+            head.put(b"Retry-After: ").put_decimal(retry_after_s.into()).put(b"\r\n");
         }
         head.put(b"Content-Type: text/plain; charset=utf-8\r\nContent-Length: ");
-        head.put_decimal(body.len() as u64)
-            .put(b"\r\n\r\n")
-            .put(body)
-            .len()
+        head.put_decimal(body.len() as u64).put(b"\r\n\r\n").put(body).len()
     }
 
     fn asks_for_patience(self) -> bool {
@@ -275,16 +267,10 @@ mod tests {
         for refusal in ALL {
             let text = written(refusal, u32::MAX);
             let (head, body) = text.split_once("\r\n\r\n").unwrap();
-            assert!(
-                head.starts_with(&format!("HTTP/1.1 {} ", refusal.status())),
-                "{head}"
-            );
+            assert!(head.starts_with(&format!("HTTP/1.1 {} ", refusal.status())), "{head}");
             assert!(head.contains("\r\nConnection: close"), "{head}");
             assert!(head.contains("\r\nContent-Type: text/plain"), "{head}");
-            assert!(
-                head.ends_with(&format!("\r\nContent-Length: {}", body.len())),
-                "{head}"
-            );
+            assert!(head.ends_with(&format!("\r\nContent-Length: {}", body.len())), "{head}");
             assert_eq!(body, format!("{refusal}\n"));
         }
     }

@@ -116,16 +116,8 @@ impl<'a> RequestLine<'a> {
             .filter(|host| is_host(host))
             .ok_or(Malformed::Host)?;
         let origin = fields.single("Origin").map_err(|_| Malformed::Origin)?;
-        fields
-            .single("Authorization")
-            .map_err(|_| Malformed::Credential)?;
-        Ok(Request {
-            method: self.method,
-            target: self.target,
-            host,
-            origin,
-            fields,
-        })
+        fields.single("Authorization").map_err(|_| Malformed::Credential)?;
+        Ok(Request { method: self.method, target: self.target, host, origin, fields })
     }
 }
 
@@ -135,17 +127,13 @@ fn is_host(host: &str) -> bool {
     let port = match host.strip_prefix('[') {
         Some(literal) => literal.split_once(']').and_then(|(address, port)| {
             let valid = !address.is_empty()
-                && address
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b":.".contains(&b));
+                && address.bytes().all(|b| b.is_ascii_alphanumeric() || b":.".contains(&b));
             valid.then_some(port)
         }),
         None => {
             let (name, port) = host.split_at(host.find(':').unwrap_or(host.len()));
             let valid = !name.is_empty()
-                && name
-                    .bytes()
-                    .all(|b| is_target_byte(b) && !b"/:?@,".contains(&b));
+                && name.bytes().all(|b| is_target_byte(b) && !b"/:?@,".contains(&b));
             valid.then_some(port)
         }
     };
@@ -174,27 +162,18 @@ impl<'a> Request<'a> {
             Some("13") => {}
             Some(_) | None => return Err(Refusal::BadVersion),
         }
-        let no_length = self
-            .fields
-            .values("Content-Length")
-            .all(|value| value == b"0");
+        let no_length = self.fields.values("Content-Length").all(|value| value == b"0");
         if !no_length || self.fields.values("Transfer-Encoding").next().is_some() {
             return Err(Malformed::Body.into());
         }
         let key = self.fields.single("Sec-WebSocket-Key").ok().flatten();
         let key = key.and_then(websocket_key).ok_or(Malformed::WebSocketKey)?;
-        Ok(Upgrade {
-            key,
-            fields: self.fields,
-        })
+        Ok(Upgrade { key, fields: self.fields })
     }
 
     /// The credential of `Authorization`; `None` without that field.
     pub fn credential(&self, limits: &HeadLimits) -> Result<Option<Credential<'a>>, Refusal> {
-        let Some(value) = self
-            .fields
-            .single("Authorization")
-            .map_err(|_| Malformed::Credential)?
+        let Some(value) = self.fields.single("Authorization").map_err(|_| Malformed::Credential)?
         else {
             return Ok(None);
         };
@@ -225,9 +204,7 @@ impl<'a> Upgrade<'a> {
     /// Subprotocols offered, the most wanted first.
     pub fn subprotocols(&self) -> impl Iterator<Item = &'a str> {
         let offered = self.fields.elements("Sec-WebSocket-Protocol");
-        offered
-            .filter(|name| name.iter().all(|byte| is_token_byte(*byte)))
-            .filter_map(head::ascii)
+        offered.filter(|name| name.iter().all(|byte| is_token_byte(*byte))).filter_map(head::ascii)
     }
 }
 

@@ -47,18 +47,11 @@ pub(super) fn request_line<'a>(
     let Some((target, rest)) = split_at_space(rest, target_len).ok_or(Malformed::Target)? else {
         return Ok(None);
     };
-    let matching = rest
-        .iter()
-        .zip(VERSION_LINE)
-        .take_while(|(found, wanted)| found == wanted)
-        .count();
+    let matching =
+        rest.iter().zip(VERSION_LINE).take_while(|(found, wanted)| found == wanted).count();
     if matching == VERSION_LINE.len() {
         let len = method_len + 1 + target_len + 1 + VERSION_LINE.len();
-        return Ok(Some(RequestLine {
-            method,
-            target: Target::new(target),
-            len,
-        }));
+        return Ok(Some(RequestLine { method, target: Target::new(target), len }));
     }
     match rest.len() - matching {
         0 => Ok(None),
@@ -79,31 +72,20 @@ fn split_at_space(bytes: &[u8], len: usize) -> Option<Option<(&str, &[u8])>> {
 }
 
 fn run(bytes: &[u8], belongs: fn(u8) -> bool) -> usize {
-    bytes
-        .iter()
-        .position(|byte| !belongs(*byte))
-        .unwrap_or(bytes.len())
+    bytes.iter().position(|byte| !belongs(*byte)).unwrap_or(bytes.len())
 }
 
 /// Characters of path and query (RFC 3986 §3.3, §3.4).
 pub(super) fn is_target_byte(byte: u8) -> bool {
-    matches!(
-        byte,
-        b'!' | b'$'..=b'/' | b':' | b';' | b'=' | b'?' | b'@' | b'_' | b'~'
-    ) || byte.is_ascii_alphanumeric()
+    matches!(byte, b'!' | b'$'..=b'/' | b':' | b';' | b'=' | b'?' | b'@' | b'_' | b'~')
+        || byte.is_ascii_alphanumeric()
 }
 
 impl<'a> Target<'a> {
     fn new(text: &'a str) -> Self {
         match text.split_once('?') {
-            Some((path, query)) => Self {
-                path,
-                query: Some(query),
-            },
-            None => Self {
-                path: text,
-                query: None,
-            },
+            Some((path, query)) => Self { path, query: Some(query) },
+            None => Self { path: text, query: None },
         }
     }
 
@@ -164,9 +146,7 @@ fn hex_digit(byte: u8) -> Option<u8> {
 pub(super) fn is_token68(token: &str) -> bool {
     let body = token.trim_end_matches('=');
     !body.is_empty()
-        && body
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte))
+        && body.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte))
 }
 
 const VERSION_LINE: &[u8] = b"HTTP/1.1\r\n";

@@ -26,21 +26,14 @@ pub enum Health {
 /// own that the client has offered, at most [`SUBPROTOCOL_BYTES_MAX`] long; a longer one is left out.
 /// `out` has room for [`ACCEPT_BYTES_MAX`].
 pub fn accept(key: &[u8; 24], subprotocol: Option<&str>, out: &mut [u8]) -> usize {
-    let digest = Sha1::new()
-        .chain_update(key)
-        .chain_update(WEBSOCKET_GUID)
-        .finalize();
+    let digest = Sha1::new().chain_update(key).chain_update(WEBSOCKET_GUID).finalize();
     let mut value = [0; 28];
-    STANDARD
-        .encode_slice(digest, &mut value)
-        .expect("20 bytes make 28 characters");
+    STANDARD.encode_slice(digest, &mut value).expect("20 bytes make 28 characters");
     let mut head = Cursor::new(out);
     head.put(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n");
     head.put(b"Sec-WebSocket-Accept: ").put(&value).put(b"\r\n");
     if let Some(name) = subprotocol.filter(|name| name.len() <= SUBPROTOCOL_BYTES_MAX) {
-        head.put(b"Sec-WebSocket-Protocol: ")
-            .put(name.as_bytes())
-            .put(b"\r\n");
+        head.put(b"Sec-WebSocket-Protocol: ").put(name.as_bytes()).put(b"\r\n");
     }
     head.put(b"\r\n").len()
 }
@@ -53,14 +46,9 @@ pub fn health_response(health: Health, out: &mut [u8]) -> usize {
         Health::Unavailable => (b"503 Service Unavailable", b"Service unavailable"),
     };
     let mut head = Cursor::new(out);
-    head.put(b"HTTP/1.1 ")
-        .put(status)
-        .put(b"\r\nConnection: close\r\nCache-Control: no-store\r\n");
+    head.put(b"HTTP/1.1 ").put(status).put(b"\r\nConnection: close\r\nCache-Control: no-store\r\n");
     head.put(b"Content-Type: text/plain; charset=utf-8\r\nContent-Length: ");
-    head.put_decimal(body.len() as u64)
-        .put(b"\r\n\r\n")
-        .put(body)
-        .len()
+    head.put_decimal(body.len() as u64).put(b"\r\n\r\n").put(body).len()
 }
 
 /// RFC 6455 §1.3.

@@ -37,10 +37,8 @@ fn get(fields: &[&str]) -> Vec<u8> {
 /// The example with the fields called `name` replaced by `lines`.
 fn with(name: &str, lines: &[&str]) -> Vec<u8> {
     let prefix = format!("{name}:");
-    let mut fields: Vec<&str> = UPGRADE
-        .into_iter()
-        .filter(|field| !field.starts_with(&prefix))
-        .collect();
+    let mut fields: Vec<&str> =
+        UPGRADE.into_iter().filter(|field| !field.starts_with(&prefix)).collect();
     fields.extend(lines);
     get(&fields)
 }
@@ -72,13 +70,7 @@ fn the_example_of_the_rfc_is_accepted() {
     let bytes = head("GET /chat?a=b HTTP/1.1", &UPGRADE);
     let request = request(&bytes).unwrap();
     assert_eq!(request.method, "GET");
-    assert_eq!(
-        request.target,
-        Target {
-            path: "/chat",
-            query: Some("a=b")
-        }
-    );
+    assert_eq!(request.target, Target { path: "/chat", query: Some("a=b") });
     assert_eq!(request.host, "server.example.com");
     assert_eq!(request.origin, None);
     let upgrade = request.upgrade().unwrap();
@@ -97,30 +89,17 @@ fn a_chosen_subprotocol_is_echoed_and_nothing_else() {
     let longest = "p".repeat(SUBPROTOCOL_BYTES_MAX);
     let len = accept(b"dGhlIHNhbXBsZSBub25jZQ==", Some(&longest), &mut out);
     let text = std::str::from_utf8(&out[..len]).unwrap();
-    assert!(
-        text.ends_with(&format!("=\r\nSec-WebSocket-Protocol: {longest}\r\n\r\n")),
-        "{text}"
-    );
+    assert!(text.ends_with(&format!("=\r\nSec-WebSocket-Protocol: {longest}\r\n\r\n")), "{text}");
     assert!(!text.contains("Extensions"));
-    let len = accept(
-        b"dGhlIHNhbXBsZSBub25jZQ==",
-        Some(&format!("{longest}p")),
-        &mut out,
-    );
-    assert!(
-        !std::str::from_utf8(&out[..len])
-            .unwrap()
-            .contains("Protocol:")
-    );
+    let len = accept(b"dGhlIHNhbXBsZSBub25jZQ==", Some(&format!("{longest}p")), &mut out);
+    assert!(!std::str::from_utf8(&out[..len]).unwrap().contains("Protocol:"));
 }
 
 #[test]
 fn an_independent_client_is_accepted() {
     use tungstenite::client::IntoClientRequest as _;
     use tungstenite::handshake::client::generate_request;
-    let asked = "ws://gateway.test:8080/connect?token=abc"
-        .into_client_request()
-        .unwrap();
+    let asked = "ws://gateway.test:8080/connect?token=abc".into_client_request().unwrap();
     let (bytes, key) = generate_request(asked).unwrap();
     let request = request(&bytes).unwrap();
     let upgrade = request.upgrade().unwrap();
@@ -128,11 +107,7 @@ fn an_independent_client_is_accepted() {
     let mut out = [0; ACCEPT_BYTES_MAX];
     let len = accept(upgrade.key, None, &mut out);
     let wanted = tungstenite::handshake::derive_accept_key(key.as_bytes());
-    assert!(
-        std::str::from_utf8(&out[..len])
-            .unwrap()
-            .contains(&format!("Accept: {wanted}\r\n"))
-    );
+    assert!(std::str::from_utf8(&out[..len]).unwrap().contains(&format!("Accept: {wanted}\r\n")));
 }
 
 #[test]
@@ -153,20 +128,9 @@ fn host_must_come_once_and_name_something() {
         "", " ", "a b", "a/b", "a,b", "user@a", ":80", "a:b", "a:123456", "[]", "[::1", "[::1]a",
         "a?b", "[g/h]",
     ] {
-        assert_eq!(
-            refused(&with("Host", &[&format!("Host: {bad}")])),
-            malformed,
-            "{bad:?}"
-        );
+        assert_eq!(refused(&with("Host", &[&format!("Host: {bad}")])), malformed, "{bad:?}");
     }
-    for good in [
-        "a",
-        "a.b-c:443",
-        "127.0.0.1:80",
-        "[::1]",
-        "[::1]:8080",
-        "a:",
-    ] {
+    for good in ["a", "a.b-c:443", "127.0.0.1:80", "[::1]", "[::1]:8080", "a:"] {
         let bytes = with("Host", &[&format!("Host:{good}")]);
         assert_eq!(request(&bytes).unwrap().host, good);
     }
@@ -174,17 +138,8 @@ fn host_must_come_once_and_name_something() {
 
 #[test]
 fn only_http_1_1_is_spoken() {
-    for line in [
-        "GET / HTTP/1.0",
-        "GET / HTTP/2.0",
-        "GET / HTTP/1.2",
-        "GET / HTTP/1.1 ",
-    ] {
-        assert_eq!(
-            refused(&head(line, &UPGRADE)),
-            Malformed::HttpVersion.into(),
-            "{line}"
-        );
+    for line in ["GET / HTTP/1.0", "GET / HTTP/2.0", "GET / HTTP/1.2", "GET / HTTP/1.1 "] {
+        assert_eq!(refused(&head(line, &UPGRADE)), Malformed::HttpVersion.into(), "{line}");
     }
     for line in [
         "GET / http/1.1",
@@ -194,11 +149,7 @@ fn only_http_1_1_is_spoken() {
         " GET / HTTP/1.1",
         "GE(T / HTTP/1.1",
     ] {
-        assert_eq!(
-            refused(&head(line, &UPGRADE)),
-            Malformed::RequestLine.into(),
-            "{line}"
-        );
+        assert_eq!(refused(&head(line, &UPGRADE)), Malformed::RequestLine.into(), "{line}");
     }
 }
 
@@ -231,30 +182,15 @@ fn line_ends_and_control_characters_are_strict() {
         "GET / HTTP/1.1\r\nHost: a\rb",
         "GET / HTTP/1.1\r\nHost: a\0",
     ] {
-        assert_eq!(
-            refused(bad.as_bytes()),
-            Malformed::ControlByte.into(),
-            "{bad:?}"
-        );
+        assert_eq!(refused(bad.as_bytes()), Malformed::ControlByte.into(), "{bad:?}");
     }
     assert_eq!(refused(b"GET / HTTP/1.1\n"), Malformed::HttpVersion.into());
-    assert_eq!(
-        refused(b"\r\nGET / HTTP/1.1\r\n"),
-        Malformed::RequestLine.into()
-    );
+    assert_eq!(refused(b"\r\nGET / HTTP/1.1\r\n"), Malformed::RequestLine.into());
 }
 
 #[test]
 fn folded_lines_and_broken_names_are_refused() {
-    for bad in [
-        "X: a\r\n b",
-        "X : a",
-        "X\t: a",
-        ": a",
-        "X",
-        "X(: a",
-        " X: a",
-    ] {
+    for bad in ["X: a\r\n b", "X : a", "X\t: a", ": a", "X", "X(: a", " X: a"] {
         let mut fields = UPGRADE.to_vec();
         fields.push(bad);
         assert_eq!(refused(&get(&fields)), Malformed::Field.into(), "{bad:?}");
@@ -314,10 +250,8 @@ fn the_version_is_13() {
             "{lines:?}"
         );
     }
-    let twice = with(
-        "Sec-WebSocket-Version",
-        &["Sec-WebSocket-Version: 13", "Sec-WebSocket-Version: 13"],
-    );
+    let twice =
+        with("Sec-WebSocket-Version", &["Sec-WebSocket-Version: 13", "Sec-WebSocket-Version: 13"]);
     assert_eq!(refused(&twice), Malformed::WebSocketVersion.into());
 }
 
@@ -336,10 +270,7 @@ fn the_key_is_one_nonce_of_16_bytes() {
         let bytes = with("Sec-WebSocket-Key", &[&format!("Sec-WebSocket-Key: {bad}")]);
         assert_eq!(refused(&bytes), Malformed::WebSocketKey.into(), "{bad:?}");
     }
-    assert_eq!(
-        refused(&with("Sec-WebSocket-Key", &[])),
-        Malformed::WebSocketKey.into()
-    );
+    assert_eq!(refused(&with("Sec-WebSocket-Key", &[])), Malformed::WebSocketKey.into());
     let mut twice = UPGRADE.to_vec();
     twice.push(UPGRADE[3]);
     assert_eq!(refused(&get(&twice)), Malformed::WebSocketKey.into());
@@ -356,12 +287,9 @@ fn only_get_upgrades() {
 
 #[test]
 fn an_upgrade_has_no_body() {
-    for bad in [
-        "Content-Length: 1",
-        "Content-Length: 00",
-        "Content-Length:",
-        "Transfer-Encoding: chunked",
-    ] {
+    for bad in
+        ["Content-Length: 1", "Content-Length: 00", "Content-Length:", "Transfer-Encoding: chunked"]
+    {
         let mut fields = UPGRADE.to_vec();
         fields.push(bad);
         assert_eq!(refused(&get(&fields)), Malformed::Body.into(), "{bad}");
@@ -399,10 +327,7 @@ fn garbage_does_not_wait_for_the_end_of_the_head() {
     ] {
         assert!(parse(bytes, &LIMITS).is_err(), "{bytes:?}");
     }
-    assert_eq!(
-        parse(&[b'A'; 25], &LIMITS).unwrap_err(),
-        Malformed::RequestLine.into()
-    );
+    assert_eq!(parse(&[b'A'; 25], &LIMITS).unwrap_err(), Malformed::RequestLine.into());
     assert!(incomplete(&[b'A'; 24]));
     assert!(incomplete(b""));
 }
@@ -414,26 +339,17 @@ fn heads_are_bounded_in_bytes_fields_and_target() {
         with("-", &[&format!("X: {}", "x".repeat(len - base))])
     };
     assert!(upgrade(&filled(LIMITS.head_bytes_max)).is_ok());
-    assert_eq!(
-        refused(&filled(LIMITS.head_bytes_max + 1)),
-        Refusal::HeadTooLarge
-    );
+    assert_eq!(refused(&filled(LIMITS.head_bytes_max + 1)), Refusal::HeadTooLarge);
     let endless = &filled(LIMITS.head_bytes_max + 9)[..LIMITS.head_bytes_max];
     assert_eq!(parse(endless, &LIMITS).unwrap_err(), Refusal::HeadTooLarge);
 
     let fields = |count: usize| with("-", &vec!["X: y"; count - UPGRADE.len()]);
     assert!(upgrade(&fields(LIMITS.headers_max)).is_ok());
-    assert_eq!(
-        refused(&fields(LIMITS.headers_max + 1)),
-        Refusal::HeadTooLarge
-    );
+    assert_eq!(refused(&fields(LIMITS.headers_max + 1)), Refusal::HeadTooLarge);
 
     let target = |len: usize| head(&format!("GET /{} HTTP/1.1", "x".repeat(len - 1)), &UPGRADE);
     assert!(upgrade(&target(LIMITS.target_bytes_max)).is_ok());
-    assert_eq!(
-        refused(&target(LIMITS.target_bytes_max + 1)),
-        Refusal::HeadTooLarge
-    );
+    assert_eq!(refused(&target(LIMITS.target_bytes_max + 1)), Refusal::HeadTooLarge);
 }
 
 #[test]
@@ -449,10 +365,7 @@ fn the_credential_is_a_scheme_and_one_token() {
             "Bearer(\"a.b-c_d~+/==\")"
         );
     }
-    assert_eq!(
-        credential("Reconnect   abc+/= ").unwrap(),
-        "Reconnect(\"abc+/=\")"
-    );
+    assert_eq!(credential("Reconnect   abc+/= ").unwrap(), "Reconnect(\"abc+/=\")");
     let long = "x".repeat(LIMITS.token_bytes_max + 1);
     for bad in [
         "",
@@ -466,19 +379,13 @@ fn the_credential_is_a_scheme_and_one_token() {
         "token",
         "Bearer\ta",
     ] {
-        let refusal = if bad.contains('\t') {
-            Malformed::Credential.into()
-        } else {
-            Refusal::BadCredential
-        };
+        let refusal =
+            if bad.contains('\t') { Malformed::Credential.into() } else { Refusal::BadCredential };
         let bytes = with("-", &[&format!("Authorization: {bad}")]);
         let found = request(&bytes).and_then(|request| request.credential(&LIMITS).map(|_| ()));
         assert_eq!(found, Err(refusal), "{bad:?}");
     }
-    assert_eq!(
-        credential(&format!("Bearer {long}")),
-        Err(Refusal::BadCredential)
-    );
+    assert_eq!(credential(&format!("Bearer {long}")), Err(Refusal::BadCredential));
     assert!(credential(&format!("Bearer {}", &long[1..])).is_ok());
     let bytes = get(&UPGRADE);
     assert_eq!(request(&bytes).unwrap().credential(&LIMITS), Ok(None));
@@ -496,17 +403,8 @@ fn fields_that_decide_come_at_most_once() {
 
 #[test]
 fn the_query_token_is_decoded_only_if_it_needs_to_be() {
-    let token = |query: &'static str| {
-        Target {
-            path: "/",
-            query: Some(query),
-        }
-        .token(&LIMITS)
-    };
-    assert!(matches!(
-        token("a=b&token=x.y-z"),
-        Ok(Some(Cow::Borrowed("x.y-z")))
-    ));
+    let token = |query: &'static str| Target { path: "/", query: Some(query) }.token(&LIMITS);
+    assert!(matches!(token("a=b&token=x.y-z"), Ok(Some(Cow::Borrowed("x.y-z")))));
     assert_eq!(token("token=a%2Bb%2fc%3D%3D&x"), Ok(Some("a+b/c==".into())));
     assert_eq!(token("token=a+b="), Ok(Some("a+b=".into())));
     for bad in [
@@ -526,35 +424,18 @@ fn the_query_token_is_decoded_only_if_it_needs_to_be() {
         assert_eq!(token(none), Ok(None), "{none}");
     }
     let long = format!("token={}", "%41".repeat(LIMITS.token_bytes_max + 1));
-    let target = Target {
-        path: "/",
-        query: Some(&long),
-    };
+    let target = Target { path: "/", query: Some(&long) };
     assert_eq!(target.token(&LIMITS), Err(Refusal::BadCredential));
+    assert_eq!(Target { path: "/", query: None }.token(&LIMITS), Ok(None));
     assert_eq!(
-        Target {
-            path: "/",
-            query: None
-        }
-        .token(&LIMITS),
-        Ok(None)
-    );
-    assert_eq!(
-        Target {
-            path: "/",
-            query: Some("x=1&compress=br")
-        }
-        .parameter("compress"),
+        Target { path: "/", query: Some("x=1&compress=br") }.parameter("compress"),
         Some("br")
     );
 }
 
 #[test]
 fn subprotocols_are_listed_in_the_order_of_the_client() {
-    let bytes = with(
-        "-",
-        &["Sec-WebSocket-Protocol: b, a(", "Sec-WebSocket-Protocol: c"],
-    );
+    let bytes = with("-", &["Sec-WebSocket-Protocol: b, a(", "Sec-WebSocket-Protocol: c"]);
     let upgrade = upgrade(&bytes).unwrap();
     assert_eq!(upgrade.subprotocols().collect::<Vec<_>>(), ["b", "c"]);
 }
@@ -563,24 +444,14 @@ fn subprotocols_are_listed_in_the_order_of_the_client() {
 fn health_says_how_the_process_is() {
     for (health, status, body) in [
         (Health::Ready, "200 OK", "Healthy"),
-        (
-            Health::Unavailable,
-            "503 Service Unavailable",
-            "Service unavailable",
-        ),
+        (Health::Unavailable, "503 Service Unavailable", "Service unavailable"),
     ] {
         let mut out = [0; HEALTH_BYTES_MAX];
         let len = health_response(health, &mut out);
         let text = std::str::from_utf8(&out[..len]).unwrap();
         let (head, found) = text.split_once("\r\n\r\n").unwrap();
-        assert!(
-            head.starts_with(&format!("HTTP/1.1 {status}\r\nConnection: close\r\n")),
-            "{head}"
-        );
-        assert!(
-            head.ends_with(&format!("Content-Length: {}", body.len())),
-            "{head}"
-        );
+        assert!(head.starts_with(&format!("HTTP/1.1 {status}\r\nConnection: close\r\n")), "{head}");
+        assert!(head.ends_with(&format!("Content-Length: {}", body.len())), "{head}");
         assert_eq!(found, body);
     }
 }
@@ -590,9 +461,8 @@ fn summary(bytes: &[u8], scanned: usize, limits: &HeadLimits) -> Option<Result<S
     match resume(bytes, scanned, limits) {
         Ok(Parsed::Incomplete) => None,
         Ok(Parsed::Request { request, head_len }) => {
-            let upgrade = request
-                .upgrade()
-                .map(|upgrade| (upgrade.key, upgrade.subprotocols().count()));
+            let upgrade =
+                request.upgrade().map(|upgrade| (upgrade.key, upgrade.subprotocols().count()));
             let credential = request.credential(limits);
             let token = request.target.token(limits);
             Some(Ok(format!(
@@ -638,13 +508,8 @@ fn mostly_good_head() -> impl Strategy<Value = Vec<u8>> {
         "Connection: close",
         "X: \u{e9}",
     ]);
-    (
-        line,
-        prop::collection::vec(field, 0..8),
-        0usize..300,
-        any::<u8>(),
-    )
-        .prop_map(|(line, extra, at, byte)| {
+    (line, prop::collection::vec(field, 0..8), 0usize..300, any::<u8>()).prop_map(
+        |(line, extra, at, byte)| {
             let mut bytes = head(line, &[&UPGRADE[..], &extra].concat());
             bytes.extend_from_slice(b"\x81\x80frame");
             // One time in four a byte is damaged.
@@ -652,7 +517,8 @@ fn mostly_good_head() -> impl Strategy<Value = Vec<u8>> {
                 bytes[at] = byte;
             }
             bytes
-        })
+        },
+    )
 }
 
 proptest! {

@@ -27,10 +27,7 @@ pub(super) struct Stash {
 }
 
 impl Stash {
-    pub(super) const EMPTY: Self = Self {
-        bytes: [0; STASH_MAX],
-        len: 0,
-    };
+    pub(super) const EMPTY: Self = Self { bytes: [0; STASH_MAX], len: 0 };
 
     pub(super) fn as_slice(&self) -> &[u8] {
         &self.bytes[..self.len()]
@@ -145,11 +142,7 @@ impl Progress {
                 2 => Some(DataKind::Binary),
                 _ => None,
             },
-            fate: if bytes[30] == 0 {
-                Fate::Keep
-            } else {
-                Fate::Discard
-            },
+            fate: if bytes[30] == 0 { Fate::Keep } else { Fate::Discard },
             position: match bytes[31] {
                 1 => Position::Fragment,
                 2 => Position::LastFrame,
@@ -185,10 +178,7 @@ impl Assembly {
     }
 
     pub(super) fn progress(&self) -> Progress {
-        self.0
-            .as_slice()
-            .first_chunk()
-            .map_or(Progress::NONE, Progress::decode)
+        self.0.as_slice().first_chunk().map_or(Progress::NONE, Progress::decode)
     }
 
     pub(super) fn set_progress(&mut self, progress: Progress) {
@@ -274,9 +264,7 @@ impl Assembly {
     ) -> Result<Self, InboundError> {
         unmask(piece, progress.mask, 0);
         // The smallest block has room for front and head.
-        let missing = (FRONT + HEAD_BYTES)
-            .saturating_sub(self.0.len())
-            .min(piece.len());
+        let missing = (FRONT + HEAD_BYTES).saturating_sub(self.0.len()).min(piece.len());
         self.0.append(&piece[..missing]);
         if progress.kind == Some(DataKind::Text) && progress.utf8.feed(piece).is_err() {
             self.give_back(blocks);

@@ -17,10 +17,7 @@ pub(super) fn arrival(kind: ControlKind, payload: ControlPayload) -> Result<Arri
 fn close(payload: &[u8]) -> Result<Arrival, InboundError> {
     let Some((code, reason)) = payload.split_first_chunk::<2>() else {
         return match payload {
-            [] => Ok(Arrival::Close {
-                code: None,
-                reason: ControlPayload::EMPTY,
-            }),
+            [] => Ok(Arrival::Close { code: None, reason: ControlPayload::EMPTY }),
             _ => Err(InboundError::TruncatedCloseCode),
         };
     };
@@ -31,8 +28,5 @@ fn close(payload: &[u8]) -> Result<Arrival, InboundError> {
     if std::str::from_utf8(reason).is_err() {
         return Err(InboundError::InvalidUtf8);
     }
-    Ok(Arrival::Close {
-        code: Some(code),
-        reason: ControlPayload::new(reason),
-    })
+    Ok(Arrival::Close { code: Some(code), reason: ControlPayload::new(reason) })
 }

@@ -55,12 +55,7 @@ fn masked_frame(first: u8, payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
     let mut bytes = vec![0; client_header_len(payload.len())];
     write_client_header(&mut bytes, OpCode::Binary, payload.len(), mask);
     bytes[0] = first;
-    bytes.extend(
-        payload
-            .iter()
-            .zip(mask.iter().cycle())
-            .map(|(byte, key)| byte ^ key),
-    );
+    bytes.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, key)| byte ^ key));
     bytes
 }
 
@@ -82,13 +77,7 @@ impl Receiver {
     fn with(limits: InboundLimits) -> Self {
         let now = Instant(7_000_000_000);
         let blocks = BlockPool::new(1 << 20);
-        Self {
-            inbound: Inbound::new(),
-            limits,
-            blocks,
-            now,
-            assembled: 0,
-        }
+        Self { inbound: Inbound::new(), limits, blocks, now, assembled: 0 }
     }
 
     fn receive(&mut self, bytes: &[u8]) -> Vec<Event> {
@@ -96,16 +85,11 @@ impl Receiver {
         let mut rest = &mut bytes[..];
         let mut events = Vec::new();
         loop {
-            let next = self
-                .inbound
-                .next(rest, self.now, &self.limits, &mut self.blocks);
+            let next = self.inbound.next(rest, self.now, &self.limits, &mut self.blocks);
             let (used, arrival) = match next {
                 Ok(next) => next,
                 Err(error) => {
-                    assert!(
-                        !self.inbound.is_mid_message(),
-                        "an error gives everything back"
-                    );
+                    assert!(!self.inbound.is_mid_message(), "an error gives everything back");
                     events.push(Event::Failed(error));
                     return events;
                 }
@@ -127,11 +111,7 @@ impl Receiver {
                     block.prepend(self.limits.block_headroom);
                     self.blocks.give_back(block);
                 }
-                Arrival::TooLong {
-                    kind,
-                    head,
-                    head_len,
-                } => {
+                Arrival::TooLong { kind, head, head_len } => {
                     events.push(Event::TooLong(kind, head[..head_len].to_vec()));
                 }
                 Arrival::Ping(payload) => events.push(Event::Ping(payload.as_slice().to_vec())),
@@ -148,10 +128,7 @@ impl Receiver {
 
     /// Feeds the stream in pieces of `piece` bytes.
     fn receive_in_pieces(&mut self, bytes: &[u8], piece: usize) -> Vec<Event> {
-        bytes
-            .chunks(piece)
-            .flat_map(|chunk| self.receive(chunk))
-            .collect()
+        bytes.chunks(piece).flat_map(|chunk| self.receive(chunk)).collect()
     }
 
     fn fails(&mut self, bytes: &[u8], error: InboundError) {
@@ -178,23 +155,14 @@ fn whole_messages_are_unmasked_where_they_lie() {
     assert_eq!(receiver.receive(&stream.concat()), expected);
     assert_eq!((receiver.assembled, receiver.blocks.allocated()), (0, 0));
     let mut lone = stream[2].clone();
-    let found = receiver
-        .inbound
-        .next(&mut lone, receiver.now, &LIMITS, &mut receiver.blocks);
+    let found = receiver.inbound.next(&mut lone, receiver.now, &LIMITS, &mut receiver.blocks);
     assert!(matches!(found, Ok((308, Arrival::InPlace { payload, .. })) if payload == (8..308)));
 }
 
 #[test]
 fn a_client_takes_unmasked_frames() {
-    let mut receiver = Receiver::with(InboundLimits {
-        role: Role::Client,
-        ..LIMITS
-    });
-    let stream = [
-        &[0x82, 3, 1, 2, 3][..],
-        &[0x02, 1, 4, 0x89, 1, 7, 0x80, 1, 5],
-    ]
-    .concat();
+    let mut receiver = Receiver::with(InboundLimits { role: Role::Client, ..LIMITS });
+    let stream = [&[0x82, 3, 1, 2, 3][..], &[0x02, 1, 4, 0x89, 1, 7, 0x80, 1, 5]].concat();
     let expected = [binary(&[1, 2, 3]), Event::Ping(vec![7]), binary(&[4, 5])];
     assert_eq!(receiver.receive(&stream), expected);
     assert_eq!(receiver.receive_in_pieces(&stream, 1), expected);
@@ -204,20 +172,13 @@ fn a_client_takes_unmasked_frames() {
 #[test]
 fn a_message_cut_anywhere_is_assembled_with_headroom() {
     for headroom in [0, 14, 500] {
-        let mut receiver = Receiver::with(InboundLimits {
-            block_headroom: headroom,
-            ..LIMITS
-        });
+        let mut receiver = Receiver::with(InboundLimits { block_headroom: headroom, ..LIMITS });
         let payload: Vec<u8> = (0..=255).collect();
         let bytes = frame(FIN | BINARY, &payload);
         for cut in 1..bytes.len() {
             assert_eq!(receiver.receive(&bytes[..cut]), [], "cut at {cut}");
             assert!(receiver.inbound.is_mid_message());
-            assert_eq!(
-                receiver.receive(&bytes[cut..]),
-                [binary(&payload)],
-                "cut at {cut}"
-            );
+            assert_eq!(receiver.receive(&bytes[cut..]), [binary(&payload)], "cut at {cut}");
             assert!(!receiver.inbound.is_mid_message());
         }
         assert_eq!(receiver.assembled, bytes.len() - 1);
@@ -260,11 +221,7 @@ fn fragments_are_joined_across_control_frames() {
     ];
     for piece in [1, 2, 3, 7, 50, 131, stream.len()] {
         let mut receiver = Receiver::new();
-        assert_eq!(
-            receiver.receive_in_pieces(&stream, piece),
-            expected,
-            "pieces of {piece}"
-        );
+        assert_eq!(receiver.receive_in_pieces(&stream, piece), expected, "pieces of {piece}");
         assert_eq!(receiver.blocks.in_use(), 0);
     }
 }
@@ -321,10 +278,7 @@ fn text_fails_with_its_first_bad_byte_even_inside_a_frame() {
     let error = InboundError::InvalidUtf8;
     Receiver::new().fails(&frame(FIN | TEXT, b"ab\xFFcd"), error);
     let mut receiver = Receiver::new();
-    let bytes = frame(
-        FIN | TEXT,
-        &[b"ab\xED\xA0".as_slice(), &[b'x'; 50]].concat(),
-    );
+    let bytes = frame(FIN | TEXT, &[b"ab\xED\xA0".as_slice(), &[b'x'; 50]].concat());
     assert_eq!(receiver.receive(&bytes[..9]), []);
     receiver.fails(&bytes[9..10], error);
 }
@@ -344,23 +298,13 @@ fn a_message_above_the_limit_is_skipped_and_leaves_its_head() {
     let head = payload[..HEAD_BYTES].to_vec();
     let expected = [Event::TooLong(DataKind::Binary, head), binary(&[1])];
     let whole = frame(FIN | BINARY, &payload);
-    let short_start = [
-        frame(BINARY, &payload[..10]),
-        frame(FIN | CONTINUATION, &payload[10..]),
-    ];
-    let late = [
-        frame(BINARY, &payload[..900]),
-        frame(FIN | CONTINUATION, &payload[900..]),
-    ];
+    let short_start = [frame(BINARY, &payload[..10]), frame(FIN | CONTINUATION, &payload[10..])];
+    let late = [frame(BINARY, &payload[..900]), frame(FIN | CONTINUATION, &payload[900..])];
     for message in [whole, short_start.concat(), late.concat()] {
         let stream = [message, frame(FIN | BINARY, &[1])].concat();
         for piece in [1, 13, 600, stream.len()] {
             let mut receiver = Receiver::new();
-            assert_eq!(
-                receiver.receive_in_pieces(&stream, piece),
-                expected,
-                "pieces of {piece}"
-            );
+            assert_eq!(receiver.receive_in_pieces(&stream, piece), expected, "pieces of {piece}");
             assert_eq!(receiver.blocks.in_use(), 0);
         }
     }
@@ -369,10 +313,7 @@ fn a_message_above_the_limit_is_skipped_and_leaves_its_head() {
 #[test]
 fn a_message_at_the_limit_passes_in_place() {
     let mut receiver = Receiver::new();
-    assert_eq!(
-        receiver.receive(&frame(FIN | BINARY, &[1; 1000])),
-        [binary(&[1; 1000])]
-    );
+    assert_eq!(receiver.receive(&frame(FIN | BINARY, &[1; 1000])), [binary(&[1; 1000])]);
     assert_eq!(receiver.assembled, 0);
 }
 
@@ -380,10 +321,7 @@ fn a_message_at_the_limit_passes_in_place() {
 fn text_above_the_limit_is_still_checked() {
     let mut payload = vec![b'x'; 1500];
     let head = Event::TooLong(DataKind::Text, payload[..HEAD_BYTES].to_vec());
-    assert_eq!(
-        Receiver::new().receive(&frame(FIN | TEXT, &payload)),
-        [head]
-    );
+    assert_eq!(Receiver::new().receive(&frame(FIN | TEXT, &payload)), [head]);
     payload[1200] = 0xFF;
     let bytes = frame(FIN | TEXT, &payload);
     let mut receiver = Receiver::new();
@@ -415,12 +353,8 @@ fn a_message_above_the_hard_limit_fails_with_the_header() {
     let mut receiver = Receiver::new();
     receiver.receive(&frame(BINARY, &[0; 2000]));
     receiver.fails(&frame(CONTINUATION, &[0; 2001])[..8], error);
-    Receiver::new().fails(
-        &[
-            0x82, 0xFF, 0x7F, 255, 255, 255, 255, 255, 255, 255, 0, 0, 0, 0,
-        ],
-        error,
-    );
+    Receiver::new()
+        .fails(&[0x82, 0xFF, 0x7F, 255, 255, 255, 255, 255, 255, 255, 0, 0, 0, 0], error);
 }
 
 #[test]
@@ -438,19 +372,12 @@ fn the_number_of_empty_fragments_is_bounded() {
     let mut receiver = Receiver::new();
     receiver.receive(&frame(BINARY, &[]));
     receiver.receive(&frame(CONTINUATION, &[]));
-    receiver.fails(
-        &frame(CONTINUATION, &[]),
-        InboundError::TooManyEmptyFragments,
-    );
+    receiver.fails(&frame(CONTINUATION, &[]), InboundError::TooManyEmptyFragments);
 }
 
 #[test]
 fn an_unfragmented_message_counts_as_no_fragment() {
-    let limits = InboundLimits {
-        fragments_max: 0,
-        empty_fragments_max: 0,
-        ..LIMITS
-    };
+    let limits = InboundLimits { fragments_max: 0, empty_fragments_max: 0, ..LIMITS };
     let stream = [frame(FIN | BINARY, &[]), frame(FIN | BINARY, &[1; 9])].concat();
     for piece in [1, stream.len()] {
         let events = Receiver::with(limits).receive_in_pieces(&stream, piece);
@@ -460,10 +387,7 @@ fn an_unfragmented_message_counts_as_no_fragment() {
 
 #[test]
 fn the_number_of_control_frames_is_bounded_per_second() {
-    let limits = InboundLimits {
-        control_frames_per_second: 3,
-        ..LIMITS
-    };
+    let limits = InboundLimits { control_frames_per_second: 3, ..LIMITS };
     let mut receiver = Receiver::with(limits);
     let ping = frame(FIN | PING, &[]);
     assert_eq!(receiver.receive(&ping.repeat(3)).len(), 3);
@@ -477,22 +401,10 @@ fn the_forms_of_a_close_frame() {
     let close = |payload: &[u8]| Receiver::new().receive(&frame(FIN | CLOSE, payload));
     assert_eq!(close(b""), [Event::Close(None, vec![])]);
     assert_eq!(close(b"\x03\xE8"), [Event::Close(Some(1000), vec![])]);
-    assert_eq!(
-        close(b"\x0F\xA1bye"),
-        [Event::Close(Some(4001), b"bye".to_vec())]
-    );
-    assert_eq!(
-        close(b"\x03"),
-        [Event::Failed(InboundError::TruncatedCloseCode)]
-    );
-    assert_eq!(
-        close(b"\x03\xED"),
-        [Event::Failed(InboundError::InvalidCloseCode)]
-    );
-    assert_eq!(
-        close(b"\x03\xE8\xFF"),
-        [Event::Failed(InboundError::InvalidUtf8)]
-    );
+    assert_eq!(close(b"\x0F\xA1bye"), [Event::Close(Some(4001), b"bye".to_vec())]);
+    assert_eq!(close(b"\x03"), [Event::Failed(InboundError::TruncatedCloseCode)]);
+    assert_eq!(close(b"\x03\xED"), [Event::Failed(InboundError::InvalidCloseCode)]);
+    assert_eq!(close(b"\x03\xE8\xFF"), [Event::Failed(InboundError::InvalidUtf8)]);
 }
 
 #[test]
@@ -519,14 +431,8 @@ fn nothing_is_accepted_after_an_error() {
 fn a_pool_at_its_bound_refuses_and_nothing_leaks() {
     let mut receiver = Receiver::new();
     receiver.blocks = BlockPool::new(0);
-    receiver.fails(
-        &frame(FIN | BINARY, &[1; 100])[..50],
-        InboundError::OutOfBlocks,
-    );
-    let mut receiver = Receiver::with(InboundLimits {
-        message_bytes_max: 4000,
-        ..LIMITS
-    });
+    receiver.fails(&frame(FIN | BINARY, &[1; 100])[..50], InboundError::OutOfBlocks);
+    let mut receiver = Receiver::with(InboundLimits { message_bytes_max: 4000, ..LIMITS });
     receiver.blocks = BlockPool::new(BLOCK_MIN);
     receiver.receive(&frame(FIN | BINARY, &[1; 4000])[..50]);
     receiver.fails(&[0; 3000], InboundError::OutOfBlocks);

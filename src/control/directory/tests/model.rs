@@ -12,10 +12,7 @@ use super::*;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Life {
     Reading,
-    Claiming {
-        evicted: Option<Epoch>,
-        client_gone: bool,
-    },
+    Claiming { evicted: Option<Epoch>, client_gone: bool },
     Open(Epoch),
     Closed,
 }
@@ -82,10 +79,7 @@ impl World {
         for (index, connection) in self.connections.iter().enumerate() {
             match connection.life {
                 Life::Reading => steps.push(Step::Claim(index)),
-                Life::Claiming {
-                    client_gone: false, ..
-                }
-                | Life::Open(_)
+                Life::Claiming { client_gone: false, .. } | Life::Open(_)
                     if self.hang_ups_left > 0 =>
                 {
                     steps.push(Step::HangUp(index));
@@ -111,10 +105,7 @@ impl World {
         match step {
             Step::Claim(index) => {
                 let connection = &mut self.connections[index];
-                connection.life = Life::Claiming {
-                    evicted: None,
-                    client_gone: false,
-                };
+                connection.life = Life::Claiming { evicted: None, client_gone: false };
                 self.upward[connection.shard.0 as usize].push_back(Upward::Claim(index));
             }
             Step::HangUp(index) => {
@@ -139,10 +130,7 @@ impl World {
             Step::Answer(shard) => {
                 let (index, epoch) = self.answers[shard].pop_front().unwrap();
                 match self.connections[index].life {
-                    Life::Claiming {
-                        evicted,
-                        client_gone,
-                    } => {
+                    Life::Claiming { evicted, client_gone } => {
                         if client_gone || evicted.is_some_and(|e| epoch <= e) {
                             self.close(index, epoch);
                         } else {
@@ -189,27 +177,15 @@ impl World {
             .connections
             .iter()
             .filter_map(|c| match c.life {
-                Life::Open(epoch) => Some(Owner {
-                    shard: c.shard,
-                    key: c.key,
-                    epoch,
-                }),
+                Life::Open(epoch) => Some(Owner { shard: c.shard, key: c.key, epoch }),
                 Life::Closed => None,
                 Life::Reading | Life::Claiming { .. } => panic!("{c:?} is stuck: {trace:?}"),
             })
             .collect();
         assert!(open.len() <= 1, "{open:?} are live: {trace:?}");
-        assert_eq!(
-            self.directory.owner(ALICE),
-            open.first().copied(),
-            "{trace:?}"
-        );
+        assert_eq!(self.directory.owner(ALICE), open.first().copied(), "{trace:?}");
         if self.hang_ups_left == self.hang_ups_allowed {
-            assert_eq!(
-                open.len(),
-                1,
-                "nobody hung up and nobody is live: {trace:?}"
-            );
+            assert_eq!(open.len(), 1, "nobody hung up and nobody is live: {trace:?}");
         }
     }
 }

@@ -23,28 +23,11 @@ struct Tracked {
 
 #[derive(Debug, Clone)]
 enum Op {
-    Admit {
-        channel: u16,
-        link: bool,
-        event: bool,
-        service: u16,
-        bytes: usize,
-        credit: bool,
-    },
-    Answer {
-        pick: usize,
-        bytes: usize,
-        room: bool,
-    },
-    Fail {
-        pick: usize,
-    },
-    Late {
-        pick: usize,
-    },
-    Dispatch {
-        credit: u16,
-    },
+    Admit { channel: u16, link: bool, event: bool, service: u16, bytes: usize, credit: bool },
+    Answer { pick: usize, bytes: usize, room: bool },
+    Fail { pick: usize },
+    Late { pick: usize },
+    Dispatch { credit: u16 },
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -76,15 +59,12 @@ struct World {
 
 impl World {
     fn in_state(&self, state: State) -> Vec<usize> {
-        (0..self.seen.len())
-            .filter(|&i| self.seen[i].state == state)
-            .collect()
+        (0..self.seen.len()).filter(|&i| self.seen[i].state == state).collect()
     }
 
     fn picked(&self, pick: usize, of: &[State]) -> Option<usize> {
-        let open: Vec<_> = (0..self.seen.len())
-            .filter(|&i| of.contains(&self.seen[i].state))
-            .collect();
+        let open: Vec<_> =
+            (0..self.seen.len()).filter(|&i| of.contains(&self.seen[i].state)).collect();
         (!open.is_empty()).then(|| open[pick % open.len()])
     }
 
@@ -108,25 +88,15 @@ impl World {
     }
 
     fn find(&self, message_id: u64) -> usize {
-        self.seen
-            .iter()
-            .position(|t| t.call.reply_to.message_id == message_id)
-            .expect("known")
+        self.seen.iter().position(|t| t.call.reply_to.message_id == message_id).expect("known")
     }
 
     fn leaves(&mut self, reply_to: ReplyTo) {
         let at = self.find(reply_to.message_id);
         assert_eq!(self.seen[at].call.reply_to, reply_to);
-        assert_eq!(
-            self.seen[at].call.reply,
-            Reply::Wanted,
-            "an event request got an answer"
-        );
+        assert_eq!(self.seen[at].call.reply, Reply::Wanted, "an event request got an answer");
         assert_ne!(self.seen[at].state, State::Left, "answered twice");
-        assert!(
-            self.first_of_its_channel(at),
-            "an answer overtook an earlier one"
-        );
+        assert!(self.first_of_its_channel(at), "an answer overtook an earlier one");
         self.seen[at].state = State::Left;
     }
 
@@ -144,10 +114,7 @@ impl World {
             self.leaves(reply_to);
         }
         let stuck = self.in_state(State::Answered);
-        assert!(
-            stuck.iter().all(|&at| !self.first_of_its_channel(at)),
-            "a ready answer stayed"
-        );
+        assert!(stuck.iter().all(|&at| !self.first_of_its_channel(at)), "a ready answer stayed");
     }
 
     fn admit(&mut self, call: Request, credit: Credit) {
@@ -165,12 +132,7 @@ impl World {
             Admission::Refused => return assert_eq!(kept, None),
         };
         assert_eq!(kept.is_some(), state == State::Waiting);
-        self.seen.push(Tracked {
-            id,
-            call,
-            state,
-            kept: false,
-        });
+        self.seen.push(Tracked { id, call, state, kept: false });
         if state == State::Running {
             self.check_start(self.seen.len() - 1, credit == Credit::Available);
         }
@@ -179,10 +141,7 @@ impl World {
     fn check_start(&self, at: usize, credit: bool) {
         match self.seen[at].call.transport {
             Transport::Http => {
-                assert!(
-                    !self.http_before(at, &[State::Running, State::Waiting]),
-                    "HTTP overtook"
-                );
+                assert!(!self.http_before(at, &[State::Running, State::Waiting]), "HTTP overtook");
             }
             Transport::Link => assert!(credit, "went without credit"),
         }
@@ -193,18 +152,12 @@ impl World {
         while let Some(go) = self.calls.next_to_dispatch(&limits(), has) {
             hand_back(&mut self.requests_kept, go.payload);
             let at = self.find(go.payload);
-            assert_eq!(
-                (self.seen[at].id, self.seen[at].state),
-                (go.id, State::Waiting)
-            );
+            assert_eq!((self.seen[at].id, self.seen[at].state), (go.id, State::Waiting));
             self.seen[at].state = State::Running;
             self.check_start(at, has(&go.call));
         }
         if self.in_state(State::Running).is_empty() && credit == 3 {
-            assert!(
-                self.in_state(State::Waiting).is_empty(),
-                "everything waits for nothing"
-            );
+            assert!(self.in_state(State::Waiting).is_empty(), "everything waits for nothing");
         }
     }
 
@@ -264,18 +217,12 @@ impl World {
         assert_eq!(calls.held_bytes, bytes);
         assert!(calls.held_bytes <= limits.answers_held_bytes_max);
         assert!(calls.places() <= places_max(&limits));
-        assert_eq!(
-            calls.is_idle(),
-            self.seen.iter().all(|t| t.state == State::Left)
-        );
+        assert_eq!(calls.is_idle(), self.seen.iter().all(|t| t.state == State::Left));
     }
 }
 
 fn hand_back(kept: &mut Vec<u64>, item: u64) {
-    let at = kept
-        .iter()
-        .position(|&k| k == item)
-        .expect("stored, and handed back once");
+    let at = kept.iter().position(|&k| k == item).expect("stored, and handed back once");
     kept.swap_remove(at);
 }
 

@@ -12,10 +12,7 @@ fn both_hellos_open_the_link() {
         (Method::Post, "/other", 1),
         (Method::Get, "/demo/state", 0),
     ];
-    assert_eq!(
-        link.adopt(&snapshot(&endpoints), ServiceId(0)),
-        Announcement::Needed
-    );
+    assert_eq!(link.adopt(&snapshot(&endpoints), ServiceId(0)), Announcement::Needed);
     let mut out = buffer();
     assert_eq!(link.write_hello(GATEWAY, &mut out), Err(NotSent::NotOpen));
     link.connected();
@@ -39,17 +36,11 @@ fn both_hellos_open_the_link() {
 fn endpoint_indices_are_appended_and_never_reused() {
     let mut link = open_link();
     let grown = [(Method::Post, "/new", 0), (Method::Post, "/demo/echo", 0)];
-    assert_eq!(
-        link.adopt(&snapshot(&grown), ServiceId(0)),
-        Announcement::Needed
-    );
+    assert_eq!(link.adopt(&snapshot(&grown), ServiceId(0)), Announcement::Needed);
     assert_eq!(link.endpoint(EndpointId(0)), Some(1));
     assert_eq!(link.endpoint(EndpointId(1)), Some(0));
     let shrunk = [(Method::Post, "/other", 1), (Method::Post, "/new", 0)];
-    assert_eq!(
-        link.adopt(&snapshot(&shrunk), ServiceId(0)),
-        Announcement::Unchanged
-    );
+    assert_eq!(link.adopt(&snapshot(&shrunk), ServiceId(0)), Announcement::Unchanged);
     assert_eq!(link.endpoint(EndpointId(0)), None);
     assert_eq!(link.endpoint(EndpointId(1)), Some(1));
     assert_eq!(link.endpoint(EndpointId(2)), None);
@@ -60,29 +51,16 @@ fn a_session_is_opened_before_its_first_data_and_closed_when_it_ends() {
     let mut link = open_link();
     let anna = identity(5);
     let mut out = buffer();
-    link.call(&client(&anna), data(b"one"), 1, START, &mut out)
-        .expect("may go");
-    link.post(&client(&anna), data(b"two"), &mut out)
-        .expect("may go");
-    link.end_session(anna.session, owner(6), "other connection", &mut out)
-        .expect("room");
-    link.end_session(anna.session, owner(5), "gone", &mut out)
-        .expect("room");
-    link.end_session(anna.session, owner(5), "gone", &mut out)
-        .expect("room");
+    link.call(&client(&anna), data(b"one"), 1, START, &mut out).expect("may go");
+    link.post(&client(&anna), data(b"two"), &mut out).expect("may go");
+    link.end_session(anna.session, owner(6), "other connection", &mut out).expect("room");
+    link.end_session(anna.session, owner(5), "gone", &mut out).expect("room");
+    link.end_session(anna.session, owner(5), "gone", &mut out).expect("room");
     let messages = sent_messages(&mut out);
-    let kinds: Vec<_> = messages
-        .iter()
-        .map(|(p, _)| (p.kind, p.tag, p.session.0))
-        .collect();
+    let kinds: Vec<_> = messages.iter().map(|(p, _)| (p.kind, p.tag, p.session.0)).collect();
     assert_eq!(
         kinds,
-        [
-            (Kind::Open, 0, 5),
-            (Kind::Data, 1, 5),
-            (Kind::Data, 0, 5),
-            (Kind::Close, 0, 5)
-        ]
+        [(Kind::Open, 0, 5), (Kind::Data, 1, 5), (Kind::Data, 0, 5), (Kind::Close, 0, 5)]
     );
     assert_eq!(
         text(&messages[0].1),
@@ -97,22 +75,12 @@ fn another_connection_of_the_session_is_opened_anew() {
     let anna = identity(5);
     let old = call(&mut link, &anna, 1, &[0; 90]);
     let mut out = buffer();
-    let taken_over = Client {
-        owner: owner(8),
-        ..client(&anna)
-    };
-    link.post(&taken_over, data(&[0; 90]), &mut out)
-        .expect("a new window");
-    let kinds: Vec<_> = sent_messages(&mut out)
-        .iter()
-        .map(|(p, _)| p.kind)
-        .collect();
+    let taken_over = Client { owner: owner(8), ..client(&anna) };
+    link.post(&taken_over, data(&[0; 90]), &mut out).expect("a new window");
+    let kinds: Vec<_> = sent_messages(&mut out).iter().map(|(p, _)| p.kind).collect();
     assert_eq!(kinds, [Kind::Close, Kind::Open, Kind::Data]);
     let reply = message(Kind::Data, old, 5, &answer(0, b""));
-    assert!(matches!(
-        link.receive(&reply),
-        Ok(Inbound::Answer { call: 1, .. })
-    ));
+    assert!(matches!(link.receive(&reply), Ok(Inbound::Answer { call: 1, .. })));
     assert!(
         !link.has_credit(anna.session, owner(8), 90),
         "the answer to the old opening gave credit to the new one"
@@ -124,17 +92,9 @@ fn an_answer_finds_its_call_once_and_only_under_its_session() {
     let mut link = open_link();
     let tag = call(&mut link, &identity(5), 77, b"request");
     let unknown = Ok(Inbound::Dropped(Dropped::UnknownTag));
-    assert_eq!(
-        link.receive(&message(Kind::Data, tag, 6, &answer(0, b""))),
-        unknown
-    );
+    assert_eq!(link.receive(&message(Kind::Data, tag, 6, &answer(0, b""))), unknown);
     let reply = message(Kind::Data, tag, 5, &answer(0, b"payload"));
-    let Ok(Inbound::Answer {
-        call: 77,
-        code: 0,
-        frame,
-    }) = link.receive(&reply)
-    else {
+    let Ok(Inbound::Answer { call: 77, code: 0, frame }) = link.receive(&reply) else {
         panic!("an answer");
     };
     assert_eq!(reply[frame], answer(0, b"payload"));
@@ -147,14 +107,9 @@ fn answers_are_checked_and_errors_lose_their_payload() {
     let anna = identity(5);
     let mut outcome = |frame: &[u8]| {
         let tag = call(&mut link, &anna, 1, b"r");
-        link.receive(&message(Kind::Data, tag, 5, frame))
-            .expect("harmless")
+        link.receive(&message(Kind::Data, tag, 5, frame)).expect("harmless")
     };
-    let failed = Inbound::Answer {
-        call: 1,
-        code: 51,
-        frame: 24..40,
-    };
+    let failed = Inbound::Answer { call: 1, code: 51, frame: 24..40 };
     assert_eq!(outcome(&answer(51, b"why")), failed);
     let bad = Inbound::BadAnswer { call: 1 };
     assert_eq!(outcome(&answer(12, b"")), bad);
@@ -169,31 +124,16 @@ fn a_used_up_window_stops_its_own_session_alone() {
     let tag = call(&mut link, &anna, 1, &[0; 60]);
     let mut out = buffer();
     assert!(!link.has_credit(anna.session, owner(5), 41));
-    assert_eq!(
-        link.post(&client(&anna), data(&[0; 41]), &mut out),
-        Err(NotSent::NoCredit)
-    );
-    link.post(&client(&anna), data(&[0; 40]), &mut out)
-        .expect("fits");
-    assert_eq!(
-        link.post(&client(&anna), data(&[]), &mut out),
-        Err(NotSent::NoCredit)
-    );
-    link.post(&client(&bert), data(&[0; 500]), &mut out)
-        .expect("larger, but untouched");
+    assert_eq!(link.post(&client(&anna), data(&[0; 41]), &mut out), Err(NotSent::NoCredit));
+    link.post(&client(&anna), data(&[0; 40]), &mut out).expect("fits");
+    assert_eq!(link.post(&client(&anna), data(&[]), &mut out), Err(NotSent::NoCredit));
+    link.post(&client(&bert), data(&[0; 500]), &mut out).expect("larger, but untouched");
 
-    link.receive(&message(Kind::Data, tag, 5, &answer(0, b"")))
-        .expect("an answer");
+    link.receive(&message(Kind::Data, tag, 5, &answer(0, b""))).expect("an answer");
     assert!(link.has_credit(anna.session, owner(5), 60));
-    assert!(
-        !link.has_credit(anna.session, owner(5), 61),
-        "the post is not given back"
-    );
+    assert!(!link.has_credit(anna.session, owner(5), 61), "the post is not given back");
     let grant = message(Kind::Credit, 0, 5, br#"{"messages":1,"bytes":40}"#);
-    assert_eq!(
-        link.receive(&grant),
-        Ok(Inbound::Credit { owner: owner(5) })
-    );
+    assert_eq!(link.receive(&grant), Ok(Inbound::Credit { owner: owner(5) }));
     assert!(link.has_credit(anna.session, owner(5), 5000));
 }
 
@@ -206,14 +146,8 @@ fn a_push_needs_an_open_session_a_window_and_a_header() {
     let push = message(Kind::Data, 0, 5, &event(31));
     assert_eq!(link.receive(&push), dropped(Dropped::UnknownSession));
     call(&mut link, &anna, 1, b"r");
-    let expected = |kind| {
-        Ok(Inbound::Push {
-            owner: owner(5),
-            session: anna.session,
-            kind,
-            frame: 24..55,
-        })
-    };
+    let expected =
+        |kind| Ok(Inbound::Push { owner: owner(5), session: anna.session, kind, frame: 24..55 });
     assert_eq!(link.receive(&push), expected(Push::Event));
     let mut rpc = push.clone();
     rpc[24] = 0x01;
@@ -222,11 +156,7 @@ fn a_push_needs_an_open_session_a_window_and_a_header() {
         let mut link = open_link();
         call(&mut link, &anna, 1, b"r");
         rpc[24] = flags;
-        assert_eq!(
-            link.receive(&rpc),
-            dropped(Dropped::MalformedPush),
-            "{flags:#x}"
-        );
+        assert_eq!(link.receive(&rpc), dropped(Dropped::MalformedPush), "{flags:#x}");
     }
     let short = message(Kind::Data, 0, 5, &event(30));
     assert_eq!(link.receive(&short), dropped(Dropped::MalformedPush));
@@ -242,10 +172,7 @@ fn pushes_are_given_back_by_half_windows() {
     let mut out = buffer();
     for round in 0..20 {
         let push = message(Kind::Data, 0, 5, &event);
-        assert!(
-            matches!(link.receive(&push), Ok(Inbound::Push { .. })),
-            "{round}"
-        );
+        assert!(matches!(link.receive(&push), Ok(Inbound::Push { .. })), "{round}");
         link.handled(SessionId(5), event.len(), &mut out);
     }
     let grants = sent_messages(&mut out);
@@ -260,17 +187,10 @@ fn a_session_that_the_backend_forgot_is_opened_again() {
     let anna = identity(5);
     call(&mut link, &anna, 1, b"r");
     let forget = message(Kind::Close, 0, 5, br#"{"reason":"restart"}"#);
-    assert_eq!(
-        link.receive(&forget),
-        Ok(Inbound::Forgotten { owner: owner(5) })
-    );
-    assert_eq!(
-        link.receive(&forget),
-        Ok(Inbound::Dropped(Dropped::UnknownSession))
-    );
+    assert_eq!(link.receive(&forget), Ok(Inbound::Forgotten { owner: owner(5) }));
+    assert_eq!(link.receive(&forget), Ok(Inbound::Dropped(Dropped::UnknownSession)));
     let mut out = buffer();
-    link.post(&client(&anna), data(b"r"), &mut out)
-        .expect("may go");
+    link.post(&client(&anna), data(b"r"), &mut out).expect("may go");
     assert_eq!(sent_messages(&mut out)[0].0.kind, Kind::Open);
 }
 
@@ -282,8 +202,7 @@ fn a_link_that_goes_away_takes_no_new_session() {
         let mut out = buffer();
         let within = Some(Duration::from_secs(3));
         if ours {
-            link.go_away(Duration::from_secs(3), &mut out)
-                .expect("room");
+            link.go_away(Duration::from_secs(3), &mut out).expect("room");
             let (prefix, body) = sent_messages(&mut out).remove(0);
             assert_eq!(prefix, Prefix::of(Kind::GoAway, SessionId(0)));
             assert_eq!(text(&body), r#"{"deadlineMs":3000}"#);
@@ -294,8 +213,7 @@ fn a_link_that_goes_away_takes_no_new_session() {
         assert_eq!(link.state(), LinkState::GoingAway);
         let refused = link.post(&client(&identity(6)), data(b"x"), &mut out);
         assert_eq!(refused, Err(NotSent::GoingAway));
-        link.post(&client(&identity(5)), data(b"x"), &mut out)
-            .expect("open sessions go on");
+        link.post(&client(&identity(5)), data(b"x"), &mut out).expect("open sessions go on");
         let reply = message(Kind::Data, tag, 5, &answer(0, b""));
         assert!(matches!(link.receive(&reply), Ok(Inbound::Answer { .. })));
     }
@@ -314,10 +232,7 @@ fn messages_that_break_the_protocol_end_the_link_with_1002() {
         assert_eq!(error.close_code(), Some(1002));
     }
     let hello = message(Kind::Hello, 0, 0, br#"{"version":9}"#);
-    assert_eq!(
-        link_awaiting_hello().receive(&hello),
-        Err(LinkError::NoCommonVersion)
-    );
+    assert_eq!(link_awaiting_hello().receive(&hello), Err(LinkError::NoCommonVersion));
     assert_eq!(LinkError::NoCommonVersion.close_code(), Some(1008));
 }
 
@@ -328,18 +243,12 @@ fn a_backend_that_is_late_or_silent_is_given_up() {
     let due = dialling.next_deadline().expect("dialling");
     assert_eq!(due, START + LIMITS.dial_timeout);
     assert_eq!(dialling.on_timer(Instant(due.0 - 1), &mut out), Ok(()));
-    assert_eq!(
-        dialling.on_timer(due, &mut out),
-        Err(LinkError::DialTimeout)
-    );
+    assert_eq!(dialling.on_timer(due, &mut out), Err(LinkError::DialTimeout));
 
     let mut awaiting = link_awaiting_hello();
     let due = awaiting.next_deadline().expect("awaiting");
     assert_eq!(due, START + HELLO_TIMEOUT);
-    assert_eq!(
-        awaiting.on_timer(due, &mut out),
-        Err(LinkError::HelloTimeout)
-    );
+    assert_eq!(awaiting.on_timer(due, &mut out), Err(LinkError::HelloTimeout));
 
     let mut link = open_link();
     for _ in 0..3 {
@@ -362,8 +271,7 @@ fn a_call_that_times_out_gives_its_credit_back_and_its_late_answer_is_dropped() 
     let mut out = buffer();
     for (number, after) in [(1, 3), (2, 4)] {
         let deadline = START + Duration::from_secs(after);
-        link.call(&client(&anna), data(b"r"), number, deadline, &mut out)
-            .expect("may go");
+        link.call(&client(&anna), data(b"r"), number, deadline, &mut out).expect("may go");
     }
     assert!(!link.has_credit(anna.session, owner(5), 1));
     assert_eq!(link.next_deadline(), Some(START + Duration::from_secs(3)));
@@ -371,10 +279,7 @@ fn a_call_that_times_out_gives_its_credit_back_and_its_late_answer_is_dropped() 
     assert_eq!((link.expire(now), link.expire(now)), (Some(1), None));
     assert!(link.has_credit(anna.session, owner(5), 1));
     let late = message(Kind::Data, 1, 5, &answer(0, b""));
-    assert_eq!(
-        link.receive(&late),
-        Ok(Inbound::Dropped(Dropped::UnknownTag))
-    );
+    assert_eq!(link.receive(&late), Ok(Inbound::Dropped(Dropped::UnknownTag)));
 }
 
 #[test]
@@ -388,10 +293,7 @@ fn a_lost_link_hands_back_every_call() {
     assert!(matches!(&sent(&mut out)[..], [Message::Close(Some(_))]));
     let lost: Vec<_> = std::iter::from_fn(|| link.pop_lost()).collect();
     assert_eq!(lost, (1..=50).collect::<Vec<_>>());
-    assert_eq!(
-        (link.outstanding(), link.sessions(), link.next_deadline()),
-        (0, 0, None)
-    );
+    assert_eq!((link.outstanding(), link.sessions(), link.next_deadline()), (0, 0, None));
 }
 
 #[test]
@@ -403,10 +305,7 @@ fn what_finds_no_room_is_sent_later() {
     let no_room = Err(NotSent::NoRoom);
     assert_eq!(link.write_hello(GATEWAY, &mut full), no_room);
     assert_eq!(link.go_away(Duration::from_secs(1), &mut full), no_room);
-    assert_eq!(
-        link.end_session(anna.session, owner(5), "gone", &mut full),
-        no_room
-    );
+    assert_eq!(link.end_session(anna.session, owner(5), "gone", &mut full), no_room);
     assert_eq!(link.pong(&[0; 5], &mut full), no_room);
     assert!(full.is_empty());
     assert_eq!((link.state(), link.sessions()), (LinkState::Open, 1));
@@ -418,10 +317,7 @@ fn what_finds_no_room_is_sent_later() {
     assert!(full.is_empty());
     let mut out = buffer();
     link.handled(anna.session, 0, &mut out);
-    assert_eq!(
-        text(&sent_messages(&mut out)[0].1),
-        r#"{"messages":1,"bytes":600}"#
-    );
+    assert_eq!(text(&sent_messages(&mut out)[0].1), r#"{"messages":1,"bytes":600}"#);
 }
 
 #[test]
@@ -439,25 +335,14 @@ fn calls_beyond_the_bound_get_no_tag() {
 #[test]
 fn a_traced_call_carries_its_context_before_the_body() {
     let mut link = open_link();
-    let trace = Trace {
-        trace: 0xA1,
-        span: 0xB2,
-        flags: 1,
-    };
+    let trace = Trace { trace: 0xA1, span: 0xB2, flags: 1 };
     let mut out = buffer();
-    let traced = Data {
-        trace: Some(trace),
-        ..data(b"frame")
-    };
-    link.post(&client(&identity(5)), traced, &mut out)
-        .expect("may go");
+    let traced = Data { trace: Some(trace), ..data(b"frame") };
+    link.post(&client(&identity(5)), traced, &mut out).expect("may go");
     let messages: Vec<_> = sent(&mut out).into_iter().map(Message::into_data).collect();
     let open = text(&messages[0][PREFIX_LEN..]).to_owned();
     let parent = "00-000000000000000000000000000000a1-00000000000000b2-01";
-    assert!(
-        open.contains(&format!(r#""traceparent":"{parent}""#)),
-        "{open}"
-    );
+    assert!(open.contains(&format!(r#""traceparent":"{parent}""#)), "{open}");
     assert_eq!(messages[1][1], 1);
     assert_eq!(messages[1][24..49], trace.to_bytes());
     assert_eq!(&messages[1][49..], b"frame");

@@ -41,11 +41,7 @@ fn push(flags: u8, id: u64, payload: &str) -> Vec<u8> {
 fn anna() -> Identity {
     let account = Some("anna".into());
     let roles = ["user".into()].into();
-    Identity {
-        account,
-        roles,
-        ..identity(SESSION)
-    }
+    Identity { account, roles, ..identity(SESSION) }
 }
 
 fn greet_and_call(link: &mut Link<u32>, shown: &mut Transcript) {
@@ -59,8 +55,7 @@ fn greet_and_call(link: &mut Link<u32>, shown: &mut Transcript) {
     let routing = [0x00, 0x00, 0x05, 0, 0, 0, 9];
     let request = [&routing[..], &[0xCA; 16], &id, br#"{"say":"hi"}"#].concat();
     let who = anna();
-    link.call(&client(&who), data(&request), 1, START, &mut out)
-        .expect("may go");
+    link.call(&client(&who), data(&request), 1, START, &mut out).expect("may go");
     let messages = sent(&mut out);
     shown.show("gateway: open", &messages[0].clone().into_data());
     shown.show("gateway: data, a call", &messages[1].clone().into_data());
@@ -90,12 +85,8 @@ fn push_and_answer(link: &mut Link<u32>, shown: &mut Transcript) {
 
     let id = 0x2b_u64.to_be_bytes();
     let told = [&[0x40], &[0; 6][..], &id, &[0], br#"{"told":1}"#].concat();
-    let answer = Data {
-        endpoint: NO_ENDPOINT,
-        ..data(&told)
-    };
-    link.post(&client(&anna()), answer, &mut out)
-        .expect("may go");
+    let answer = Data { endpoint: NO_ENDPOINT, ..data(&told) };
+    link.post(&client(&anna()), answer, &mut out).expect("may go");
     shown.show("gateway: data, the client's answer", &last(&mut out));
     let grant = format!(r#"{{"messages":1,"bytes":{}}}"#, told.len());
     let grant = message(Kind::Credit, 0, SESSION, grant.as_bytes());
@@ -110,8 +101,7 @@ fn worked_example() -> String {
     push_and_answer(&mut link, &mut shown);
     let mut out = buffer();
     let owner = client(&anna()).owner;
-    link.end_session(SessionId(SESSION), owner, "closed", &mut out)
-        .expect("room");
+    link.end_session(SessionId(SESSION), owner, "closed", &mut out).expect("room");
     shown.show("gateway: close", &last(&mut out));
     shown.0.trim_end().to_owned()
 }
@@ -120,8 +110,5 @@ fn worked_example() -> String {
 fn the_example_in_the_documentation_is_what_the_code_sends() {
     let document = include_str!("../../../../../docs/LINK.md");
     let example = worked_example();
-    assert!(
-        document.contains(&example),
-        "docs/LINK.md should show:\n\n{example}\n"
-    );
+    assert!(document.contains(&example), "docs/LINK.md should show:\n\n{example}\n");
 }

@@ -20,18 +20,11 @@ const LIMITS: LinkLimits = LinkLimits {
     dial_timeout: Duration::from_secs(2),
     ping_interval: Duration::from_secs(25),
     pong_timeout: Duration::from_secs(20),
-    window: Window {
-        messages: 4,
-        bytes: 1000,
-    },
+    window: Window { messages: 4, bytes: 1000 },
     calls_max: 100,
 };
 
-const GATEWAY: Gateway<'_> = Gateway {
-    service: "demo",
-    node: "7",
-    shard: ShardId(0),
-};
+const GATEWAY: Gateway<'_> = Gateway { service: "demo", node: "7", shard: ShardId(0) };
 
 const BACKEND_HELLO: &str = r#"{"version":1,"credit":{"messages":2,"bytes":100}}"#;
 
@@ -47,27 +40,16 @@ fn identity(session: u128) -> Identity {
 }
 
 fn owner(slot: u32) -> ConnectionKey {
-    ConnectionKey {
-        slot: Slot(slot),
-        generation: Generation(1),
-    }
+    ConnectionKey { slot: Slot(slot), generation: Generation(1) }
 }
 
 fn client(identity: &Identity) -> Client<'_> {
     let peer = Some(([192, 0, 2, 9], 40_000).into());
-    Client {
-        owner: owner(identity.session.0 as u32),
-        identity,
-        peer,
-    }
+    Client { owner: owner(identity.session.0 as u32), identity, peer }
 }
 
 fn data(frame: &[u8]) -> Data<'_> {
-    Data {
-        endpoint: 0,
-        trace: None,
-        frame: [frame, &[]],
-    }
+    Data { endpoint: 0, trace: None, frame: [frame, &[]] }
 }
 
 fn buffer() -> Vec<u8> {
@@ -97,11 +79,7 @@ fn sent(out: &mut Vec<u8>) -> Vec<Message> {
     while let Ok(message) = socket.read() {
         messages.push(message);
     }
-    assert_eq!(
-        socket.get_ref().0.position(),
-        end,
-        "whole frames and nothing else"
-    );
+    assert_eq!(socket.get_ref().0.position(), end, "whole frames and nothing else");
     messages
 }
 
@@ -121,12 +99,7 @@ fn text(body: &[u8]) -> &str {
 }
 
 fn message(kind: Kind, tag: u32, session: u128, body: &[u8]) -> Vec<u8> {
-    let prefix = Prefix {
-        kind,
-        endpoint: NO_ENDPOINT,
-        tag,
-        session: SessionId(session),
-    };
+    let prefix = Prefix { kind, endpoint: NO_ENDPOINT, tag, session: SessionId(session) };
     [&prefix.to_bytes(None)[..], body].concat()
 }
 
@@ -168,8 +141,7 @@ fn open_link() -> Link<u32> {
 /// Sends call number `call` and returns its tag.
 fn call(link: &mut Link<u32>, who: &Identity, call: u32, frame: &[u8]) -> u32 {
     let mut out = buffer();
-    link.call(&client(who), data(frame), call, START, &mut out)
-        .expect("may go");
+    link.call(&client(who), data(frame), call, START, &mut out).expect("may go");
     let (prefix, body) = sent_messages(&mut out).pop().expect("one message at least");
     assert_eq!((prefix.kind, &body[..]), (Kind::Data, frame));
     prefix.tag

@@ -25,10 +25,7 @@ fn op() -> impl Strategy<Value = Op> {
         4 => Op::Grant { session },
         5 if pick % 4 == 0 => Op::Forget { session },
         5 => Op::End { session },
-        6 => Op::Push {
-            session,
-            bytes: bytes.max(31),
-        },
+        6 => Op::Push { session, bytes: bytes.max(31) },
         _ => Op::Handle { session },
     })
 }
@@ -57,10 +54,7 @@ impl Backend {
             match prefix.kind {
                 Kind::Open => {
                     self.openings += 1;
-                    let fresh = BackendSession {
-                        opening: self.openings,
-                        ..Default::default()
-                    };
+                    let fresh = BackendSession { opening: self.openings, ..Default::default() };
                     assert!(self.open.insert(session, fresh).is_none(), "opened twice");
                 }
                 Kind::Close => assert!(self.open.remove(&session).is_some(), "closed twice"),
@@ -71,10 +65,7 @@ impl Backend {
                     used.1 = used.1.checked_sub(bytes).expect("given back once");
                 }
                 Kind::Data => {
-                    let open = self
-                        .open
-                        .get_mut(&session)
-                        .expect("data only for open sessions");
+                    let open = self.open.get_mut(&session).expect("data only for open sessions");
                     open.under_way.push(body.len());
                     let bytes: usize = open.under_way.iter().sum();
                     let within = open.under_way.len() <= 2 && bytes <= 100;
@@ -83,8 +74,7 @@ impl Backend {
                         open.posted.push(body.len());
                     } else {
                         assert!(self.calls.iter().all(|c| c.0 != prefix.tag), "tag in use");
-                        self.calls
-                            .push((prefix.tag, session, open.opening, body.len()));
+                        self.calls.push((prefix.tag, session, open.opening, body.len()));
                     }
                 }
                 Kind::Hello | Kind::GoAway => panic!("not sent here"),
@@ -93,16 +83,8 @@ impl Backend {
     }
 
     fn return_credit(&mut self, session: u128, opening: u32, bytes: usize) {
-        if let Some(open) = self
-            .open
-            .get_mut(&session)
-            .filter(|open| open.opening == opening)
-        {
-            let at = open
-                .under_way
-                .iter()
-                .position(|&b| b == bytes)
-                .expect("was under way");
+        if let Some(open) = self.open.get_mut(&session).filter(|open| open.opening == opening) {
+            let at = open.under_way.iter().position(|&b| b == bytes).expect("was under way");
             open.under_way.swap_remove(at);
         }
     }

@@ -94,11 +94,7 @@ fn ours(bytes: &[u8], piece: usize) -> Vec<Event> {
 
 fn without_reason(events: Vec<Event>) -> Vec<Option<Event>> {
     let known = |event| {
-        if matches!(event, Event::Failed(_)) {
-            None
-        } else {
-            Some(event)
-        }
+        if matches!(event, Event::Failed(_)) { None } else { Some(event) }
     };
     events.into_iter().map(known).collect()
 }

@@ -62,51 +62,27 @@ fn message() -> impl Strategy<Value = Vec<Piece>> {
         2 => payload().prop_map(|bytes| (BINARY, bytes)),
         2 => characters().prop_map(|bytes| (TEXT, bytes)),
     ];
-    let control = (
-        prop_oneof![Just(PING), Just(PONG)],
-        prop::collection::vec(any::<u8>(), 0..126),
-    );
+    let control = (prop_oneof![Just(PING), Just(PONG)], prop::collection::vec(any::<u8>(), 0..126));
     let control = prop::option::of((any::<prop::sample::Index>(), control));
     let sound = (data, cuts, any::<[u8; 4]>(), control).prop_map(
         |((opcode, bytes), cuts, mask, control)| {
             let mut pieces = fragments(opcode, &bytes, &cuts, mask);
             if let Some((at, (opcode, payload))) = control {
                 let at = at.index(pieces.len() + 1);
-                pieces.insert(
-                    at,
-                    Piece {
-                        first: FIN | opcode,
-                        payload,
-                        mask,
-                    },
-                );
+                pieces.insert(at, Piece { first: FIN | opcode, payload, mask });
             }
             pieces
         },
     );
-    let stray = (any::<u8>(), payload(), any::<[u8; 4]>()).prop_map(|(first, payload, mask)| {
-        vec![Piece {
-            first,
-            payload,
-            mask,
-        }]
-    });
+    let stray = (any::<u8>(), payload(), any::<[u8; 4]>())
+        .prop_map(|(first, payload, mask)| vec![Piece { first, payload, mask }]);
     let plausible = (0..3_u8, any::<bool>(), payload(), any::<[u8; 4]>()).prop_map(
         |(opcode, fin, payload, mask)| {
-            vec![Piece {
-                first: opcode | if fin { FIN } else { 0 },
-                payload,
-                mask,
-            }]
+            vec![Piece { first: opcode | if fin { FIN } else { 0 }, payload, mask }]
         },
     );
-    let close = (close_payload(), any::<[u8; 4]>()).prop_map(|(payload, mask)| {
-        vec![Piece {
-            first: FIN | CLOSE,
-            payload,
-            mask,
-        }]
-    });
+    let close = (close_payload(), any::<[u8; 4]>())
+        .prop_map(|(payload, mask)| vec![Piece { first: FIN | CLOSE, payload, mask }]);
     prop_oneof![20 => sound, 1 => stray, 1 => plausible, 1 => close]
 }
 
