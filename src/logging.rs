@@ -1,5 +1,7 @@
 //! The process's log: one line per event of the lifecycle, for people or for machines.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::time::SystemTime;
 
@@ -17,6 +19,7 @@ pub fn install(log: &Log) {
         .with_env_filter(EnvFilter::new(level))
         .with_timer(SystemTime)
         .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     // Refused when a log is installed already, which then stays.
     let _installed = match log.format {

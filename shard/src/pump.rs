@@ -167,7 +167,11 @@ impl Pump {
         ring.deadline(deadline);
         ring.register_eventfd(self.bell.as_raw_fd())?;
         self.engine.exchange(Wait::No)?;
-        if !self.engine.sockets().has_pending() {
+        // Timers that were just removed report so: nothing that a turn would act on.
+        while self.engine.sockets().has_unseen() && !self.engine.has_work() {
+            self.engine.exchange(Wait::No)?;
+        }
+        if !self.engine.has_work() {
             self.wait_for_bell().await?;
         }
         self.engine.sockets().unregister_eventfd()?;

@@ -130,7 +130,8 @@ pub struct Uring {
     heartbeat: Box<Timespec>,
     heartbeat_armed: bool,
     deadline: Box<Timespec>,
-    deadline_armed: bool,
+    /// The deadline that is armed.
+    deadline_at: Option<Instant>,
     /// Waits this long for more once something is expected soon; `None` = never.
     batch_window: Option<Duration>,
     enters: u64,
@@ -171,7 +172,7 @@ impl Uring {
             heartbeat: Box::new(Timespec::new()),
             heartbeat_armed: false,
             deadline: Box::new(Timespec::new()),
-            deadline_armed: false,
+            deadline_at: None,
             batch_window: None,
             enters: 0,
         };
@@ -227,10 +228,15 @@ impl Uring {
 
     /// Whether the kernel holds deferred work or completions that were not taken yet.
     pub fn has_pending(&mut self) -> bool {
+        self.has_unseen() || !self.queue.is_empty()
+    }
+
+    /// Whether the kernel holds deferred work or completions that no exchange has fetched.
+    pub fn has_unseen(&mut self) -> bool {
         let submission = self.ring.submission();
         let deferred = submission.taskrun() || submission.cq_overflow();
         drop(submission);
-        deferred || !self.ring.completion().is_empty() || !self.queue.is_empty()
+        deferred || !self.ring.completion().is_empty()
     }
 
     /// Starts or stops the heartbeat that bounds the lateness of timers while the shard is busy.
@@ -256,18 +262,20 @@ impl Uring {
 
     /// Arms one absolute deadline (`CLOCK_MONOTONIC`), replacing an earlier one.
     pub fn deadline(&mut self, at: Option<Instant>) {
-        if self.deadline_armed {
+        if at == self.deadline_at {
+            return;
+        }
+        if self.deadline_at.is_some() {
             let target = Tag::own(Operation::Deadline).pack();
             let entry = opcode::TimeoutRemove::new(target).build();
             self.push(entry, Tag::own(Operation::Ignored));
-            self.deadline_armed = false;
         }
+        self.deadline_at = at;
         if let Some(at) = at {
             *self.deadline = timespec(Duration::from_nanos(at.0));
             let entry =
                 opcode::Timeout::new(&raw const *self.deadline).flags(TimeoutFlags::ABS).build();
             self.push(entry, Tag::own(Operation::Deadline));
-            self.deadline_armed = true;
         }
     }
 
@@ -365,7 +373,7 @@ impl Uring {
                 return;
             }
             Operation::Deadline => {
-                self.deadline_armed = false;
+                self.deadline_at = None;
                 return;
             }
         };
