@@ -32,6 +32,11 @@ impl Drain {
         self.phase.is_some_and(|phase| phase >= DrainPhase::Closing)
     }
 
+    /// Nothing new is begun any more, towards backends either.
+    pub(super) fn is_ending(&self) -> bool {
+        self.phase.is_some_and(|phase| phase >= DrainPhase::Cutting)
+    }
+
     pub(super) fn is_over(&self) -> bool {
         self.phase == Some(DrainPhase::Done)
     }
@@ -134,14 +139,15 @@ impl<S: Sockets> Engine<S> {
     fn start_drain(&mut self, phase: DrainPhase) {
         self.drain.phase = Some(phase);
         match phase {
-            DrainPhase::Grace | DrainPhase::Done => {}
+            DrainPhase::Grace => {}
             DrainPhase::Closing => {
                 for listener in 0..self.options.listeners {
                     self.sockets.stop_accepting(ListenerId(listener));
                 }
                 self.schedule_goodbyes();
             }
-            DrainPhase::Cutting => {
+            // When all clients are gone, connections to backends are cut as well.
+            DrainPhase::Cutting | DrainPhase::Done => {
                 let keys: Vec<_> = self.table.iter().map(|(key, _)| key).collect();
                 for key in keys {
                     self.lost(key, "drain deadline");

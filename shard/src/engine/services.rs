@@ -241,7 +241,7 @@ impl<S: Sockets> Engine<S> {
             return;
         };
         place.key = None;
-        if !listed {
+        if !listed || self.drain.is_ending() {
             return;
         }
         let pause = REDIAL_MIN.saturating_mul(1 << place.failures.min(8)).min(REDIAL_MAX);
