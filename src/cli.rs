@@ -3,8 +3,8 @@
 mod call;
 mod check;
 mod frame;
-mod output;
-mod token;
+pub(crate) mod output;
+pub(crate) mod token;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -14,6 +14,8 @@ use clap::{Args, Parser, Subcommand};
 use thiserror::Error;
 
 use crate::config::{self, Config, ConfigSource, LoadError, Refused};
+use crate::control::Exit;
+use crate::dev;
 
 /// WebSocket edge gateway for games, one thread per core.
 #[derive(Debug, Parser)]
@@ -221,7 +223,7 @@ pub fn main() -> ExitCode {
         }
     };
     match run(cli.command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(exit) => ExitCode::from(exit.code()),
         Err(failure) => {
             let code = failure.exit_code();
             output::failure(failure);
@@ -230,17 +232,17 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> Result<(), Failure> {
-    match command {
+fn run(command: Command) -> Result<Exit, Failure> {
+    let done = match command {
         Command::Serve(args) => {
             let source = args.source();
             let config = source.load()?;
-            start(Start::Serve {
+            return start(Start::Serve {
                 config: Box::new(config),
                 source,
-            })
+            });
         }
-        Command::Dev(args) => start(Start::Dev(args)),
+        Command::Dev(args) => return start(Start::Dev(args)),
         Command::Check(args) => check::run(&args.source()),
         Command::Config {
             command: ConfigCommand::Defaults,
@@ -262,7 +264,8 @@ fn run(command: Command) -> Result<(), Failure> {
             output::line(concat!("corelane ", env!("CARGO_PKG_VERSION")));
             Ok(())
         }
-    }
+    };
+    done.map(|()| Exit::Drained)
 }
 
 /// The commands that start the gateway.
@@ -276,20 +279,16 @@ enum Start {
 }
 
 /// The one place where the command line hands over to the gateway.
-fn start(what: Start) -> Result<(), Failure> {
-    let command = match what {
+fn start(what: Start) -> Result<Exit, Failure> {
+    match what {
         Start::Serve { config, source } => {
             drop((config, source));
-            "serve"
+            Err(Failure::Internal(
+                "this build contains no gateway: `serve` cannot run".to_owned(),
+            ))
         }
-        Start::Dev(args) => {
-            drop(args);
-            "dev"
-        }
-    };
-    Err(Failure::Internal(format!(
-        "this build contains no gateway: `{command}` cannot run"
-    )))
+        Start::Dev(args) => dev::run(&args),
+    }
 }
 
 impl ConfigArgs {

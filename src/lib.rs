@@ -5,5 +5,7 @@ pub mod auth;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod dev;
+pub mod gateway;
 pub mod host;
 pub mod lifecycle;
