@@ -373,8 +373,9 @@ fn references_and_names_are_checked_across_tables() {
     let repeated = DEMO.replace("/demo/{id}", "/demo/echo");
     assert_refused(load(&repeated), &["demo:/demo/echo stands twice"]);
     let elsewhere = DEMO
-        .replace("\"game", "\"demo")
-        .replace("/game/move", "/demo/echo");
+        .replace("name = \"game\"", "name = \"demo\"")
+        .replace("path = \"/game/move\"", "path = \"/demo/echo\"")
+        .replace("\"game:/game/move\", ", "");
     assert_refused(load(&elsewhere), &["demo:/demo/echo stands twice"]);
     let reserved = DEMO.replace("\"game", "\"shortcut");
     assert_refused(load(&reserved), &["the protocol's own"]);

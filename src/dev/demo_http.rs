@@ -117,3 +117,100 @@ fn describe(endpoint: &str) -> Option<Description> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+    use std::net::TcpStream;
+
+    use serde_json::Value;
+
+    use super::*;
+
+    struct Client(BufReader<TcpStream>);
+
+    impl Client {
+        fn connect() -> Self {
+            let stream = TcpStream::connect(spawn().unwrap()).unwrap();
+            let patience = std::time::Duration::from_secs(20);
+            stream.set_read_timeout(Some(patience)).unwrap();
+            Self(BufReader::new(stream))
+        }
+
+        /// Status line and body; the body's length must be given.
+        fn ask(&mut self, line: &str, headers: &str, body: &[u8]) -> (String, Vec<u8>) {
+            let length = body.len();
+            let head = format!(
+                "{line} HTTP/1.1\r\nHost: demo\r\nContent-Length: {length}\r\n{headers}\r\n"
+            );
+            let stream = self.0.get_mut();
+            stream.write_all(head.as_bytes()).unwrap();
+            stream.write_all(body).unwrap();
+            let mut lines = Vec::new();
+            loop {
+                let mut line = String::new();
+                self.0.read_line(&mut line).unwrap();
+                match line.trim_end() {
+                    "" => break,
+                    line => lines.push(line.to_ascii_lowercase()),
+                }
+            }
+            let length = lines
+                .iter()
+                .find_map(|line| line.strip_prefix("content-length: "));
+            let mut body = vec![0; length.unwrap().parse().unwrap()];
+            self.0.read_exact(&mut body).unwrap();
+            (lines[0].clone(), body)
+        }
+
+        fn json(&mut self, line: &str, headers: &str) -> Value {
+            let (status, body) = self.ask(line, headers, b"");
+            assert_eq!(status, "http/1.1 200 ok");
+            serde_json::from_slice(&body).unwrap()
+        }
+    }
+
+    #[test]
+    fn one_connection_carries_call_after_call() {
+        let mut client = Client::connect();
+        for body in [&b"{\"a\":1}"[..], b"", b"\xff\x00 no JSON", &[7; 1 << 20]] {
+            let (status, answer) = client.ask("POST /demo/echo", "", body);
+            assert_eq!(status, "http/1.1 200 ok");
+            assert!(answer == body, "{} bytes", body.len());
+        }
+        let (status, _) = client.ask("GET /demo/echo", "", b"");
+        assert_eq!(status, "http/1.1 405 method not allowed");
+        let session = "3f2a9c10-77aa-4c1e-8d3b-5e0a4a6f9c21";
+        let header = format!("X-Bannou-Session-Id: {session}\r\n");
+        let time = client.json("POST /demo/time", &header);
+        assert_eq!(time["session"], session);
+        assert_eq!(
+            time["now"],
+            wall_clock::iso(time["unixMs"].as_u64().unwrap())
+        );
+        assert_eq!(client.json("POST /demo/time", "")["session"], Value::Null);
+    }
+
+    #[test]
+    fn every_question_about_every_endpoint_is_answered() {
+        let mut client = Client::connect();
+        for path in [ECHO, TIME] {
+            for (question, meta_type) in [
+                ("info", "endpoint-info"),
+                ("request-schema", "request-schema"),
+                ("response-schema", "response-schema"),
+                ("schema", "full-schema"),
+            ] {
+                let answer = client.json(&format!("GET {path}/meta/{question}"), "");
+                assert_eq!(answer["metaType"], meta_type);
+                assert_eq!(answer["path"], path);
+                assert_eq!(answer["serviceName"], SERVICE);
+                assert_ne!(answer["data"], Value::Null);
+            }
+        }
+        for path in ["/demo/echo/meta/other", "/demo/none/meta/info", "/"] {
+            let (status, _) = client.ask(&format!("GET {path}"), "", b"");
+            assert_eq!(status, "http/1.1 404 not found");
+        }
+    }
+}

@@ -185,3 +185,35 @@ fn failed<'a>(
         source,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_state_folder_follows_the_xdg_rules() {
+        let path = |text: &str| Some(PathBuf::from(text));
+        let state = |xdg, home| state_folder(xdg, home).ok();
+        assert_eq!(state(path("/s"), path("/h")), path("/s/corelane"));
+        assert_eq!(
+            state(path("s"), path("/h")),
+            path("/h/.local/state/corelane")
+        );
+        assert_eq!(state(None, path("/h")), path("/h/.local/state/corelane"));
+        assert_eq!(state(path(""), path("h")), None);
+        assert_eq!(state(None, None), None);
+    }
+
+    #[test]
+    fn fresh_folders_differ() {
+        let parent = env::temp_dir().join(format!("corelane-fresh-{}", Uuid::new_v4()));
+        let [first, second] = [(); 2].map(|()| fresh(&parent).unwrap());
+        fs::remove_dir_all(&parent).unwrap();
+        assert_ne!(first, second);
+        let name = first.file_name().unwrap().to_str().unwrap();
+        assert!(
+            name.starts_with("dev-") && first.starts_with(&parent),
+            "{name}"
+        );
+    }
+}

@@ -5,9 +5,11 @@
 //! find the reply, and sends it. It shares no code with the gateway's side of the protocol.
 
 mod conversation;
+#[cfg(test)]
+mod tests;
 
-use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{self, ErrorKind, Read as _};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -32,6 +34,8 @@ const HELLO_WITHIN: Duration = Duration::from_secs(5);
 const QUIET_MAX: Duration = Duration::from_secs(20);
 /// A gateway that takes nothing for so long is given up.
 const WRITE_MAX: Duration = Duration::from_secs(10);
+/// For the other side's Close.
+const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 /// Longer than any client message that a gateway of `corelane dev` lets through.
 const MESSAGE_BYTES_MAX: usize = 2 << 20;
 
@@ -180,7 +184,8 @@ fn is_late(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
 
-/// Says why, and waits for the other side's Close.
+/// Says why, and reads on until the other side closes: bytes left unread would reset the connection
+/// and take the reason with them.
 fn close(socket: &mut WebSocket<TcpStream>, fault: Fault) -> Result<(), Error> {
     debug!(%fault, "closing a link");
     let frame = CloseFrame {
@@ -188,7 +193,12 @@ fn close(socket: &mut WebSocket<TcpStream>, fault: Fault) -> Result<(), Error> {
         reason: fault.to_string().into(),
     };
     socket.close(Some(frame))?;
-    socket.get_ref().set_read_timeout(Some(HELLO_WITHIN))?;
-    while socket.read().is_ok() {}
+    socket.flush()?;
+    let stream = socket.get_mut();
+    stream.shutdown(Shutdown::Write)?;
+    stream.set_read_timeout(Some(CLOSE_WITHIN))?;
+    let until = Instant::now() + CLOSE_WITHIN;
+    let mut unread = [0; 4096];
+    while Instant::now() < until && stream.read(&mut unread)? > 0 {}
     Ok(())
 }
