@@ -11,6 +11,14 @@ use super::super::description::{Description, Question};
 
 pub(in super::super) const ECHO: &str = "/demo/link-echo";
 
+// Kinds of link messages.
+const HELLO: u8 = 1;
+const OPEN: u8 = 2;
+const CLOSE: u8 = 3;
+const DATA: u8 = 4;
+const CREDIT: u8 = 5;
+const GOAWAY: u8 = 6;
+
 /// Kind, flags, endpoint, tag, session.
 const PREFIX: usize = 24;
 const NO_ENDPOINT: u16 = 0xffff;
@@ -20,11 +28,11 @@ const TRACE: usize = 25;
 
 const REQUEST_HEADER: usize = 31;
 const RESPONSE_HEADER: usize = 16;
-/// Flags of a client frame.
+// Flags of a client frame.
 const COMPRESSED: u8 = 0x04;
 const RESPONSE: u8 = 0x40;
 const META: u8 = 0x80;
-/// Codes of an answer.
+// Codes of an answer.
 const OK: u8 = 0;
 const BAD_REQUEST: u8 = 50;
 const NOT_FOUND: u8 = 51;
@@ -213,13 +221,6 @@ impl Conversation {
         }
     }
 }
-
-const HELLO: u8 = 1;
-const OPEN: u8 = 2;
-const CLOSE: u8 = 3;
-const DATA: u8 = 4;
-const CREDIT: u8 = 5;
-const GOAWAY: u8 = 6;
 
 impl Prefix {
     fn parse(message: &[u8]) -> Option<(Self, &[u8])> {
