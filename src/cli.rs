@@ -3,8 +3,8 @@
 mod call;
 mod check;
 mod frame;
-mod output;
-mod token;
+pub(crate) mod output;
+pub(crate) mod token;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -14,7 +14,8 @@ use clap::{Args, Parser, Subcommand};
 use thiserror::Error;
 
 use crate::config::{self, Config, ConfigSource, LoadError, Refused};
-use crate::{gateway, logging};
+use crate::control::Exit;
+use crate::{dev, gateway, logging};
 
 /// WebSocket edge gateway for games, one thread per core.
 #[derive(Debug, Parser)]
@@ -213,7 +214,7 @@ pub fn main() -> ExitCode {
         }
     };
     match run(cli.command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(exit) => ExitCode::from(exit.code()),
         Err(failure) => {
             let code = failure.exit_code();
             output::failure(failure);
@@ -222,14 +223,14 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> Result<(), Failure> {
-    match command {
+fn run(command: Command) -> Result<Exit, Failure> {
+    let done = match command {
         Command::Serve(args) => {
             let source = args.source();
             let config = source.load()?;
-            start(Start::Serve { config: Box::new(config), source })
+            return start(Start::Serve { config: Box::new(config), source });
         }
-        Command::Dev(args) => start(Start::Dev(args)),
+        Command::Dev(args) => return start(Start::Dev(args)),
         Command::Check(args) => check::run(&args.source()),
         Command::Config { command: ConfigCommand::Defaults } => {
             output::line(config::defaults_file().trim_end());
@@ -243,7 +244,8 @@ fn run(command: Command) -> Result<(), Failure> {
             output::line(concat!("corelane ", env!("CARGO_PKG_VERSION")));
             Ok(())
         }
-    }
+    };
+    done.map(|()| Exit::Drained)
 }
 
 /// The commands that start the gateway.
@@ -257,27 +259,19 @@ enum Start {
 }
 
 /// The one place where the command line hands over to the gateway.
-fn start(what: Start) -> Result<(), Failure> {
-    let command = match what {
-        Start::Serve { config, source } => return serve(*config, source),
-        Start::Dev(args) => {
-            drop(args);
-            "dev"
-        }
-    };
-    Err(Failure::Internal(format!("this build contains no gateway: `{command}` cannot run")))
+fn start(what: Start) -> Result<Exit, Failure> {
+    match what {
+        Start::Serve { config, source } => serve(*config, source),
+        Start::Dev(args) => dev::run(&args),
+    }
 }
 
-fn serve(config: Config, source: ConfigSource) -> Result<(), Failure> {
+fn serve(config: Config, source: ConfigSource) -> Result<Exit, Failure> {
     logging::install(&config.log);
-    let exit = gateway::run(config, source, |ready| {
+    let announce = |ready: &gateway::Ready| {
         tracing::info!(public = ?ready.public, admin = %ready.admin, "serving");
-    })
-    .map_err(|error| Failure::Unavailable(error.to_string()))?;
-    match exit.code() {
-        0 => Ok(()),
-        code => std::process::exit(i32::from(code)),
-    }
+    };
+    gateway::run(config, source, announce).map_err(|error| Failure::Unavailable(error.to_string()))
 }
 
 impl ConfigArgs {

@@ -6,6 +6,7 @@ pub mod cli;
 pub mod config;
 pub mod continuity;
 pub mod control;
+pub mod dev;
 pub mod gateway;
 pub mod host;
 pub mod lifecycle;

@@ -173,14 +173,19 @@ impl Pump {
         ring.register_eventfd(self.bell.as_raw_fd())?;
         self.engine.exchange(Wait::No)?;
         // Timers that were just removed report so: nothing that a turn would act on.
-        while self.engine.sockets().has_unseen() && !self.engine.has_work() {
+        while self.engine.sockets().has_unseen() && !self.must_turn() {
             self.engine.exchange(Wait::No)?;
         }
-        if !self.engine.has_work() {
+        if !self.must_turn() {
             self.wait_for_bell().await?;
         }
         self.engine.sockets().unregister_eventfd()?;
         self.engine.exchange(Wait::No)
+    }
+
+    /// Whether sleeping would keep something waiting: work, or memory of sends that have ended.
+    fn must_turn(&mut self) -> bool {
+        self.engine.has_work() || self.engine.sockets().has_settled()
     }
 
     async fn give_reactor_a_turn(&mut self) -> io::Result<()> {

@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use super::Failure;
 
 /// One or more lines of the result.
-pub(super) fn line(text: &str) {
+pub(crate) fn line(text: &str) {
     write_line(&mut io::stdout().lock(), text);
 }
 

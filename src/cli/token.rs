@@ -29,8 +29,17 @@ struct Claims<'a> {
     roles: &'a [String],
 }
 
+/// What a token is to say.
+#[derive(Debug)]
+pub(crate) struct Order<'a> {
+    pub(crate) session: Uuid,
+    pub(crate) account: String,
+    pub(crate) roles: &'a [String],
+    pub(crate) life: Duration,
+}
+
 /// A key that can sign, and what its tokens say about it.
-struct Signer<'a> {
+pub(crate) struct Issuer<'a> {
     key: &'a AuthKey,
     header: Header,
     secret: EncodingKey,
@@ -44,23 +53,27 @@ pub(super) fn mint(args: &MintArgs) -> Result<(), Failure> {
     }
     let session = args.session.as_deref().map(Uuid::parse_str).transpose();
     let session = session.map_err(|error| Failure::Usage(format!("--session: {error}")))?;
-    let signer = Signer::choose(&config, args.key.as_deref())?;
-    let now = unix_seconds();
+    let issuer = Issuer::choose(&config, args.key.as_deref())?;
     for _ in 0..args.count {
         let account = args.account.clone().unwrap_or_else(|| Uuid::new_v4().to_string());
         let session = session.unwrap_or_else(Uuid::new_v4);
-        output::line(&signer.sign(session, account, &args.role, now, args.ttl)?);
+        output::line(&issuer.issue(Order {
+            session,
+            account,
+            roles: &args.role,
+            life: args.ttl,
+        })?);
     }
     Ok(())
 }
 
-impl<'a> Signer<'a> {
+impl<'a> Issuer<'a> {
     /// The key of `id`, or the first one whose file holds what signing needs.
-    fn choose(config: &'a Config, id: Option<&str>) -> Result<Self, Failure> {
+    pub(crate) fn choose(config: &'a Config, id: Option<&str>) -> Result<Self, Failure> {
         let mut reasons = String::new();
         for key in config.auth_keys.iter().filter(|key| id.is_none_or(|id| id == key.id)) {
             match Self::open(key) {
-                Ok(signer) => return Ok(signer),
+                Ok(issuer) => return Ok(issuer),
                 Err(reason) => {
                     write!(reasons, "\n  key {:?}: {reason}", key.id)
                         .expect("writing to a String cannot fail");
@@ -85,32 +98,33 @@ impl<'a> Signer<'a> {
         let mut header = Header::new(algorithm);
         header.kid = Some(key.id.clone());
         let no_private = || format!("{file} holds no private key for {}", key.algorithm.name());
-        let signer = Self { key, header, secret: secret.map_err(|_| no_private())? };
+        let issuer = Self { key, header, secret: secret.map_err(|_| no_private())? };
         // A public key parses too; only signing tells.
-        match signer.sign(Uuid::nil(), String::new(), &[], 0, Duration::ZERO) {
-            Ok(_) => Ok(signer),
+        let trial = Order {
+            session: Uuid::nil(),
+            account: String::new(),
+            roles: &[],
+            life: Duration::ZERO,
+        };
+        match issuer.issue(trial) {
+            Ok(_) => Ok(issuer),
             Err(_) => Err(no_private()),
         }
     }
 
-    fn sign(
-        &self,
-        session: Uuid,
-        account: String,
-        roles: &[String],
-        now: u64,
-        ttl: Duration,
-    ) -> Result<String, Failure> {
+    /// A token that is valid from now on.
+    pub(crate) fn issue(&self, order: Order<'_>) -> Result<String, Failure> {
+        let now = unix_seconds();
         let claims = Claims {
-            session_key: session.simple().to_string(),
-            sub: account,
+            session_key: order.session.simple().to_string(),
+            sub: order.account,
             jti: Uuid::new_v4().to_string(),
             iat: now,
             nbf: now,
-            exp: now + ttl.as_secs(),
+            exp: now + order.life.as_secs(),
             iss: &self.key.issuer,
             aud: &self.key.audience,
-            roles,
+            roles: order.roles,
         };
         jsonwebtoken::encode(&self.header, &claims, &self.secret)
             .map_err(|error| Failure::Internal(format!("signing failed: {error}")))
@@ -204,11 +218,14 @@ mod tests {
             audience: "them".into(),
             native: true,
         });
-        let signer = Signer::choose(&config, None).unwrap_or_else(|error| panic!("{error}"));
-        let session = Uuid::from_u128(7);
+        let issuer = Issuer::choose(&config, None).unwrap_or_else(|error| panic!("{error}"));
         let now = unix_seconds();
-        let roles = ["user".to_owned()];
-        let token = signer.sign(session, "anna".into(), &roles, now, Duration::from_secs(60));
+        let token = issuer.issue(Order {
+            session: Uuid::from_u128(7),
+            account: "anna".into(),
+            roles: &["user".to_owned()],
+            life: Duration::from_secs(60),
+        });
         std::fs::remove_file(file).unwrap();
 
         let mut rules = jsonwebtoken::Validation::new(jsonwebtoken::Algorithm::HS256);
@@ -220,8 +237,10 @@ mod tests {
         assert_eq!(data.claims["session_key"], "00000000000000000000000000000007");
         assert_eq!(data.claims["sub"], "anna");
         assert_eq!(data.claims["roles"][0], "user");
-        assert_eq!(data.claims["exp"], now + 60);
-        assert!(Signer::choose(&config, Some("second")).is_err());
+        let issued = data.claims["iat"].as_u64().unwrap();
+        assert!((now..now + 10).contains(&issued), "{issued}");
+        assert_eq!(data.claims["exp"], issued + 60);
+        assert!(Issuer::choose(&config, Some("second")).is_err());
     }
 
     fn token(claims: &str) -> String {

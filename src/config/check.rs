@@ -110,17 +110,13 @@ fn check_drain(config: &Config, notes: &mut Notes) {
 }
 
 fn check_services(config: &Config, notes: &mut Notes) {
-    let mut names = HashSet::new();
+    let mut keys = HashSet::new();
     let mut endpoints = 0;
     for (index, service) in config.services.iter().enumerate() {
         let settings = &service.settings;
         let path = format!("service.{index}");
         if settings.name == RESERVED_SERVICE {
             report(notes, &format!("{path}.name"), "the name \"shortcut\" is the protocol's own");
-        }
-        if !names.insert(&settings.name) {
-            let message = format!("two services are called {:?}", settings.name);
-            report(notes, &format!("{path}.name"), message);
         }
         let scheme = &settings.addresses[0].scheme;
         for (at, address) in settings.addresses.iter().enumerate() {
@@ -133,9 +129,9 @@ fn check_services(config: &Config, notes: &mut Notes) {
             let message = "`token_file` is for links; an http backend is sent no token";
             report(notes, &format!("{path}.token_file"), message);
         }
-        let mut paths = HashSet::new();
+        // Tables may share a name, so that a service can be reached in more than one way.
         for (at, endpoint) in service.endpoints.iter().enumerate() {
-            if !paths.insert(&endpoint.path) {
+            if !keys.insert((&settings.name, &endpoint.path)) {
                 let message = format!(
                     "{}:{} stands twice; a GUID names service and path, not the method",
                     settings.name, endpoint.path

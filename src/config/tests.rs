@@ -268,16 +268,34 @@ fn a_missing_key_of_a_row_is_reported_at_the_row() {
 fn references_and_names_are_checked_across_tables() {
     let misspelt = DEMO.replace("\"game:/game/move\"", "\"game:/game/mvoe\"");
     assert_refused(load(&misspelt), &[":17:14: ", "did you mean \"game:/game/move\"?"]);
-    let twice = DEMO.replace("name = \"game\"", "name = \"demo\"");
-    assert!(refusals(load(&twice))[0].contains("two services are called \"demo\""));
     let unknown = format!("[priority]\nroles = [\"admin\"]\n{DEMO}");
     assert_refused(load(&unknown), &["no [[role]] is called \"admin\""]);
     let mixed = DEMO.replace("http://demo.internal", "link://demo.internal");
     assert_refused(load(&mixed), &["one scheme"]);
     let repeated = DEMO.replace("/demo/{id}", "/demo/echo");
     assert_refused(load(&repeated), &["demo:/demo/echo stands twice"]);
+    let elsewhere = DEMO
+        .replace("name = \"game\"", "name = \"demo\"")
+        .replace("path = \"/game/move\"", "path = \"/demo/echo\"")
+        .replace("\"game:/game/move\", ", "");
+    assert_refused(load(&elsewhere), &["demo:/demo/echo stands twice"]);
     let reserved = DEMO.replace("\"game", "\"shortcut");
     assert_refused(load(&reserved), &["the protocol's own"]);
+}
+
+#[test]
+fn a_service_may_be_reached_in_two_ways() {
+    let shared = DEMO.replace("\"game", "\"demo");
+    let snapshot = load(&shared).unwrap().snapshot(1);
+    let of = |endpoint: usize| {
+        let service = snapshot.endpoints[endpoint].service;
+        &snapshot.services[usize::from(service.0)]
+    };
+    assert_eq!((&*of(0).name, &of(0).kind), ("demo", &UpstreamKind::Http));
+    assert_eq!(&*of(2).name, "demo");
+    assert!(matches!(of(2).kind, UpstreamKind::Link { .. }));
+    // `demo:*` means all of them.
+    assert_eq!(*snapshot.roles[0].endpoints, [0, 1, 2].map(EndpointId));
 }
 
 #[test]

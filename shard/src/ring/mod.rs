@@ -187,7 +187,6 @@ impl Uring {
     /// Submits what was queued, sleeps as `wait` says, and moves every completion into the local
     /// queue. Afterwards [`Sockets::settled`] yields each send submitted here.
     pub fn exchange(&mut self, wait: Wait) -> io::Result<()> {
-        debug_assert!(self.settled.is_empty(), "the last turn's sends were settled");
         match (wait, self.batch_window) {
             (Wait::ForOne, Some(window)) if self.queue.is_empty() && !self.prepared.is_empty() => {
                 self.enter_for_batch(window)?;

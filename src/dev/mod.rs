@@ -1,0 +1,113 @@
+//! `corelane dev`: a gateway to try out and to develop against, with nothing to prepare.
+//!
+//! It writes a configuration of its own, starts demo backends for it, and prints how to connect.
+//! Everything else is the gateway as it always is.
+
+mod announcement;
+mod configuration;
+mod demo_http;
+mod demo_link;
+mod description;
+mod folder;
+#[cfg(test)]
+mod tests;
+mod wall_clock;
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+
+use uuid::Uuid;
+
+use self::announcement::Announcement;
+use self::configuration::{SERVICE, Setup};
+use self::folder::{Folder, FolderError};
+use crate::cli::token::{Issuer, Order};
+use crate::cli::{DevArgs, Failure, output};
+use crate::config::{Config, ConfigSource};
+use crate::control::Exit;
+use crate::{gateway, logging};
+
+/// Where clients connect unless `--port` says otherwise.
+const PORT: u16 = 8080;
+/// Enough for a few players; `corelane token mint` makes more.
+const TOKENS: usize = 4;
+
+/// Runs until the gateway has drained.
+pub fn run(args: &DevArgs) -> Result<Exit, Failure> {
+    let folder = Folder::open(args.dir.as_deref())?;
+    // Before the gateway pins this thread: a thread inherits the core of the one that starts it,
+    // and the backends are to stay off the shards' cores.
+    let http = demo_http::spawn().map_err(|error| no_backend(&error))?;
+    let link = demo_link::spawn(folder.link_token()).map_err(|error| no_backend(&error))?;
+    let setup = Setup {
+        public: SocketAddr::from((Ipv4Addr::LOCALHOST, args.port.unwrap_or(PORT))),
+        shards: args.shards,
+        http,
+        link,
+    };
+    folder.write_config(&setup.render())?;
+    let source = source(&folder, args);
+    let config = source.load()?;
+    let tokens = tokens(&config)?;
+    logging::install(&config.log);
+    let exit = gateway::run(config, source, |ready| {
+        let announcement = Announcement {
+            public: ready.public.first().copied().unwrap_or(setup.public),
+            admin: ready.admin,
+            shards: ready.shards,
+            tokens: &tokens,
+            config: &folder.config_path(),
+        };
+        output::line(&match args.json {
+            true => announcement.json(),
+            false => announcement.text(),
+        });
+    });
+    exit.map_err(|error| Failure::Unavailable(error.to_string()))
+}
+
+/// What the command line asked for holds against the environment too.
+fn source(folder: &Folder, args: &DevArgs) -> ConfigSource {
+    let address = args.port.map(|port| {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        ("listen.public.address".to_owned(), address.to_string())
+    });
+    let shards = args.shards.map(|count| ("shards.count".to_owned(), count.to_string()));
+    ConfigSource {
+        path: Some(folder.config_path()),
+        flags: address.into_iter().chain(shards).collect(),
+    }
+}
+
+/// Of accounts and sessions of their own, valid for as long as the gateway takes tokens.
+fn tokens(config: &Config) -> Result<Vec<String>, Failure> {
+    let roles: Vec<String> = config.roles.iter().map(|role| role.name.clone()).collect();
+    let issuer = Issuer::choose(config, None)?;
+    let order = || Order {
+        session: Uuid::new_v4(),
+        account: Uuid::new_v4().to_string(),
+        roles: &roles,
+        life: config.auth.max_token_life,
+    };
+    (0..TOKENS).map(|_| issuer.issue(order())).collect()
+}
+
+fn no_backend(error: &io::Error) -> Failure {
+    Failure::Unavailable(format!(
+        "cannot start the backends of service {SERVICE:?}: {error}; check the limits of open files \
+         and processes"
+    ))
+}
+
+impl From<FolderError> for Failure {
+    fn from(error: FolderError) -> Self {
+        match error {
+            FolderError::Io { .. } | FolderError::InUse { .. } => {
+                Self::Unavailable(error.to_string())
+            }
+            FolderError::NoHome | FolderError::ForeignConfig { .. } => {
+                Self::Usage(error.to_string())
+            }
+        }
+    }
+}
