@@ -3,6 +3,7 @@ use std::ptr::NonNull;
 use proptest::prelude::*;
 
 use super::*;
+use crate::buffers::BufferId;
 use crate::block::BlockPool;
 use crate::id::{ConnectionKey, Generation, SessionId, ShardId, Slot};
 use crate::wire::header::Priority;
