@@ -188,12 +188,12 @@ impl Pump {
         self.engine.has_work() || self.engine.sockets().has_settled()
     }
 
-    async fn give_reactor_a_turn(&mut self) -> io::Result<()> {
+    async fn give_reactor_a_turn(&self) -> io::Result<()> {
         rustix::io::write(&self.bell, &1u64.to_ne_bytes())?;
         self.wait_for_bell().await
     }
 
-    async fn wait_for_bell(&mut self) -> io::Result<()> {
+    async fn wait_for_bell(&self) -> io::Result<()> {
         let read = self.bell_reader.read_at(0, 8).await;
         read.map(drop).map_err(|error| io::Error::other(error.to_string()))
     }

@@ -246,6 +246,7 @@ pub struct Engine<S> {
     buffers: ReceiveBuffers,
     blocks: BlockPool,
     /// Outboxes that no connection needs at the moment.
+    #[expect(clippy::vec_box, reason = "attaching one to a connection moves a pointer")]
     outboxes: Vec<Box<Outbox>>,
     /// Connections with something to send.
     dirty: Vec<ConnectionKey>,
@@ -266,6 +267,7 @@ pub struct Engine<S> {
     /// Ends of claims that the control core has not been told of.
     releases: VecDeque<(ConnectionKey, SessionId, Epoch)>,
     /// Lines of calls that no session needs at the moment.
+    #[expect(clippy::vec_box, reason = "attaching one to a session moves a pointer")]
     spare_calls: Vec<Box<OpenCalls>>,
     running: usize,
     upstreams: Upstreams,

@@ -23,7 +23,7 @@ pub(super) struct Letter {
 }
 
 impl<S: Sockets> Engine<S> {
-    pub(super) fn to_peer(
+    pub(super) fn send_to_peer(
         &mut self,
         from: ConnectionKey,
         reply_to: ReplyTo,
@@ -177,9 +177,8 @@ impl<S: Sockets> Engine<S> {
         priority: Priority,
     ) {
         let header_len = server_header_len(arrived.payload.len()) as u8;
-        let frame = match self.frame_for_lane(arrived) {
-            Ok(frame) => frame,
-            Err(_) => return self.probe.shed(Shed::BroadcastOutboxFull),
+        let Ok(frame) = self.frame_for_lane(arrived) else {
+            return self.probe.shed(Shed::BroadcastOutboxFull);
         };
         match frame {
             Payload::Borrowed(loan) => {

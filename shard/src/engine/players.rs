@@ -172,7 +172,7 @@ impl<S: Sockets> Engine<S> {
         match verdict {
             Verdict::Peer { route, guid, acknowledge, priority } => {
                 self.probe.route(Route::Peer);
-                self.to_peer(
+                self.send_to_peer(
                     key,
                     reply_to,
                     super::peers::Letter { route, guid, acknowledge, priority },

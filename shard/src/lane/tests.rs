@@ -3,8 +3,8 @@ use std::ptr::NonNull;
 use proptest::prelude::*;
 
 use super::*;
-use crate::buffers::BufferId;
 use crate::block::BlockPool;
+use crate::buffers::BufferId;
 use crate::id::{ConnectionKey, Generation, SessionId, ShardId, Slot};
 use crate::wire::header::Priority;
 use crate::wire::header::{Flags, ReplyTo};

@@ -127,6 +127,7 @@ pub struct Uring {
     waiting_free: Vec<u32>,
     peer_names: PeerNames,
     /// Addresses of connects not yet submitted.
+    #[expect(clippy::vec_box, reason = "the kernel reads them where they are")]
     addresses: Vec<Box<SockAddr>>,
     heartbeat: Box<Timespec>,
     heartbeat_armed: bool,

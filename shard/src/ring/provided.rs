@@ -63,7 +63,9 @@ impl ProvidedRing {
         for id in ids.drain(..) {
             let position = usize::from(self.tail & self.mask);
             // SAFETY: `position` is below the number of entries that were mapped.
-            let entry = unsafe { self.entries.add(position).as_mut() };
+            let mut entry = unsafe { self.entries.add(position) };
+            // SAFETY: the mapping is ours, and nobody else refers to its entries.
+            let entry = unsafe { entry.as_mut() };
             entry.set_addr((self.base + usize::from(id.0) * self.size) as u64);
             entry.set_len(self.size as u32);
             entry.set_bid(id.0);
