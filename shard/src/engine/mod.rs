@@ -20,6 +20,8 @@ mod deadlines;
 mod ending;
 mod receiving;
 mod sending;
+#[cfg(all(test, feature = "runtime"))]
+mod tests;
 mod upgrade;
 
 use std::collections::VecDeque;
