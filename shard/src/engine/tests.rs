@@ -13,6 +13,7 @@ use std::time::{Duration, Instant as Moment};
 use super::connection::{Phase, Receiving};
 use crate::probe::Shed;
 use crate::snapshot::SessionLimits;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::SockRef;
 
 use client::{BINARY, CLOSE, Client, HEAD, PATIENCE, TEXT, frame, whole};
@@ -120,13 +121,16 @@ fn every_echo_comes_back_equal_to_readers_that_pause() {
 /// Clients that have begun a frame and leave it at that.
 fn half_frames(address: SocketAddr, count: usize) -> Vec<Client> {
     let begun = whole(BINARY, &[7; 1200]);
-    (0..count)
-        .map(|at| {
-            let mut client = Client::connect(address);
-            client.upgrade(&begun[..[1, 3, 8, 700][at % 4]]);
-            client
-        })
-        .collect()
+    let mut clients = Vec::new();
+    while clients.len() < count {
+        let mut hundred: Vec<_> = (0..100).map(|_| Client::connect(address)).collect();
+        for (at, client) in hundred.iter_mut().enumerate() {
+            client.ask(&begun[..[1, 3, 8, 700][at % 4]]);
+        }
+        hundred.iter_mut().for_each(Client::read_answer);
+        clients.append(&mut hundred);
+    }
+    clients
 }
 
 /// `count` clients that write as fast as they are read, each one message without end.
@@ -142,8 +146,18 @@ fn flood(address: SocketAddr, count: usize, stop: &AtomicBool) {
             .unwrap();
     }
     let water = vec![0x55; 256 << 10];
+    let patience = Timespec {
+        tv_sec: 0,
+        tv_nsec: 10_000_000,
+    };
     while !stop.load(Ordering::Relaxed) {
-        for flooder in &mut flooders {
+        let mut ready: Vec<_> = flooders
+            .iter()
+            .map(|flooder| PollFd::new(&flooder.stream, PollFlags::OUT))
+            .collect();
+        poll(&mut ready, Some(&patience)).unwrap();
+        let ready: Vec<_> = ready.iter().map(|fd| !fd.revents().is_empty()).collect();
+        for (flooder, _) in flooders.iter_mut().zip(ready).filter(|(_, ready)| *ready) {
             match flooder.stream.write(&water) {
                 Err(error) if error.kind() != ErrorKind::WouldBlock => panic!("{error}"),
                 _ => {}

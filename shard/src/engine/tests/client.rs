@@ -87,7 +87,15 @@ impl Client {
 
     /// Asks for the echo route, with `early` right behind the request.
     pub(super) fn upgrade(&mut self, early: &[u8]) {
+        self.ask(early);
+        self.read_answer();
+    }
+
+    pub(super) fn ask(&mut self, early: &[u8]) {
         self.write(&[HEAD, early].concat());
+    }
+
+    pub(super) fn read_answer(&mut self) {
         let mut answer = Vec::new();
         while !answer.ends_with(b"\r\n\r\n") {
             answer.extend_from_slice(&self.read::<1>());
