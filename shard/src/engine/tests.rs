@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant as Moment};
 
-use super::connection::{Phase, Receiving};
+use super::connection::{Phase, Receiving, Sending};
 use crate::probe::Shed;
 use crate::snapshot::SessionLimits;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -401,16 +401,7 @@ fn a_reader_that_lets_its_outbox_overflow_is_told_and_let_go() {
 #[test]
 fn readers_that_take_nothing_are_dropped_when_the_write_stalls() {
     const STALLED: usize = 150;
-    let write_stall = Duration::from_millis(300);
-    let session = SessionLimits {
-        write_stall,
-        ..SessionLimits::default()
-    };
-    let mut rig = Shape {
-        session,
-        ..Shape::default()
-    }
-    .build();
+    let mut rig = Shape::default().build();
     let address = rig.address;
     let stop = Arc::new(AtomicBool::new(false));
     let good = {
@@ -425,6 +416,16 @@ fn readers_that_take_nothing_are_dropped_when_the_write_stalls() {
         clients
     });
     let stalled = rig.run(stalled);
+    rig.until("their writes stall", |engine| {
+        let connections = engine.table.iter();
+        connections
+            .filter(|(_, c)| c.sending == Sending::Waiting)
+            .count()
+            == STALLED
+    });
+    assert_eq!(rig.engine.probe.shed_count(Shed::SlowConsumer), 0);
+    // All at once, so that their ends reach the engine in many exchanges and in any order.
+    rig.ahead = SessionLimits::default().write_stall;
     rig.until("those that take nothing are kept", |engine| {
         engine.table.len() <= 1
     });

@@ -47,6 +47,8 @@ impl Default for Shape {
 pub(super) struct Rig {
     pub(super) engine: Engine<Uring>,
     pub(super) address: SocketAddr,
+    /// How far the engine's clock is ahead.
+    pub(super) ahead: Duration,
 }
 
 impl Shape {
@@ -85,6 +87,7 @@ impl Shape {
         Rig {
             engine,
             address: address.as_socket().unwrap(),
+            ahead: Duration::ZERO,
         }
     }
 }
@@ -92,7 +95,9 @@ impl Shape {
 impl Rig {
     /// One turn, and the exchange behind it. The heartbeat bounds how long it sleeps.
     pub(super) fn turn(&mut self) {
-        self.engine.turn(sample_clocks());
+        let mut now = sample_clocks();
+        now.mono = now.mono + self.ahead;
+        self.engine.turn(now);
         self.engine
             .sockets()
             .heartbeat(Some(Duration::from_millis(5)));
