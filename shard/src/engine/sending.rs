@@ -225,6 +225,8 @@ impl<S: Sockets> Engine<S> {
                         connection.sending = Sending::Free;
                     }
                     self.lost(key, "send failed");
+                    // Its socket may be closed already, and this the last that the kernel held.
+                    self.free_if_over(key);
                 }
             }
         }
