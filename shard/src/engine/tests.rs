@@ -411,7 +411,8 @@ fn readers_that_take_nothing_are_dropped_when_the_write_stalls() {
     let stalled = thread::spawn(move || {
         let mut clients: Vec<_> = (0..STALLED).map(|_| Client::open_narrow(address)).collect();
         for client in &mut clients {
-            client.send(BINARY, &[3; 48 << 10]);
+            // One at a time, until nothing of the last one is taken at all.
+            (0..100).for_each(|_| client.send(BINARY, &[3; 1000]));
         }
         clients
     });
