@@ -20,7 +20,8 @@ mod deadlines;
 mod ending;
 mod receiving;
 mod sending;
-#[cfg(all(test, feature = "runtime"))]
+#[cfg(test)]
+#[cfg(feature = "runtime")]
 mod tests;
 mod upgrade;
 

@@ -560,6 +560,8 @@ fn calm(rig: &mut rig::Rig) {
 #[test]
 fn the_heartbeat_ends_each_wait_until_it_is_stopped() {
     let mut rig = rig();
+    // Should nothing beat, this ends the wait.
+    rig.uring.deadline(Some(mono() + PATIENCE));
     rig.uring.heartbeat(Some(Duration::from_millis(2)));
     calm(&mut rig);
     let began = mono();
@@ -579,6 +581,7 @@ fn the_heartbeat_ends_each_wait_until_it_is_stopped() {
     rig.exchange(Wait::ForOne);
     assert!(mono() >= at, "nothing beats any more");
 
+    rig.uring.deadline(Some(mono() + PATIENCE));
     rig.uring.heartbeat(Some(Duration::from_millis(2)));
     calm(&mut rig);
     let began = mono();
