@@ -142,7 +142,7 @@ impl Rig {
 
     /// All clients are gone: so must be everything that was held for them.
     pub(super) fn until_nothing_is_left(&mut self) {
-        self.until("connections are left", |engine| engine.table.len() == 0);
+        self.until("connections are left", |engine| engine.table.is_empty());
         // What was sent last is settled by the turn that follows.
         self.turn();
         let engine = &mut self.engine;
