@@ -425,8 +425,12 @@ fn readers_that_take_nothing_are_dropped_when_the_write_stalls() {
             == STALLED
     });
     assert_eq!(rig.engine.probe.shed_count(Shed::SlowConsumer), 0);
-    // All at once, so that their ends reach the engine in many exchanges and in any order.
-    rig.ahead = SessionLimits::default().write_stall;
+    // All at once, so that their ends reach the engine in many exchanges and in any order; again
+    // for those of which the kernel still took a little.
+    for _ in 0..20 {
+        rig.ahead += SessionLimits::default().write_stall;
+        (0..50).for_each(|_| rig.turn());
+    }
     rig.until("those that take nothing are kept", |engine| {
         engine.table.len() <= 1
     });

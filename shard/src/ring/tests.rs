@@ -578,6 +578,7 @@ fn the_heartbeat_ends_each_wait_until_it_is_stopped() {
     calm(&mut rig);
     let at = mono() + Duration::from_millis(50);
     rig.uring.deadline(Some(at));
+    calm(&mut rig);
     rig.exchange(Wait::ForOne);
     assert!(mono() >= at, "nothing beats any more");
 

@@ -23,7 +23,7 @@ use crate::wire::handshake::HeadLimits;
 pub(super) struct Shape {
     pub(super) connections_max: usize,
     pub(super) buffers: u16,
-    /// The smallest that the kernel grants, unless told otherwise.
+    /// Small, so that sends are taken in part.
     pub(super) send_buffer: Option<usize>,
     pub(super) receive_buffer: Option<usize>,
     pub(super) session: SessionLimits,
@@ -34,7 +34,7 @@ impl Default for Shape {
         Self {
             connections_max: 1000,
             buffers: 512,
-            send_buffer: Some(1),
+            send_buffer: Some(16 << 10),
             receive_buffer: None,
             session: SessionLimits {
                 message_bytes_max: 256 << 10,
