@@ -5,8 +5,8 @@ mod rig;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant as Moment};
 
@@ -78,10 +78,12 @@ fn echo_in_bursts(address: SocketAddr, seed: u64) {
     }
 }
 
-/// Small echoes on `count` connections at once, until told to stop; returns the rounds.
-fn chatter(address: SocketAddr, count: usize, stop: &AtomicBool) -> usize {
+/// Small echoes on `count` connections at once, from `start` until told to stop; returns the
+/// rounds.
+fn chatter(address: SocketAddr, count: usize, start: &Barrier, stop: &AtomicBool) -> usize {
     let mut clients: Vec<_> = (0..count).map(|_| Client::open(address)).collect();
     let mut rounds = 0;
+    start.wait();
     while !stop.load(Ordering::Relaxed) {
         for (at, client) in clients.iter_mut().enumerate() {
             client.send(BINARY, &at.to_be_bytes());
@@ -99,9 +101,10 @@ fn every_echo_comes_back_equal_to_readers_that_pause() {
     let mut rig = Shape::default().build();
     let address = rig.address;
     let clients = thread::spawn(move || {
-        let stop = AtomicBool::new(false);
+        let (start, stop) = (Barrier::new(2), AtomicBool::new(false));
         thread::scope(|scope| {
-            let others = scope.spawn(|| chatter(address, 300, &stop));
+            let others = scope.spawn(|| chatter(address, 300, &start, &stop));
+            start.wait();
             let bursts: Vec<_> = (0..3)
                 .map(|seed| scope.spawn(move || echo_in_bursts(address, seed)))
                 .collect();
@@ -429,7 +432,18 @@ fn readers_that_take_nothing_are_dropped_when_the_write_stalls() {
     // for those of which the kernel still took a little.
     for _ in 0..20 {
         rig.ahead += SessionLimits::default().write_stall;
-        (0..50).for_each(|_| rig.turn());
+        for _ in 0..50 {
+            rig.turn();
+            let mut closing = rig
+                .engine
+                .table
+                .iter()
+                .filter(|(_, c)| c.phase == Phase::Closing);
+            assert!(
+                closing.all(|(_, c)| c.wakes_at.is_none()),
+                "timed although it is closed"
+            );
+        }
     }
     rig.until("those that take nothing are kept", |engine| {
         engine.table.len() <= 1
