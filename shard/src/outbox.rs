@@ -138,7 +138,7 @@ impl Outbox {
         Ok(batch.block.reserve(len))
     }
 
-    /// Takes a whole message that already lies in a block of its own.
+    /// Takes a whole message that already lies in a block of its own; copied if a batch has room.
     pub fn push_block(
         &mut self,
         block: Block,
@@ -153,10 +153,20 @@ impl Outbox {
         }
         self.messages += 1;
         self.bytes += block.len();
-        let batch = Batch { block, messages: 1 };
-        match priority {
-            Priority::Normal => self.normal.push_back(batch),
-            Priority::Urgent => self.urgent.push_back(batch),
+        let queue = match priority {
+            Priority::Normal => &mut self.normal,
+            Priority::Urgent => &mut self.urgent,
+        };
+        match queue.back_mut() {
+            // A small one joins the batch in front of it, or a mixture of messages in blocks and
+            // others would hold a nearly empty batch for each.
+            Some(batch) if block.len() <= batch.block.room().min(limits.batch_bytes) => {
+                batch.block.append(block.as_slice());
+                batch.messages += 1;
+                *memory.copies += 1;
+                memory.blocks.give_back(block);
+            }
+            _ => queue.push_back(Batch { block, messages: 1 }),
         }
         Ok(())
     }
@@ -217,7 +227,7 @@ impl Outbox {
 pub struct Memory<'a> {
     pub blocks: &'a mut BlockPool,
     pub buffers: &'a mut ReceiveBuffers,
-    /// Messages copied that had been lent.
+    /// Messages copied that had been lent or had come in a block.
     pub copies: &'a mut u64,
 }
 
@@ -307,6 +317,37 @@ mod tests {
         assert_eq!(shard.buffers.out(), 0, "copied messages leave their receive buffers");
         assert_eq!(outbox.take().unwrap().as_slice(), b"onetwo");
         assert!(outbox.take().is_none());
+    }
+
+    #[test]
+    fn messages_in_blocks_between_others_do_not_multiply_the_memory_held() {
+        let (mut shard, mut outbox) = (Shard::new(), Outbox::default());
+        let mut expected = Vec::new();
+        for n in 0..100 {
+            let bytes = [n; 1000];
+            if n % 2 == 0 {
+                shard.push(&mut outbox, &bytes, Priority::Normal);
+            } else {
+                let mut block = shard.blocks.take(4096).unwrap();
+                block.reset(64);
+                block.append(&bytes);
+                let pushed = outbox.push_block(block, Priority::Normal, ROOMY, &mut shard.memory());
+                assert!(pushed.is_ok());
+            }
+            expected.extend_from_slice(&bytes);
+        }
+        assert_eq!((outbox.messages(), outbox.bytes()), (100, 100_000));
+        let held = shard.blocks.in_use();
+        assert!(held <= 2 * 100_000, "{held} bytes for 100 000");
+        // Large ones keep their block.
+        let mut block = shard.blocks.take(100_000).unwrap();
+        block.append(&[7; 90_000]);
+        let address = block.as_slice().as_ptr();
+        assert!(outbox.push_block(block, Priority::Normal, ROOMY, &mut shard.memory()).is_ok());
+        assert_eq!(outbox.normal.back().unwrap().block.as_slice().as_ptr(), address);
+        expected.extend_from_slice(&[7; 90_000]);
+        assert_eq!(shard.sent(&mut outbox), expected);
+        assert_eq!(shard.blocks.in_use(), 0);
     }
 
     #[test]

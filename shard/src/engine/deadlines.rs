@@ -76,6 +76,10 @@ impl<S: Sockets> Engine<S> {
 }
 
 fn earliest(connection: &Connection<Role>, limits: &SessionLimits) -> Option<Instant> {
+    // What is still with the kernel ends by itself; a stall that was acted on is no deadline again.
+    if matches!(connection.phase, Phase::Closing | Phase::Closed) {
+        return None;
+    }
     let stall = (connection.sending == Sending::Waiting)
         .then_some(connection.stalled_since + limits.write_stall);
     let own = match connection.phase {

@@ -28,6 +28,9 @@ mod players;
 mod receiving;
 mod sending;
 mod services;
+#[cfg(test)]
+#[cfg(feature = "runtime")]
+mod tests;
 mod upgrade;
 
 use std::collections::VecDeque;
