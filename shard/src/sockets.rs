@@ -122,6 +122,8 @@ pub enum Wait {
 pub trait Sockets {
     fn accept(&mut self, listener: ListenerId);
     fn stop_accepting(&mut self, listener: ListenerId);
+    /// New connections are refused by the kernel from now on.
+    fn close_listener(&mut self, listener: ListenerId);
     /// Receives until told otherwise, into provided buffers.
     fn receive(&mut self, socket: Socket, key: ConnectionKey);
     fn stop_receiving(&mut self, key: ConnectionKey);

@@ -32,7 +32,8 @@ impl<S: Sockets> Engine<S> {
 
     pub(super) fn accept_ended(&mut self, listener: ListenerId, cause: AcceptEnd) {
         match cause {
-            AcceptEnd::Cancelled => {}
+            // What was queued has been accepted and is answered; nobody else can connect.
+            AcceptEnd::Cancelled => self.sockets.close_listener(listener),
             // Armed again when a socket has been closed.
             AcceptEnd::TableFull => self.accept_again.push(listener),
             AcceptEnd::Failed(_) => self.sockets.accept(listener),

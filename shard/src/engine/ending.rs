@@ -9,7 +9,7 @@ use crate::id::ConnectionKey;
 use crate::lane::{SessionEnded, ToControl};
 use crate::sockets::Sockets;
 use crate::wire::close::CloseCode;
-use crate::wire::frame::{ControlFrame, ControlKind, ControlPayload};
+use crate::wire::frame::{ControlKind, ControlPayload};
 use crate::wire::header::Priority;
 
 /// Counted for an end without a close frame.
@@ -54,13 +54,8 @@ impl<S: Sockets> Engine<S> {
             return;
         }
         self.end_role(key, counted, cause);
-        let frame = ControlFrame::unmasked(ControlKind::Close, payload);
-        let bytes = frame.as_slice();
-        let write = |this: &mut Self| {
-            this.queue_with(key, bytes.len(), Priority::Normal, |room| {
-                room.copy_from_slice(bytes);
-            })
-        };
+        let kind = ControlKind::Close;
+        let write = |this: &mut Self| this.queue_control(key, kind, payload, Priority::Normal);
         if write(self).is_err() {
             // Nothing that waits could be read in time: the close frame takes its place.
             self.clear_outbox(key);

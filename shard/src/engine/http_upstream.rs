@@ -67,6 +67,9 @@ impl<S: Sockets> Engine<S> {
     /// Finds a connection for a call, or makes one, or lets it wait for one.
     pub(super) fn place_job(&mut self, job: Job) {
         let now = self.now.mono;
+        if now >= job.deadline {
+            return self.job_failed(job, SessionRefusal::CallTimedOut);
+        }
         let Some(config) = self.snapshot.services.get(usize::from(job.service.0)) else {
             return self.job_failed(job, SessionRefusal::BackendUnreachable);
         };

@@ -344,7 +344,9 @@ impl<S: Sockets> Engine<S> {
             return;
         }
         let payload = ControlPayload::new(&sequence.to_be_bytes());
-        self.queue_control(key, ControlKind::Ping, &payload);
+        if self.queue_control(key, ControlKind::Ping, &payload, Priority::Normal).is_err() {
+            return self.overflowed(key);
+        }
         // It leaves with this turn's send, or waits behind what the peer has not taken; then the
         // write stall ends the connection before the pong can be late.
         if let Some(player) = self.player(key) {

@@ -1,13 +1,13 @@
 //! Bytes from a socket become messages and verdicts.
 
-use super::connection::{Phase, Receiving};
+use super::connection::{Fin, Phase, Receiving};
 use super::{Arrived, BUFFERS_PER_TURN, Engine, Role, Source};
 use crate::buffers::{BufferId, Received};
 use crate::id::ConnectionKey;
 use crate::probe::{Route, Shed};
 use crate::sockets::{ReceiveEnd, Sockets};
 use crate::wire::close::CloseCode;
-use crate::wire::frame::{ControlFrame, ControlKind, ControlPayload, OpCode};
+use crate::wire::frame::{ControlKind, ControlPayload, OpCode};
 use crate::wire::header::Priority;
 use crate::wire::inbound::{Arrival, DataKind};
 
@@ -24,8 +24,13 @@ impl<S: Sockets> Engine<S> {
                 self.sockets.stop_receiving(key);
             }
             match connection.phase {
-                Phase::Open | Phase::Leaving { .. } => self.read(key, &mut received),
-                Phase::Lingering { .. } | Phase::Closing | Phase::Closed => {}
+                Phase::Open | Phase::Leaving { fin: Fin::Answered, .. } => {
+                    self.read(key, &mut received);
+                }
+                Phase::Leaving { fin: Fin::Flushed, .. }
+                | Phase::Lingering { .. }
+                | Phase::Closing
+                | Phase::Closed => {}
             }
         }
         self.buffers.done(received);
@@ -156,7 +161,11 @@ impl<S: Sockets> Engine<S> {
         match self.table.get(key).map(|connection| &connection.role) {
             Some(Role::Link(_)) => self.link_ping(key, payload),
             Some(Role::Echo | Role::Session(_)) => {
-                self.queue_control(key, ControlKind::Pong, payload);
+                let answered =
+                    self.queue_control(key, ControlKind::Pong, payload, Priority::Urgent);
+                if answered.is_err() {
+                    self.probe.shed(Shed::OwnOutboxFull);
+                }
             }
             _ => {}
         }
@@ -181,21 +190,6 @@ impl<S: Sockets> Engine<S> {
     pub(super) fn discard(&mut self, arrived: Arrived<'_>) {
         if let Source::Block(block) = arrived.source {
             self.blocks.give_back(block);
-        }
-    }
-
-    pub(super) fn queue_control(
-        &mut self,
-        key: ConnectionKey,
-        kind: ControlKind,
-        payload: &ControlPayload,
-    ) {
-        let frame = ControlFrame::unmasked(kind, payload);
-        let bytes = frame.as_slice();
-        let queued =
-            self.queue_with(key, bytes.len(), Priority::Urgent, |room| room.copy_from_slice(bytes));
-        if queued.is_err() {
-            self.probe.shed(Shed::OwnOutboxFull);
         }
     }
 

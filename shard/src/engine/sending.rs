@@ -8,7 +8,9 @@ use crate::buffers::Lent;
 use crate::id::ConnectionKey;
 use crate::outbox::{Kept, Memory, Outbox, OutboxLimits, Refused};
 use crate::sockets::{Outgoing, Sent, Sockets};
-use crate::wire::frame::{OpCode, server_header_len, write_server_header};
+use crate::wire::frame::{
+    ControlFrame, ControlKind, ControlPayload, OpCode, server_header_len, write_server_header,
+};
 use crate::wire::header::Priority;
 
 /// Why a message could not be queued.
@@ -131,6 +133,24 @@ impl<S: Sockets> Engine<S> {
         self.after_queueing(to, len, queued)
     }
 
+    /// Queues a control frame, which is no message: it is not counted as one and does not keep a
+    /// session from being idle.
+    pub(super) fn queue_control(
+        &mut self,
+        to: ConnectionKey,
+        kind: ControlKind,
+        payload: &ControlPayload,
+        priority: Priority,
+    ) -> Result<(), NotQueued> {
+        let frame = ControlFrame::unmasked(kind, payload);
+        let bytes = frame.as_slice();
+        let (outbox, limits, mut memory) = self.outbox_of(to).ok_or(NotQueued::Gone)?;
+        let room = outbox.reserve(bytes.len(), priority, limits, &mut memory);
+        let queued = room.map(|room| room.copy_from_slice(bytes));
+        self.mark_dirty(to);
+        Ok(queued?)
+    }
+
     /// Queues a range of a receive buffer: by reference when it is alone and can leave this turn.
     pub(super) fn queue_lent(
         &mut self,
@@ -216,12 +236,21 @@ impl<S: Sockets> Engine<S> {
         if queued.is_ok() {
             connection.tally.messages_out += 1;
             connection.tally.bytes_out += len as u64;
+            if let Role::Session(player) = &mut connection.role {
+                player.liveness.on_data(self.now.mono);
+            }
         }
-        if !connection.dirty {
+        self.mark_dirty(key);
+        Ok(queued?)
+    }
+
+    fn mark_dirty(&mut self, key: ConnectionKey) {
+        if let Some(connection) = self.table.get_mut(key)
+            && !connection.dirty
+        {
             connection.dirty = true;
             self.dirty.push(key);
         }
-        queued.map_err(Into::into)
     }
 
     /// One send for each connection with something to say. Those with more stay on the list.

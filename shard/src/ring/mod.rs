@@ -110,7 +110,8 @@ pub struct Uring {
     // Dropped first: afterwards the kernel touches none of the memory below.
     ring: IoUring,
     provided: ProvidedRing,
-    listeners: Vec<Listener>,
+    /// By [`ListenerId`]; `None` once closed.
+    listeners: Vec<Option<Listener>>,
     wake: OwnedFd,
     wake_value: Box<u64>,
     directory: RingDirectory,
@@ -152,7 +153,10 @@ impl Uring {
         ring.submitter().register_files_sparse(sizes.sockets)?;
         let provided = ProvidedRing::register(&ring, buffers)?;
         directory.publish(shard, ring.as_raw_fd());
-        let listeners = listeners.into_iter().map(Listener::new).collect::<io::Result<_>>()?;
+        let listeners = listeners
+            .into_iter()
+            .map(|socket| Listener::new(socket).map(Some))
+            .collect::<io::Result<_>>()?;
         let completions = ring.params().cq_entries() as usize;
         let mut this = Self {
             ring,
@@ -482,7 +486,8 @@ impl Uring {
 
 impl Sockets for Uring {
     fn accept(&mut self, listener: ListenerId) {
-        let Some(Listener { socket, .. }) = self.listeners.get(usize::from(listener.0)) else {
+        let Some(Some(Listener { socket, .. })) = self.listeners.get(usize::from(listener.0))
+        else {
             return;
         };
         let entry =
@@ -494,6 +499,12 @@ impl Sockets for Uring {
         let target = Self::listener_tag(listener).pack();
         let entry = opcode::AsyncCancel2::new(CancelBuilder::user_data(target)).build();
         self.push_quiet(entry, Tag::own(Operation::Ignored));
+    }
+
+    fn close_listener(&mut self, listener: ListenerId) {
+        if let Some(place) = self.listeners.get_mut(usize::from(listener.0)) {
+            *place = None;
+        }
     }
 
     fn receive(&mut self, socket: Socket, key: ConnectionKey) {
@@ -533,7 +544,8 @@ impl Sockets for Uring {
     }
 
     fn peer_name(&mut self, listener: ListenerId, socket: Socket, key: ConnectionKey) {
-        let len = self.listeners.get(usize::from(listener.0)).map_or(0, |l| l.address_len);
+        let listener = self.listeners.get(usize::from(listener.0)).and_then(Option::as_ref);
+        let len = listener.map_or(0, |listener| listener.address_len);
         match self.peer_names.ask(socket, len) {
             Some((entry, place)) => {
                 self.push(entry, Tag::indexed(Operation::PeerName, key, place as usize));
