@@ -119,6 +119,7 @@ impl Pump {
     }
 
     async fn run(mut self) -> io::Result<()> {
+        self.engine.sockets().heartbeat(Some(HEARTBEAT));
         loop {
             let now = sample_clocks();
             if self.engine.turn(now) {
@@ -128,12 +129,18 @@ impl Pump {
             if self.engine.is_done() {
                 return Ok(());
             }
-            let wait = if self.engine.has_work() { Wait::No } else { Wait::ForOne };
-            if now.mono.since(self.active_at) > PARK_AFTER && wait == Wait::ForOne {
+            // Whoever puts something on a lane must know that nobody is looking.
+            let wait = if self.engine.has_work() || self.engine.announce_sleep() == Park::NotYet {
+                Wait::No
+            } else {
+                Wait::ForOne
+            };
+            if wait == Wait::ForOne && now.mono.since(self.active_at) > PARK_AFTER {
                 self.park().await?;
-                continue;
+            } else {
+                self.exchange(wait)?;
             }
-            self.wait(wait)?;
+            self.engine.woken();
             if now.mono.since(self.reactor_at) > REACTOR_EVERY {
                 self.reactor_at = now.mono;
                 self.give_reactor_a_turn().await?;
@@ -141,11 +148,11 @@ impl Pump {
         }
     }
 
-    fn wait(&mut self, wait: Wait) -> io::Result<()> {
+    fn exchange(&mut self, wait: Wait) -> io::Result<()> {
         if self.pace.spin && wait == Wait::ForOne {
-            let until = sample_clocks().mono + SPIN;
             // What this turn has queued is submitted first; its sends are settled next turn.
             self.engine.exchange(Wait::No)?;
+            let until = sample_clocks().mono + SPIN;
             while !self.engine.sockets().has_pending() && sample_clocks().mono < until {
                 std::hint::spin_loop();
             }
@@ -159,9 +166,7 @@ impl Pump {
     /// Sleeps in glommio until a completion, a doorbell or the next deadline.
     async fn park(&mut self) -> io::Result<()> {
         let deadline = self.engine.next_deadline();
-        if self.engine.prepare_to_park() == Park::NotYet {
-            return self.engine.exchange(Wait::No);
-        }
+        self.engine.parks();
         let ring = self.engine.sockets();
         ring.heartbeat(None);
         ring.deadline(deadline);
@@ -175,7 +180,6 @@ impl Pump {
             self.wait_for_bell().await?;
         }
         self.engine.sockets().unregister_eventfd()?;
-        self.engine.woken();
         self.engine.exchange(Wait::No)
     }
 

@@ -373,13 +373,15 @@ impl<S: Sockets> Engine<S> {
         self.drain.is_over() && self.table.is_empty()
     }
 
-    /// Announces that this shard is going to sleep. Producers ring its doorbell from then on.
-    pub fn prepare_to_park(&mut self) -> Park {
-        let park = self.lanes.prepare_park();
-        if park == Park::Now {
-            self.probe.parks.increment();
-        }
-        park
+    /// Announces that this shard is going to sleep, in its ring or for longer. Producers ring its
+    /// doorbell from then on, until [`Self::woken`].
+    pub fn announce_sleep(&mut self) -> Park {
+        self.lanes.prepare_park()
+    }
+
+    /// The thread leaves its ring and sleeps until it is rung.
+    pub fn parks(&self) {
+        self.probe.parks.increment();
     }
 
     /// The shard is awake again.
