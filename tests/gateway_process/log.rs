@@ -7,6 +7,9 @@ use std::time::Instant;
 
 use super::SOON;
 
+/// Lines that a failure shows.
+const TAIL: usize = 30;
+
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Log(Arc<Shared>);
 
@@ -49,6 +52,12 @@ impl Log {
     #[must_use]
     pub(crate) fn text(&self) -> String {
         self.lines().join("\n")
+    }
+
+    /// The last lines, for a test that fails.
+    pub(crate) fn tail(&self) -> String {
+        let lines = self.lines();
+        lines[lines.len().saturating_sub(TAIL)..].join("\n")
     }
 
     /// The first line that `find` makes something of, whether it is written already or comes

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 /// Proportional set size in bytes, from `/proc/PID/smaps_rollup`.
 #[must_use]
 pub(crate) fn pss_bytes(pid: u32) -> u64 {
@@ -18,4 +20,11 @@ pub(crate) fn pss_bytes(pid: u32) -> u64 {
 pub(crate) fn descriptors(pid: u32) -> usize {
     let path = format!("/proc/{pid}/fd");
     fs::read_dir(&path).unwrap_or_else(|error| panic!("{path}: {error}")).count()
+}
+
+/// Lets this process, and the gateways that it starts, open as many files as the system permits.
+pub(crate) fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })
+        .expect("the soft limit may be raised to the hard one");
 }

@@ -6,6 +6,7 @@
 //! [`Launch::set`] override them. Nothing here sleeps for luck: everything is polled against a
 //! deadline.
 
+pub(crate) mod client;
 pub(crate) mod folder;
 pub(crate) mod http;
 pub(crate) mod log;
@@ -145,7 +146,7 @@ impl Launch {
             Some(status) => status,
             None => {
                 end_at_once(&mut child);
-                panic!("the gateway was to end by itself; its log:\n{}", log.text());
+                panic!("the gateway was to end by itself; its log:\n{}", log.tail());
             }
         };
         log.wait_for_end();
@@ -159,7 +160,7 @@ impl Launch {
         let serving = log.wait_for(deadline, |line| Serving::parse(line));
         let Some(Serving { public, admin }) = serving else {
             end_at_once(&mut child);
-            panic!("the gateway does not serve; its log:\n{}", log.text());
+            panic!("the gateway does not serve; its log:\n{}", log.tail());
         };
         let gateway = Gateway { launch: self, folder, child, log, public, admin };
         gateway.wait_until("/readyz answers 200", SOON, || {
@@ -262,7 +263,7 @@ impl Gateway {
             assert!(
                 Instant::now() < deadline,
                 "not in time: {what}\n{metrics}\nlog:\n{}",
-                self.log.text()
+                self.log.tail()
             );
             pause();
         }
@@ -272,7 +273,7 @@ impl Gateway {
     pub(crate) fn wait_until(&self, what: &str, within: Duration, mut done: impl FnMut() -> bool) {
         let deadline = Instant::now() + within;
         while !done() {
-            assert!(Instant::now() < deadline, "not in time: {what}; log:\n{}", self.log.text());
+            assert!(Instant::now() < deadline, "not in time: {what}; log:\n{}", self.log.tail());
             pause();
         }
     }
@@ -306,16 +307,16 @@ impl Gateway {
     /// Waits until it ends by itself, as after a signal.
     pub(crate) fn wait_for_end(&mut self, within: Duration) -> ExitStatus {
         wait_for_end(&mut self.child, within)
-            .unwrap_or_else(|| panic!("does not end; log:\n{}", self.log.text()))
+            .unwrap_or_else(|| panic!("does not end; log:\n{}", self.log.tail()))
     }
 
     fn terminate(&mut self) {
         if let Some(status) = self.ended() {
-            panic!("the gateway had ended already ({status}); log:\n{}", self.log.text());
+            panic!("the gateway had ended already ({status}); log:\n{}", self.log.tail());
         }
         self.signal(rustix::process::Signal::TERM);
         let status = self.wait_for_end(SOON);
-        assert!(status.success(), "{status}; log:\n{}", self.log.text());
+        assert!(status.success(), "{status}; log:\n{}", self.log.tail());
     }
 }
 
