@@ -8,13 +8,14 @@ use crate::clock::Now;
 use crate::id::SessionId;
 
 /// What a verified token says. Immutable; shared by the session and the token cache of its shard.
+/// What many tokens say alike is shared among them too, so that a session does not pay for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    pub tenant: Box<str>,
+    pub tenant: Rc<str>,
     pub session: SessionId,
     pub account: Option<Box<str>>,
     /// Sorted and without repeats, so that equal sets compare equal and can be interned.
-    pub roles: Box<[Box<str>]>,
+    pub roles: Rc<[Box<str>]>,
     pub authorizations: Box<[Box<str>]>,
     /// Unix seconds.
     pub expires_at: Option<u64>,

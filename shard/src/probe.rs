@@ -148,6 +148,8 @@ pub struct Probe {
     pub calls_running: Counter,
     pub upstream_connections: Counter,
     pub blocks_in_use_bytes: Counter,
+    pub receive_buffers_out: Counter,
+    pub slots_in_use: Counter,
     pub parse_errors: Counter,
     shed: [Counter; Shed::ALL.len()],
     upgrades: [Counter; Upgrade::ALL.len()],
@@ -222,6 +224,8 @@ impl Default for Probe {
             calls_running: Counter::default(),
             upstream_connections: Counter::default(),
             blocks_in_use_bytes: Counter::default(),
+            receive_buffers_out: Counter::default(),
+            slots_in_use: Counter::default(),
             parse_errors: Counter::default(),
             shed: std::array::from_fn(|_| Counter::default()),
             upgrades: std::array::from_fn(|_| Counter::default()),
@@ -268,7 +272,7 @@ impl Probe {
     /// Hands every value to `each`, families together.
     pub fn visit(&self, each: &mut dyn FnMut(Sample)) {
         use Kind::{Counter as C, Gauge as G};
-        let plain: [(&'static str, &'static str, Kind, &Counter); 21] = [
+        let plain: [(&'static str, &'static str, Kind, &Counter); 23] = [
             ("turns", "Turns of the forwarding loop", C, &self.turns),
             ("ring_enters", "io_uring_enter calls of the data ring", C, &self.ring_enters),
             ("parks", "Times the shard went to sleep", C, &self.parks),
@@ -304,6 +308,13 @@ impl Probe {
             ("calls_running", "Backend calls in flight", G, &self.calls_running),
             ("upstream_connections", "Open connections to backends", G, &self.upstream_connections),
             ("blocks_in_use_bytes", "Pooled block bytes handed out", G, &self.blocks_in_use_bytes),
+            (
+                "receive_buffers_out",
+                "Receive buffers out of the kernel's hands",
+                G,
+                &self.receive_buffers_out,
+            ),
+            ("slots_in_use", "Connections of any kind, closing ones too", G, &self.slots_in_use),
             ("parse_errors", "Client bytes that broke the protocol", C, &self.parse_errors),
         ];
         for (name, help, kind, counter) in plain {

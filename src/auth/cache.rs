@@ -96,7 +96,7 @@ mod tests {
             tenant: "default".into(),
             session: SessionId(session),
             account: None,
-            roles: Box::default(),
+            roles: [].into(),
             authorizations: Box::default(),
             expires_at: Some(expires_at),
         })

@@ -62,7 +62,7 @@ impl Claims {
             tenant: tenant.into(),
             session,
             account: account.map(Into::into),
-            roles: self.names("roles")?,
+            roles: self.names("roles")?.into(),
             authorizations: self.names("authorizations")?,
             expires_at: Some(expires_at),
         })

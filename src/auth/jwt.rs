@@ -16,6 +16,7 @@ use serde::de::IgnoredAny;
 use super::cache::{Fingerprint, TokenCache};
 use super::claims::Claims;
 use super::key::{Key, KeySet};
+use super::repeats::Repeats;
 
 /// Verifies tokens on one shard's thread; one per shard. Clocks are believed as they are: there is
 /// no tolerance around `exp` and `nbf`.
@@ -25,6 +26,7 @@ pub struct JwtAuthenticator {
     /// The set that `cache` speaks about; holding it keeps its address from being used again.
     keys: Arc<KeySet>,
     cache: TokenCache,
+    repeats: Repeats,
     counts: VerifyCounts,
 }
 
@@ -40,7 +42,8 @@ impl JwtAuthenticator {
     pub fn new(published: Arc<ArcSwap<KeySet>>) -> Self {
         let keys = published.load_full();
         let cache = TokenCache::new(CACHED_TOKENS_MAX);
-        Self { published, keys, cache, counts: VerifyCounts::default() }
+        let repeats = Repeats::default();
+        Self { published, keys, cache, repeats, counts: VerifyCounts::default() }
     }
 
     #[must_use]
@@ -81,7 +84,9 @@ impl Authenticator for JwtAuthenticator {
             self.counts.cache_hits += 1;
             return Ok(identity);
         }
-        let identity = Rc::new(self.verify_fresh(&parts, now)?);
+        let mut identity = self.verify_fresh(&parts, now)?;
+        self.repeats.share(&mut identity);
+        let identity = Rc::new(identity);
         self.cache.insert(fingerprint, Rc::clone(&identity), now);
         Ok(identity)
     }

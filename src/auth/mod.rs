@@ -1,7 +1,7 @@
 //! Who may come in: token keys and their verification.
 //!
 //! Lives here: the key files and the immutable set made of them, the checks of one token, the
-//! identity that a token's claims spell, and each shard's cache of results. Does not live here:
+//! identity that a token's claims spell, what identities share, and each shard's cache of results. Does not live here:
 //! reading the `Authorization` header and answering the client (`corelane_shard`), or the TOML
 //! that names the keys (the configuration).
 //!
@@ -12,6 +12,7 @@ mod claims;
 mod jwt;
 mod key;
 mod key_files;
+mod repeats;
 
 pub use jwt::{JwtAuthenticator, VerifyCounts};
 pub use key::{Algorithm, Key, KeyFault, KeySet, KeySpec, UnknownAlgorithm};

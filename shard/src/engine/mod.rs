@@ -475,6 +475,8 @@ impl<S: Sockets> Engine<S> {
             self.probe.payload_copies.add(std::mem::take(&mut self.copies));
         }
         self.probe.blocks_in_use_bytes.set(self.blocks.in_use() as u64);
+        self.probe.receive_buffers_out.set(self.buffers.out() as u64);
+        self.probe.slots_in_use.set(self.table.len() as u64);
         self.probe.connections.set(self.downstream as u64);
     }
 }

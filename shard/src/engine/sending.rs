@@ -236,6 +236,9 @@ impl<S: Sockets> Engine<S> {
         if queued.is_ok() {
             connection.tally.messages_out += 1;
             connection.tally.bytes_out += len as u64;
+            if matches!(connection.role, Role::Session(_) | Role::Echo) {
+                self.probe.messages_out.increment();
+            }
             if let Role::Session(player) = &mut connection.role {
                 player.liveness.on_data(self.now.mono);
             }

@@ -44,7 +44,7 @@ pub(crate) fn identity(session: SessionId) -> Rc<Identity> {
         tenant: "default".into(),
         session,
         account: None,
-        roles: Box::new(["user".into()]),
+        roles: ["user".into()].into(),
         authorizations: Box::default(),
         expires_at: None,
     })

@@ -117,7 +117,7 @@ fn snapshot(paths: &[(Method, &str, u16)]) -> Snapshot {
         node: 7,
         services: Box::default(),
         endpoints: endpoints.collect(),
-        roles: Box::default(),
+        roles: [].into(),
         session: SessionLimits::default(),
     }
 }
