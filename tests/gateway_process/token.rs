@@ -62,9 +62,15 @@ impl Claims {
 
     #[must_use]
     pub(crate) fn sign(&self) -> String {
+        self.sign_with(SECRET)
+    }
+
+    /// As the gateway accepts it once its key file holds `secret`.
+    #[must_use]
+    pub(crate) fn sign_with(&self, secret: &str) -> String {
         let mut header = Header::new(Algorithm::HS256);
         header.kid = Some(KEY_ID.to_owned());
-        let key = EncodingKey::from_secret(SECRET.as_bytes());
+        let key = EncodingKey::from_secret(secret.as_bytes());
         jsonwebtoken::encode(&header, &self.0, &key).expect("plain claims can be signed")
     }
 }

@@ -1,0 +1,143 @@
+//! One running gateway with a configuration of its own, and clients of it.
+
+use std::ops::{Deref, DerefMut};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::PATIENCE;
+use super::client::Client;
+use crate::gateway_process::token::Claims;
+use crate::gateway_process::{self, Launch};
+
+/// Small enough that several fit on one machine.
+const SETTINGS: [(&str, &str); 5] = [
+    ("shards.connections_max", "256"),
+    ("shards.receive_buffers", "256"),
+    ("shards.submission_entries", "256"),
+    ("shards.block_pool_bytes", "16MiB"),
+    ("shards.lane_capacity", "256"),
+];
+
+/// A gateway that is yet to be started.
+pub struct Setup {
+    launch: Launch,
+    shards: usize,
+}
+
+impl Setup {
+    /// `tables` is TOML: the services, and every setting that the test reloads.
+    pub fn new(tables: impl Into<String>) -> Self {
+        let mut launch = Launch::new(tables);
+        for (key, value) in SETTINGS {
+            launch = launch.set(key, value);
+        }
+        Self { launch, shards: 1 }
+    }
+
+    pub fn shards(self, shards: usize) -> Self {
+        Self { shards, ..self }
+    }
+
+    pub fn set(self, key: &str, value: &str) -> Self {
+        Self { launch: self.launch.set(key, value), ..self }
+    }
+
+    pub fn start(self) -> Gateway {
+        Gateway(self.launch.set("shards.count", &self.shards.to_string()).start())
+    }
+}
+
+pub struct Gateway(gateway_process::Gateway);
+
+impl Deref for Gateway {
+    type Target = gateway_process::Gateway;
+
+    fn deref(&self) -> &gateway_process::Gateway {
+        &self.0
+    }
+}
+
+impl DerefMut for Gateway {
+    fn deref_mut(&mut self) -> &mut gateway_process::Gateway {
+        &mut self.0
+    }
+}
+
+impl Gateway {
+    /// Waits for a line of the log that contains `text`.
+    pub fn await_log(&self, text: &str) -> String {
+        let find = |line: &str| line.contains(text).then(|| line.to_owned());
+        let found = self.log().wait_for(Instant::now() + PATIENCE, find);
+        found.unwrap_or_else(|| panic!("{text:?} is not logged:\n{}", self.log().text()))
+    }
+
+    /// The line that tells how a session ended.
+    pub fn await_session_end(&self, session: &str) -> Value {
+        let find = |line: &str| {
+            let line: Value = serde_json::from_str(line).ok()?;
+            (line["session"] == session && !line["cause"].is_null()).then_some(line)
+        };
+        let found = self.log().wait_for(Instant::now() + PATIENCE, find);
+        found.unwrap_or_else(|| panic!("no end of {session}:\n{}", self.log().text()))
+    }
+
+    /// Sum over all shards.
+    pub fn metric(&self, name: &str, label: &str) -> u64 {
+        self.metrics().sum_of(name, label) as u64
+    }
+
+    pub fn shed(&self, reason: &str) -> u64 {
+        self.metric("corelane_shed_total", &format!("reason=\"{reason}\""))
+    }
+
+    pub fn await_metric(&self, name: &str, label: &str, wanted: u64) {
+        self.wait_for_metrics(&format!("{name} {label} = {wanted}"), PATIENCE, |metrics| {
+            metrics.sum_of(name, label) as u64 == wanted
+        });
+    }
+
+    pub fn await_shed(&self, reason: &str, wanted: u64) {
+        self.await_metric("corelane_shed_total", &format!("reason=\"{reason}\""), wanted);
+    }
+
+    /// Waits until `shards` links or pooled connections stand.
+    pub fn await_upstreams(&self, wanted: u64) {
+        self.await_metric("corelane_upstream_connections", "", wanted);
+    }
+
+    /// A fresh session.
+    pub fn client(&self) -> Client {
+        self.client_of(&Claims::default())
+    }
+
+    pub fn client_of(&self, claims: &Claims) -> Client {
+        Client::connect(self.public(), &claims.sign())
+    }
+
+    /// A fresh session on the shard with this number. The kernel chooses where a connection goes,
+    /// so others are made and dropped until it chooses well.
+    pub fn client_on(&self, shard: usize) -> Client {
+        let label = format!("shard=\"{shard}\"");
+        let until = Instant::now() + PATIENCE;
+        let mut elsewhere = Vec::new();
+        while Instant::now() < until {
+            let before = self.metric("corelane_sessions", &label);
+            let client = self.client();
+            if self.metric("corelane_sessions", &label) > before {
+                return client;
+            }
+            elsewhere.push(client);
+        }
+        panic!("the kernel sends nobody to shard {shard}")
+    }
+
+    /// Nothing moves while `during` lasts.
+    pub fn still_runs_for(&mut self, during: Duration) {
+        let until = Instant::now() + during;
+        while Instant::now() < until {
+            assert!(self.ended().is_none(), "it has ended");
+            gateway_process::pause();
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! What the tests share: the running gateway, its clients and its backends.
+//!
+//! Nothing here waits without a deadline: whatever does not come within [`PATIENCE`] fails the
+//! test that waits for it.
+
+pub mod client;
+pub mod frames;
+pub mod gateway;
+pub mod http_backend;
+pub mod link_backend;
+pub mod raw;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+
+/// How long anything may take on a machine that is busy with other things.
+pub use crate::gateway_process::SOON as PATIENCE;
+
+/// A connection of either kind between a test and the gateway.
+pub trait Stream: Read + Write + Send {}
+
+impl Stream for TcpStream {}
+impl Stream for UnixStream {}
