@@ -66,7 +66,8 @@ table! {
     /// A backend service. Its addresses are all of one kind:
     /// `http://host:port` or `http+unix:/run/demo.sock` are called with one POST per message;
     /// `link://host:port/path` or `link+unix:/run/demo.sock:/path` carry all sessions over a few
-    /// long-lived connections (the path may be left out: `/corelane-link`).
+    /// long-lived connections (the path may be left out: `/corelane-link`). A service with endpoints
+    /// of both kinds stands twice, under one name.
     ["service"] Each ServiceSettings {
         /// Name in endpoint keys and manifests.
         name: String = required r#""demo""#, Live => Name;
