@@ -154,7 +154,7 @@ pub struct Probe {
     shed: [Counter; Shed::ALL.len()],
     upgrades: [Counter; Upgrade::ALL.len()],
     routes: [Counter; Route::ALL.len()],
-    /// By [`response_label`] index.
+    /// By position in [`RESPONSES`].
     responses: [Counter; RESPONSES.len()],
     closes: [Counter; CLOSES.len()],
 }

@@ -126,7 +126,7 @@ pub struct SessionLimits {
     pub peer_routing: bool,
     pub outbox_messages_max: usize,
     pub outbox_bytes_max: usize,
-    /// How long a half-sent message may wait for the client before 1013.
+    /// How long a half-sent message may wait for the client before its connection is dropped.
     pub write_stall: Duration,
     pub calls_running_max: usize,
     pub calls_waiting_max: usize,

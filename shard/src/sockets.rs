@@ -109,7 +109,7 @@ pub enum ReceiveEnd {
     Failed(i32),
 }
 
-/// How long [`Sockets::exchange`] may sleep.
+/// How long an exchange with the kernel may sleep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {
     /// Not at all: there is work to do.
@@ -118,7 +118,8 @@ pub enum Wait {
     ForOne,
 }
 
-/// Moves bytes for one shard. Operations take effect at the next [`Self::exchange`].
+/// Moves bytes for one shard. Operations take effect at the next exchange with the kernel, which is
+/// the pump's affair and not part of this contract.
 pub trait Sockets {
     fn accept(&mut self, listener: ListenerId);
     fn stop_accepting(&mut self, listener: ListenerId);

@@ -73,3 +73,6 @@ fn comment(out: &mut String, doc: &str) {
 fn push(out: &mut String, line: std::fmt::Arguments<'_>) {
     writeln!(out, "{line}").expect("writing to a String cannot fail");
 }
+
+#[cfg(test)]
+mod tests;

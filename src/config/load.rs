@@ -112,7 +112,7 @@ impl AuthKey {
     }
 }
 
-/// What every key of [`TABLES`] gives without any other layer.
+/// What every key of [`super::TABLES`] gives without any other layer.
 pub(super) fn defaults() -> Config {
     read("", &Overrides::default(), &mut Notes::default()).expect("defaults have their shape")
 }

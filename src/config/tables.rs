@@ -62,7 +62,7 @@ table! {
 }
 
 table! {
-    /// Where operators look: health, readiness, metrics, sessions. Loopback only.
+    /// Where operators look: `/livez`, `/readyz`, `/metrics`. Loopback only.
     ["listen.admin"] Once ListenAdmin {
         /// Address of the admin server.
         address: SocketAddr = r#""127.0.0.1:9100""#, Restart => Socket;
@@ -74,7 +74,7 @@ table! {
     ["shards"] Once Shards {
         /// Number of shards. "auto" gives core 0 to the control core and a shard to every other.
         count: Auto<usize> = r#""auto""#, Restart => AutoOr(Count(1, 64));
-        /// Sockets per shard: clients and backends together. A client beyond it gets a 503.
+        /// Client connections per shard; one beyond it gets a 503. Backends have sockets of their own.
         connections_max: usize = "16384", Restart => Count(64, 1 << 20);
         /// Receive buffers per shard, shared by all its connections.
         receive_buffers: usize = "4096", Restart => PowerOfTwo(64, 32_768);
@@ -103,7 +103,7 @@ table! {
         query: bool = "true", Live => Flag;
         /// Claims that may name the session; the first one present wins.
         session_claim: Vec<String> = r#"["session_key", "sid", "jti"]"#, Live => some(Text);
-        /// No token lives longer: how long a revocation is remembered.
+        /// Longest life of a token that `corelane token mint` makes. The gateway itself takes any `exp`.
         max_token_life: Duration = r#""24h""#, Live
             => Span(Duration::from_secs(60), Duration::from_secs(30 * 86_400));
     }
@@ -175,7 +175,8 @@ table! {
         outbox_messages_max: usize = "1024", Live => Count(1, 1 << 20);
         /// Bytes that wait for a slow client.
         outbox_bytes_max: usize = r#""1MiB""#, Live => Size(4 * KIB, GIB);
-        /// A client that takes nothing of what was sent for so long is closed with 1013.
+        /// A client that takes nothing of what was sent for so long is dropped without a close frame,
+        /// which could not reach it.
         write_stall: Duration = r#""10s""#, Live => Span(Duration::from_millis(100), HOUR);
         /// Calls that run at a time.
         calls_running_max: usize = "32", Live => Count(1, 4096);
@@ -227,9 +228,9 @@ table! {
     ["drain"] Once Drain {
         /// Not ready, but still accepting: time for a load balancer to notice.
         grace: Duration = r#""3s""#, Live => Span(ZERO, HOUR);
-        /// Sessions are told to go at random moments within this time.
+        /// Sessions are told to go at random moments within this time, once grace is over.
         spread: Duration = r#""20s""#, Live => Span(ZERO, HOUR);
-        /// Time for the running calls of a session that is told to go.
+        /// Time beyond `spread` for the running calls of sessions that are told to go.
         calls: Duration = r#""10s""#, Live => Span(ZERO, HOUR);
         /// From the signal: what is left is cut. At least grace, spread and calls together.
         deadline: Duration = r#""45s""#, Live => Span(ZERO, 4 * HOUR);

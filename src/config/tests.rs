@@ -1,3 +1,5 @@
+//! Configurations that load, and every way in which one is refused.
+
 use std::time::Duration;
 
 use corelane_shard::id::EndpointId;

@@ -109,8 +109,6 @@ impl ControlLanes {
         Ok(())
     }
 
-    /// Names each sleeping shard that was told something since the last call: its doorbell has to
-    /// be rung now.
     /// Ends a turn in which `shard` was told something: `ring` is called if it sleeps.
     pub fn wake_sleeper(&mut self, shard: ShardId, ring: impl FnOnce()) {
         let at = usize::from(shard.0);
@@ -122,6 +120,8 @@ impl ControlLanes {
         }
     }
 
+    /// Names each sleeping shard that was told something since the last call: its doorbell has to
+    /// be rung now.
     pub fn wake_sleepers(&mut self, mut ring: impl FnMut(ShardId)) {
         if !self.shards.iter().any(|side| side.pushed) {
             return;

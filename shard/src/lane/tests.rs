@@ -1,3 +1,5 @@
+//! Lanes and mesh: bounds, room kept for answers, loans that come back, sleepers that are woken.
+
 use std::ptr::NonNull;
 
 use proptest::prelude::*;

@@ -25,7 +25,7 @@ pub struct Liveness {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// After the 101 nothing is sent until then.
+    /// After the 101 the first manifest waits until then.
     Held {
         until: Instant,
     },

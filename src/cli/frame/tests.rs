@@ -1,3 +1,5 @@
+//! The decoder against the frames of the test vectors, and against what is no frame.
+
 use proptest::prelude::*;
 use serde_json::Value;
 

@@ -1,3 +1,5 @@
+//! The admin listener over real sockets on loopback.
+
 use std::io::{Read, Write};
 use std::net::TcpStream as StdStream;
 use std::sync::mpsc;

@@ -1,3 +1,5 @@
+//! What waits for room on a lane, and what may overtake.
+
 use std::sync::Arc;
 
 use corelane_shard::id::{ConnectionKey, Epoch, Generation, SessionId, Slot};

@@ -1,3 +1,5 @@
+//! Turns of the control core with lanes made of queues.
+
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;

@@ -1,3 +1,5 @@
+//! Pings, idleness, unfinished messages and close handshakes on a clock made of numbers.
+
 use proptest::prelude::*;
 
 use super::*;

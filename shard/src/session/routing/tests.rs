@@ -1,3 +1,5 @@
+//! Every leaf of the routing decision, and what each one spends.
+
 use std::collections::HashMap;
 
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! Responses of backends, well formed, broken and cut anywhere.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Frame headers, valid and not, and frames written and read back.
+
 use proptest::prelude::*;
 use tungstenite::protocol::frame::{FrameHeader as OracleHeader, coding};
 

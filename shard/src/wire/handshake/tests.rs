@@ -1,3 +1,5 @@
+//! Request heads: what is let through, what each breach is answered, any cut of either.
+
 use std::borrow::Cow;
 
 use proptest::prelude::*;

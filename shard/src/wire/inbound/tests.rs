@@ -1,3 +1,5 @@
+//! Messages from bytes: rules and limits here, cuts in `split`, another implementation in `oracle`.
+
 use std::time::Duration;
 
 use super::*;

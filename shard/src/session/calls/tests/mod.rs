@@ -1,3 +1,5 @@
+//! The line of calls, rule by rule; `model` tries any history.
+
 mod model;
 
 use super::*;
