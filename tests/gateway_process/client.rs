@@ -122,12 +122,17 @@ impl Client {
         mut find: impl FnMut(&Frame) -> Option<T>,
     ) -> T {
         let deadline = Instant::now() + within;
+        let mut seen = Vec::new();
         loop {
-            let frame = self.frame(deadline).unwrap_or_else(|error| panic!("{what}: {error}"));
-            let frame = frame.unwrap_or_else(|| panic!("the connection ended before {what}"));
+            let frame = self.frame(deadline);
+            let frame = frame.unwrap_or_else(|error| panic!("{what}: {error}, after {seen:?}"));
+            let Some(frame) = frame else {
+                panic!("the connection ended before {what}, after {seen:?}");
+            };
             if let Some(found) = find(&frame) {
                 return found;
             }
+            seen.push((frame.opcode, frame.payload.len()));
         }
     }
 

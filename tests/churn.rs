@@ -1,0 +1,160 @@
+//! Clients that come and go in every way there is: nothing of them may stay.
+
+#[expect(dead_code, reason = "each test takes the part of the harness that it needs")]
+mod gateway_process;
+
+use gateway_process::client::{BINARY, CLOSE, Client, masked, upgrade_request};
+use gateway_process::memory::{descriptors, pss_bytes, raise_open_files};
+use gateway_process::metrics::Metrics;
+use gateway_process::{Gateway, Launch, SOON};
+
+const CYCLES: usize = 10_000;
+
+/// Clients that are there at the same time.
+const WAVE: usize = 200;
+
+const CONFIG: &str = "
+[shards]
+count = 1
+";
+
+/// Gauges that must be back where they were.
+const GAUGES: &[&str] = &[
+    "corelane_connections",
+    "corelane_sessions",
+    "corelane_slots_in_use",
+    "corelane_directory_sessions",
+    "corelane_blocks_in_use_bytes",
+    "corelane_receive_buffers_out",
+    "corelane_calls_running",
+];
+
+/// How a client leaves.
+#[derive(Debug, Clone, Copy)]
+enum Leave {
+    /// Close frame, answer, end.
+    Politely,
+    /// FIN without a close frame.
+    Silently,
+    ByReset,
+    /// With half a frame sent, by FIN.
+    MidFrame,
+    /// With half of a fragmented message sent, by reset.
+    MidMessageByReset,
+    MidHead,
+    MidHeadByReset,
+    /// With a good head sent and the answer not awaited, by reset.
+    DuringClaim,
+    /// The same by FIN.
+    DuringClaimByFin,
+    /// Without a word.
+    AtOnce,
+}
+
+const WAYS: [Leave; 10] = [
+    Leave::Politely,
+    Leave::Silently,
+    Leave::ByReset,
+    Leave::MidFrame,
+    Leave::MidMessageByReset,
+    Leave::MidHead,
+    Leave::MidHeadByReset,
+    Leave::DuringClaim,
+    Leave::DuringClaimByFin,
+    Leave::AtOnce,
+];
+
+#[test]
+fn ten_thousand_clients_that_come_and_go_leave_nothing_behind() {
+    raise_open_files();
+    let gateway = Launch::new(CONFIG).start();
+    // One client of each kind first, for what is opened once and stays.
+    wave(&gateway, WAYS.len());
+    let before = settled(&gateway);
+    let memory = pss_bytes(gateway.pid());
+    let files = files_at_rest(&gateway);
+
+    for _ in 0..CYCLES / WAVE {
+        wave(&gateway, WAVE);
+    }
+    let after = settled(&gateway);
+    println!(
+        "{CYCLES} clients came and went; memory (PSS) {memory} before, {} after",
+        pss_bytes(gateway.pid())
+    );
+    gateway.wait_until("the descriptors are back", SOON, || descriptors(gateway.pid()) <= files);
+    let accepted = |metrics: &Metrics| metrics.sum("corelane_connections_accepted_total");
+    assert_eq!(accepted(&after) - accepted(&before), CYCLES as f64);
+    let granted = |m: &Metrics| m.sum_of("corelane_claims_total", "outcome=\"granted\"");
+    let released = |m: &Metrics| m.sum("corelane_releases_total");
+    assert_eq!(granted(&after), released(&after), "each claim is released once\n{after}");
+    let opened = CYCLES as f64 * 5.0 / WAYS.len() as f64;
+    assert!(granted(&after) - granted(&before) >= opened, "sessions were opened\n{after}");
+    gateway.stop();
+}
+
+/// Waits until nothing of any client is left.
+fn settled(gateway: &Gateway) -> Metrics {
+    gateway.wait_for_metrics("everything is given back", SOON, |metrics| {
+        GAUGES.iter().all(|gauge| metrics.sum(gauge) == 0.0)
+    })
+}
+
+/// Open descriptors without that of a scrape that is just ending.
+fn files_at_rest(gateway: &Gateway) -> usize {
+    let mut fewest = descriptors(gateway.pid());
+    gateway.wait_until("the descriptors rest", SOON, || {
+        let now = descriptors(gateway.pid());
+        let rests = now >= fewest;
+        fewest = fewest.min(now);
+        rests
+    });
+    fewest
+}
+
+/// `clients` that are there together, each leaving in the next of the ways.
+fn wave(gateway: &Gateway, clients: usize) {
+    let ways = WAYS.into_iter().cycle().take(clients);
+    let begun = ways.map(|way| {
+        let mut client = Client::connect(gateway.public());
+        let head = upgrade_request(&gateway.token());
+        match way {
+            Leave::MidHead | Leave::MidHeadByReset => client.send(&head.as_bytes()[..100]),
+            Leave::AtOnce => {}
+            _ => client.send(head.as_bytes()),
+        }
+        (client, way)
+    });
+    for (client, way) in begun.collect::<Vec<_>>() {
+        leave(client, way);
+    }
+}
+
+fn leave(mut client: Client, way: Leave) {
+    match way {
+        Leave::MidHead | Leave::DuringClaimByFin | Leave::AtOnce => return client.finish(),
+        Leave::MidHeadByReset | Leave::DuringClaim => return client.reset(),
+        _ => client.accepted(SOON),
+    }
+    match way {
+        Leave::Politely => {
+            client.send(&masked(CLOSE, &1000_u16.to_be_bytes()));
+            let code = client.find("the close frame", SOON, |frame| frame.close_code());
+            assert_eq!(code, 1000);
+            client.finish();
+        }
+        Leave::MidFrame => {
+            let frame = masked(BINARY, &[0; 100]);
+            client.send(&frame[..frame.len() / 2]);
+            client.finish();
+        }
+        Leave::MidMessageByReset => {
+            let mut fragment = masked(BINARY, &[0; 3000]);
+            fragment[0] &= 0x7F;
+            client.send(&fragment);
+            client.reset();
+        }
+        Leave::ByReset => client.reset(),
+        _ => client.finish(),
+    }
+}
