@@ -159,7 +159,7 @@ pub struct Probe {
     closes: [Counter; CLOSES.len()],
 }
 
-/// Response codes that are counted apart (protocol §3); the last entry takes any other.
+/// Response codes that are counted apart; the last entry takes any other.
 const RESPONSES: [(u8, &str); 18] = [
     (0, "0"),
     (10, "10"),

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::id::{EndpointId, ServiceId};
 
-/// How clients and backends are connected (protocol §1.4, §5.5, §5.6).
+/// Whether players may broadcast and are told their peer GUIDs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConnectionMode {
     External,
@@ -50,7 +50,7 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Templated paths stay out of the manifest but are routable (protocol §6.1).
+    /// Templated paths stay out of the manifest but are routable.
     #[must_use]
     pub fn is_templated(&self) -> bool {
         self.path.contains('{')
@@ -110,7 +110,7 @@ pub struct Role {
     pub endpoints: Box<[EndpointId]>,
 }
 
-/// Limits of one session (protocol §12, decisions §2).
+/// Limits of one session; what happens beyond each is in docs/PROTOCOL.md.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionLimits {
     /// Longest accepted message, 31-byte header included (`BufferSize`).

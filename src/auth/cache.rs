@@ -82,7 +82,7 @@ impl TokenCache {
     }
 }
 
-/// Longest time that a result is believed (decisions: `min(60 s, exp)`).
+/// Longest time that a result is believed; never beyond the token's `exp`.
 const FRESH_FOR: Duration = Duration::from_secs(60);
 
 #[cfg(test)]

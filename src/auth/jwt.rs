@@ -152,7 +152,7 @@ fn find_key<'k>(keys: &'k KeySet, header: &str) -> Result<&'k Key, AuthRefusal> 
     Ok(key)
 }
 
-/// Longest credential (decisions section 1).
+/// Longest credential.
 const TOKEN_BYTES_MAX: usize = 8 << 10;
 /// Results remembered per shard.
 const CACHED_TOKENS_MAX: usize = 4096;

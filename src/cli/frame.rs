@@ -30,7 +30,7 @@ const FLAGS: [(u8, &str); 8] = [
 
 const META: [&str; 4] = ["endpoint info", "request schema", "response schema", "full schema"];
 
-/// One message of the protocol (§2).
+/// One message of the client protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Frame<'a> {
     pub(super) flags: u8,
@@ -152,7 +152,7 @@ fn write_payload(f: &mut fmt::Formatter<'_>, payload: &[u8]) -> fmt::Result {
     }
 }
 
-/// Names of response codes (§3).
+/// Names of response codes.
 pub(super) fn code_name(code: u8) -> &'static str {
     match code {
         0 => "OK",

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::{Failure, MintArgs, output};
 use crate::config::{Algorithm, AuthKey, Config};
 
-/// Claims as the protocol's own issuer writes them (§1.4), and the roles, which it keeps elsewhere.
+/// Claims as the protocol's own issuer writes them, and the roles, which it keeps elsewhere.
 #[derive(Debug, Serialize)]
 struct Claims<'a> {
     /// 32 hexadecimal digits.

@@ -188,7 +188,7 @@ impl<S: Sockets> Engine<S> {
         None
     }
 
-    /// The order of the door (decisions §1): path and method, capacity, credential, signature.
+    /// The order of the door: path and method, capacity, credential, signature.
     fn judge(&mut self, all: &[u8], scanned: usize, crowded: bool) -> Verdict {
         let (request, head_len) = match resume(all, scanned, &self.options.head) {
             Ok(Parsed::Incomplete) => return Verdict::Incomplete,

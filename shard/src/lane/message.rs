@@ -69,7 +69,7 @@ pub enum ClaimRefusal {
     Draining,
 }
 
-/// Phases of a shutdown (decisions §7), in order.
+/// Phases of a shutdown, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DrainPhase {
     /// Still accepting; readiness says 503.

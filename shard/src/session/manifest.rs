@@ -1,5 +1,4 @@
-//! The capability manifest: the event that tells a client which GUID stands for which endpoint
-//! (protocol §6.1).
+//! The capability manifest: the event that tells a client which GUID stands for which endpoint.
 
 use crate::clock::Now;
 use crate::id::SessionId;

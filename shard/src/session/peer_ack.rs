@@ -1,4 +1,4 @@
-//! The acknowledgement of a peer message (protocol §5.5): a fixed shape, written on the stack.
+//! The acknowledgement of a peer message: a fixed shape, written on the stack.
 
 use crate::wire::guid::Guid;
 

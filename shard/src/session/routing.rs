@@ -1,5 +1,5 @@
-//! The routing decision of one session: which way a client's message goes, in the order of the
-//! protocol's §5.2, which is normative.
+//! The routing decision of one session: which way a client's message goes, in the order that
+//! docs/PROTOCOL.md promises ("Which way a message goes").
 //!
 //! The caller owns the message, the clocks and everything that sessions share; nothing here
 //! allocates but a full GUID table on the rare path ([`super::guid_index`]).

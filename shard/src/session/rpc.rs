@@ -1,4 +1,4 @@
-//! RPCs from backends to the client that wait for its answer (protocol §8). Most sessions have
+//! RPCs from backends to the client that wait for its answer. Most sessions have
 //! none: the table is boxed and exists only while something waits.
 
 use thiserror::Error;

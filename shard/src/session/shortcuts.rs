@@ -1,5 +1,5 @@
 //! Shortcuts: routes that a service publishes to one session, with the target and the payload
-//! bound (protocol §5.3, §6.3). Most sessions have none: the table is boxed.
+//! bound (no service can publish one yet). Most sessions have none: the table is boxed.
 
 use thiserror::Error;
 

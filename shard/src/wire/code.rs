@@ -3,7 +3,7 @@
 
 use crate::probe::Shed;
 
-/// Last byte of the 16-byte header (protocol §3).
+/// Last byte of the 16-byte header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum ResponseCode {

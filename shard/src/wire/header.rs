@@ -7,7 +7,7 @@ use thiserror::Error;
 use super::code::ResponseCode;
 use super::guid::Guid;
 
-/// First byte of every binary message (protocol §2.4). Bits without a name here are opaque: they
+/// First byte of every binary message. Bits without a name here are opaque: they
 /// are echoed and forwarded, never interpreted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Flags(pub u8);
@@ -44,7 +44,7 @@ impl Flags {
         Self(self.0 & !other.0)
     }
 
-    /// The one rule for both directions (protocol §2.3).
+    /// The one rule for both directions.
     #[must_use]
     pub const fn layout(self) -> Layout {
         if self.contains(Self::RESPONSE) { Layout::Response } else { Layout::Request }

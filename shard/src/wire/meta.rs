@@ -1,6 +1,6 @@
-//! The four questions about an endpoint that a meta request can ask (protocol §5.4).
+//! The four questions about an endpoint that a meta request can ask.
 
-/// What the client wants to know about an endpoint (protocol §5.4).
+/// What the client wants to know about an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MetaKind {
     Info,

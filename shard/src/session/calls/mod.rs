@@ -55,7 +55,7 @@ pub struct Calls<P, A> {
 /// Calls that a fresh [`Calls`] takes before it grows.
 const COMMON_CALLS: usize = 8;
 
-/// Response code of a call whose answer could not be kept: the backend failed (protocol §3).
+/// Response code of a call whose answer could not be kept: the backend failed.
 const BACKEND_FAILED: u8 = 60;
 
 impl<P, A> Default for Calls<P, A> {

@@ -495,7 +495,7 @@ fn a_reload_measures_by_the_new_rate_limit_at_once() {
     assert_eq!(bench.request(0, guid), call(0, WantsReply::Yes));
 }
 
-/// The protocol's §5.2 and the small print, written down once more: first row that matches.
+/// The order of docs/PROTOCOL.md, written down once more: first row that matches.
 struct Model {
     snapshot: Snapshot,
     endpoints: HashMap<Guid, EndpointId>,

@@ -20,7 +20,7 @@ pub enum HeadError {
     Host,
 }
 
-/// Everything of an endpoint's requests that does not change from call to call (protocol §14).
+/// Everything of an endpoint's requests that does not change from call to call.
 /// Built with a configuration snapshot, one per HTTP endpoint and shard.
 #[derive(Debug, Clone)]
 pub struct RequestHead {

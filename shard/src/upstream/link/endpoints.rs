@@ -56,7 +56,7 @@ impl Endpoints {
     }
 }
 
-/// The path alone for POST, as in endpoint keys (protocol §5.3).
+/// The path alone for POST, as docs/LINK.md has it.
 fn name_of(method: Method, path: &str) -> String {
     match method {
         Method::Post => path.to_owned(),

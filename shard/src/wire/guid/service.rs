@@ -1,4 +1,4 @@
-//! GUIDs made from SHA-256 (protocol §4): a session's service GUIDs and the admin notice's.
+//! GUIDs made from SHA-256: a session's service GUIDs and the admin notice's.
 //!
 //! A session's GUIDs are derived when they are needed, so the derivation is what a routing miss
 //! costs: the padded preimage of every endpoint is laid out once per configuration, with a hole
@@ -46,7 +46,7 @@ impl ServiceGuids {
             let name = service.map_or("", |service| &service.name);
             let hole = [0; Guid::TEXT_LEN];
             // The words "service" and "session" stand before the wrong values on purpose: these
-            // are the GUIDs that servers in the field emit (protocol §4.1).
+            // are the GUIDs that servers in the field emit.
             let preimage: [&[u8]; 7] = [
                 PREFIX,
                 &hole,
@@ -81,7 +81,7 @@ impl ServiceGuids {
     }
 }
 
-/// GUID of the admin error notice (protocol §4.6); its preimage is in the documented order.
+/// GUID of the admin error notice; its preimage is in the documented order.
 #[must_use]
 pub fn admin_notice(salt: &str) -> Guid {
     generate(&["service:admin-notification|session:system|salt:", salt], 5)

@@ -52,7 +52,7 @@ pub struct Request<'a> {
     pub fields: Fields<'a>,
 }
 
-/// What `Authorization` carries (protocol §1.2).
+/// What `Authorization` carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Credential<'a> {
     Bearer(&'a str),
