@@ -347,7 +347,13 @@ fn a_reader_that_lets_its_outbox_overflow_is_told_and_let_go() {
 #[test]
 fn readers_that_take_nothing_are_dropped_when_the_write_stalls() {
     const STALLED: usize = 150;
-    let mut rig = Shape::default().build();
+    // The smallest that the kernel grants.
+    let send_buffer = Some(1);
+    let mut rig = Shape {
+        send_buffer,
+        ..Shape::default()
+    }
+    .build();
     let address = rig.address;
     let stop = Arc::new(AtomicBool::new(false));
     let good = {

@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use std::io::Write;
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, TcpStream};
 use std::os::fd::AsRawFd;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant as Moment};
 
@@ -448,16 +449,29 @@ fn calm(rig: &mut rig::Rig) {
     }
 }
 
+/// Ends a wait that nothing else ends, until it is dropped.
+fn alarm(rig: &rig::Rig) -> Sender<()> {
+    let (alarm, off) = channel();
+    let wake = rig.wake.try_clone().unwrap();
+    thread::spawn(move || {
+        if off.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+            rustix::io::write(&wake, &1u64.to_ne_bytes()).unwrap();
+        }
+    });
+    alarm
+}
+
 #[test]
 fn the_heartbeat_ends_each_wait_until_it_is_stopped() {
     let mut rig = rig();
-    // Should nothing beat, this ends the wait.
-    rig.uring.deadline(Some(mono() + PATIENCE));
+    let _alarm = alarm(&rig);
     rig.uring.heartbeat(Some(Duration::from_millis(2)));
     calm(&mut rig);
     let began = mono();
     for _ in 0..10 {
-        rig.exchange(Wait::ForOne);
+        if mono().since(began) < PATIENCE {
+            rig.exchange(Wait::ForOne);
+        }
     }
     let beats = mono().since(began);
     assert!(Duration::from_millis(15) < beats && beats < PATIENCE, "ten beats took {beats:?}");
@@ -470,7 +484,6 @@ fn the_heartbeat_ends_each_wait_until_it_is_stopped() {
     rig.exchange(Wait::ForOne);
     assert!(mono() >= at, "nothing beats any more");
 
-    rig.uring.deadline(Some(mono() + PATIENCE));
     rig.uring.heartbeat(Some(Duration::from_millis(2)));
     calm(&mut rig);
     let began = mono();
@@ -481,6 +494,7 @@ fn the_heartbeat_ends_each_wait_until_it_is_stopped() {
 #[test]
 fn a_deadline_ends_the_wait_once_and_a_later_one_replaces_it() {
     let mut rig = rig();
+    let _alarm = alarm(&rig);
     rig.uring.deadline(Some(mono() + Duration::from_millis(10)));
     calm(&mut rig);
     let later = mono() + Duration::from_millis(40);
