@@ -15,7 +15,7 @@ use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 
 /// How long anything may take on a machine that is busy with other things.
-pub use crate::gateway_process::SOON as PATIENCE;
+pub(crate) use crate::gateway_process::SOON as PATIENCE;
 
 /// A connection of either kind between a test and the gateway.
 pub trait Stream: Read + Write + Send {}
