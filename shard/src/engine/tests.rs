@@ -349,11 +349,7 @@ fn readers_that_take_nothing_are_dropped_when_the_write_stalls() {
     const STALLED: usize = 150;
     // The smallest that the kernel grants.
     let send_buffer = Some(1);
-    let mut rig = Shape {
-        send_buffer,
-        ..Shape::default()
-    }
-    .build();
+    let mut rig = Shape { send_buffer, ..Shape::default() }.build();
     let address = rig.address;
     let stop = Arc::new(AtomicBool::new(false));
     let good = {
