@@ -87,7 +87,6 @@ closed_list! {
         ShortFrame => "short_frame",
         UnmatchedAnswer => "unmatched_answer",
         BlocksExhausted => "blocks_exhausted",
-        CapacityUpgrade => "capacity_upgrade",
         SlowConsumer => "slow_consumer",
         PushWithoutSession => "push_without_session",
     }
@@ -183,15 +182,17 @@ const RESPONSES: [(u8, &str); 18] = [
 
 /// Close codes that are counted apart; 1006 stands for an end without a close handshake, the last
 /// entry takes any other.
-const CLOSES: [(u16, &str); 15] = [
+const CLOSES: [(u16, &str); 17] = [
     (1000, "1000"),
     (1001, "1001"),
     (1002, "1002"),
+    (1003, "1003"),
     (1005, "1005"),
     (1006, "1006"),
     (1007, "1007"),
     (1008, "1008"),
     (1009, "1009"),
+    (1011, "1011"),
     (1013, "1013"),
     (4001, "4001"),
     (4002, "4002"),

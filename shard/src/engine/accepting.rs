@@ -1,19 +1,42 @@
 //! New sockets: let in after those inside were served, and counted against the shard's bound.
 
+use std::time::Duration;
+
 use super::connection::{Connection, Receiving};
 use super::upgrade::Head;
 use super::{ACCEPTS_PER_TURN, Engine, Role};
 use crate::sockets::{AcceptEnd, ListenerId, Sockets};
 
+/// How long the head of somebody who came when the shard was full is read before the 503.
+const CROWDED_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Pause before a listener that has failed is tried again.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
 impl<S: Sockets> Engine<S> {
+    /// Arms listeners whose pause is over.
+    pub(super) fn accept_after_pause(&mut self) {
+        if self.accept_again_at.is_some_and(|at| at <= self.now.mono) {
+            self.accept_again_now();
+        }
+    }
+
+    pub(super) fn accept_again_now(&mut self) {
+        self.accept_again_at = None;
+        for listener in self.accept_again.drain(..) {
+            self.sockets.accept(listener);
+        }
+    }
+
     pub(super) fn let_in(&mut self) {
         for _ in 0..ACCEPTS_PER_TURN {
             let Some((listener, socket)) = self.accepted.pop_front() else {
                 return;
             };
             self.probe.accepted.increment();
-            let until = self.now.mono + self.options.head_timeout;
             let crowded = self.downstream >= self.options.connections_max;
+            let patience = if crowded { CROWDED_PATIENCE } else { self.options.head_timeout };
+            let until = self.now.mono + patience;
             let head = Box::new(Head::new(until, crowded));
             let mut connection = Connection::new(Some(socket), Role::Head(head), self.now.mono);
             connection.receiving = Receiving::Armed;
@@ -34,9 +57,12 @@ impl<S: Sockets> Engine<S> {
         match cause {
             // What was queued has been accepted and is answered; nobody else can connect.
             AcceptEnd::Cancelled => self.sockets.close_listener(listener),
-            // Armed again when a socket has been closed.
-            AcceptEnd::TableFull => self.accept_again.push(listener),
-            AcceptEnd::Failed(_) => self.sockets.accept(listener),
+            // Armed again when a socket has been closed, or after a while: whatever the kernel
+            // lacks, asking in every turn would not bring it back.
+            AcceptEnd::TableFull | AcceptEnd::Failed(_) => {
+                self.accept_again.push(listener);
+                self.accept_again_at = Some(self.now.mono + ACCEPT_PAUSE);
+            }
         }
     }
 }

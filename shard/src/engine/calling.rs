@@ -51,6 +51,10 @@ impl<S: Sockets> Engine<S> {
         wants_reply: WantsReply,
         mut arrived: Arrived<'_>,
     ) {
+        if self.player(key).is_some_and(|player| player.leaves_at.is_some()) {
+            self.discard(arrived);
+            return self.refuse_message(key, &reply_to, SessionRefusal::CallLineFull);
+        }
         let Some(service) = self.service_of(what.endpoint) else {
             self.discard(arrived);
             return self.refuse_message(key, &reply_to, SessionRefusal::BackendUnreachable);
@@ -312,6 +316,14 @@ impl<S: Sockets> Engine<S> {
         let now: Instant = self.now.mono;
         while let Some(id) = self.open_calls(client).and_then(|calls| calls.expired(now)) {
             self.fail_call(CallRef { client, id }, SessionRefusal::CallTimedOut);
+        }
+    }
+
+    /// Fails whatever calls a session still has.
+    pub(super) fn end_all_calls(&mut self, client: ConnectionKey) {
+        let never = Instant(u64::MAX);
+        while let Some(id) = self.open_calls(client).and_then(|calls| calls.expired(never)) {
+            self.end_call(CallRef { client, id }, ResponseCode::BackendError);
         }
     }
 

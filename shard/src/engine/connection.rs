@@ -18,6 +18,7 @@ pub(super) struct Connection<R> {
     pub(super) sending: Sending,
     /// On the list of connections to be flushed at the end of the turn.
     pub(super) dirty: bool,
+    pub(super) hold: Hold,
     pub(super) inbound: Inbound,
     /// Attached only while something waits to be sent.
     pub(super) outbox: Option<Box<Outbox>>,
@@ -81,6 +82,14 @@ pub(super) enum Sending {
     Waiting,
 }
 
+/// Whether what is queued waits: between the 101 and the first frame (a client library loses its
+/// manifest when both come in one packet).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hold {
+    Off,
+    On,
+}
+
 /// Receive buffers taken in one turn.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Quota {
@@ -117,6 +126,7 @@ impl<R> Connection<R> {
             receiving: Receiving::Off,
             sending: Sending::Free,
             dirty: false,
+            hold: Hold::Off,
             inbound: Inbound::new(),
             outbox: None,
             quota: Quota::default(),

@@ -16,14 +16,15 @@ use crate::sockets::{ListenerId, Sockets};
 use crate::wire::close::CloseCode;
 use crate::wire::handshake::Health;
 
+/// How often a session that drains is looked at.
+const DRAIN_LOOK: Duration = Duration::from_millis(20);
+
 /// Where this shard stands on its way out.
 #[derive(Debug, Default)]
 pub(super) struct Drain {
     pub(super) phase: Option<DrainPhase>,
     /// Moments at which sessions are told to go, for those that are still here.
     pub(super) closes_at: Vec<(Instant, ConnectionKey)>,
-    /// Running calls are waited for until then.
-    pub(super) calls_until: Option<Instant>,
     pub(super) reported: Option<DrainPhase>,
 }
 
@@ -159,7 +160,6 @@ impl<S: Sockets> Engine<S> {
     fn schedule_goodbyes(&mut self) {
         let spread = self.options.drain_spread.max(Duration::from_millis(1));
         let now = self.now.mono;
-        self.drain.calls_until = Some(now + spread + self.options.drain_calls);
         let keys = self.table.iter().filter(|(_, connection)| !connection.role.is_upstream());
         let mut moments: Vec<_> = keys.map(|(key, _)| (now, key)).collect();
         for (moment, _) in &mut moments {
@@ -201,25 +201,28 @@ impl<S: Sockets> Engine<S> {
         };
         match connection.role {
             Role::Head(_) => self.refuse(key, crate::wire::handshake::Refusal::Draining),
-            Role::Echo => self.leave(key, CloseCode::GoingAway, "drain"),
+            Role::Echo(_) => self.leave(key, CloseCode::GoingAway, "drain"),
             Role::Session(_) => self.drain_player(key),
             Role::Gone => self.start_leaving(key, Fin::Flushed),
             Role::Http(_) | Role::Link(_) => {}
         }
     }
 
-    /// Lets a session finish its running calls, up to the drain's patience, then says goodbye.
+    /// From its moment on a session takes no new call; those that run get the drain's patience,
+    /// then 60; then it is told to go.
     fn drain_player(&mut self, key: ConnectionKey) {
-        let patience = self.drain.calls_until;
         let now = self.now.mono;
-        let waits = self.player(key).is_some_and(|player| player.calls.is_some());
-        if waits && patience.is_none_or(|until| now < until) {
-            // Looked at again soon; new calls are not taken meanwhile.
-            let again = now + Duration::from_millis(50);
-            self.drain.closes_at.push((again, key));
+        let patience = self.options.drain_calls;
+        let Some(player) = self.player(key) else {
+            return;
+        };
+        let until = *player.leaves_at.get_or_insert(now + patience);
+        if player.calls.is_some() && now < until {
+            self.drain.closes_at.push((now + DRAIN_LOOK, key));
             self.drain.closes_at.sort_unstable_by_key(|(moment, _)| std::cmp::Reverse(*moment));
             return;
         }
+        self.end_all_calls(key);
         self.leave(key, CloseCode::GoingAway, "drain");
     }
 

@@ -7,6 +7,7 @@ use crate::id::{ConnectionKey, Slot};
 use crate::probe::Shed;
 use crate::snapshot::SessionLimits;
 use crate::sockets::Sockets;
+use crate::wire::close::CloseCode;
 
 impl<S: Sockets> Engine<S> {
     /// Makes sure that the wheel wakes `key` for its earliest deadline.
@@ -40,7 +41,9 @@ impl<S: Sockets> Engine<S> {
         let now = self.now.mono;
         if self.is_stalled(key) {
             self.probe.shed(Shed::SlowConsumer);
-            return self.lost(key, "slow consumer");
+            // A close frame could not be read either.
+            self.end_role(key, CloseCode::TryAgainLater.code(), "slow consumer");
+            return self.close(key);
         }
         let Some(connection) = self.table.get_mut(key) else {
             return;
@@ -55,11 +58,12 @@ impl<S: Sockets> Engine<S> {
                 Role::Head(head) if now >= head.until() => self.head_timed_out(key),
                 Role::Session(_) => {
                     self.expire_calls(key);
-                    self.player_deadline(key);
+                    self.liveness_deadline(key);
                 }
+                Role::Echo(_) => self.liveness_deadline(key),
                 Role::Http(_) => self.http_deadline(key),
                 Role::Link(_) => self.link_deadline(key),
-                Role::Head(_) | Role::Echo | Role::Gone => {}
+                Role::Head(_) | Role::Gone => {}
             },
         }
     }
@@ -94,7 +98,8 @@ fn earliest(connection: &Connection<Role>, limits: &SessionLimits) -> Option<Ins
             }
             Role::Http(http) => Some(http.until()),
             Role::Link(link) => link.until(),
-            Role::Echo | Role::Gone => None,
+            Role::Echo(liveness) => Some(liveness.next_deadline(limits)),
+            Role::Gone => None,
         },
     };
     [stall, own].into_iter().flatten().min()

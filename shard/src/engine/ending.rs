@@ -1,12 +1,13 @@
 //! How connections end: the close handshake, lingering so that the last bytes arrive, and the slot
 //! that is freed only when the kernel holds nothing of it.
 
-use super::connection::{Fin, Phase, Receiving, Sending};
+use super::connection::{Fin, Hold, Phase, Receiving, Sending};
 use super::players::Player;
 use super::{Engine, Role};
 use crate::block::Block;
 use crate::id::ConnectionKey;
 use crate::lane::{SessionEnded, ToControl};
+use crate::probe::Upgrade;
 use crate::sockets::Sockets;
 use crate::wire::close::CloseCode;
 use crate::wire::frame::{ControlKind, ControlPayload};
@@ -73,9 +74,11 @@ impl<S: Sockets> Engine<S> {
             return;
         };
         connection.phase = Phase::Leaving { fin, until };
+        connection.hold = Hold::Off;
         if connection.receiving == Receiving::Ended {
             connection.phase = Phase::Leaving { fin: Fin::Flushed, until };
         }
+        self.mark_dirty(key);
         self.set_deadline(key);
         self.finish_if_flushed(key);
     }
@@ -122,6 +125,9 @@ impl<S: Sockets> Engine<S> {
 
     /// The connection is broken: no goodbye.
     pub(super) fn lost(&mut self, key: ConnectionKey, cause: &'static str) {
+        if let Some(Role::Head(_)) = self.table.get(key).map(|connection| &connection.role) {
+            self.probe.upgrade(Upgrade::ClientGone);
+        }
         self.end_role(key, ABNORMAL, cause);
         self.close(key);
     }
@@ -151,9 +157,7 @@ impl<S: Sockets> Engine<S> {
     }
 
     pub(super) fn closed(&mut self, key: ConnectionKey) {
-        for listener in std::mem::take(&mut self.accept_again) {
-            self.sockets.accept(listener);
-        }
+        self.accept_again_now();
         if let Some(connection) = self.table.get_mut(key) {
             connection.phase = Phase::Closed;
             self.free_if_over(key);
@@ -200,7 +204,7 @@ impl<S: Sockets> Engine<S> {
                 self.downstream -= 1;
                 self.release_head(*head);
             }
-            Role::Echo => {
+            Role::Echo(_) => {
                 self.downstream -= 1;
                 self.probe.close(counted);
             }

@@ -4,7 +4,7 @@
 use super::calling::{CallRef, Question};
 use super::connection::{Connection, Fin, Phase, Receiving};
 use super::sending::NotQueued;
-use super::services::BackendId;
+use super::services::{Backend, BackendId, LinkPlace};
 use super::{Arrived, Engine, Role};
 use crate::block::Block;
 use crate::buffers::Received;
@@ -104,7 +104,11 @@ impl<S: Sockets> Engine<S> {
         };
         let entry = &mut self.upstreams.backends[backend.0];
         entry.connections += 1;
-        entry.links[place].key = Some(key);
+        match &mut entry.links[place] {
+            // The old link goes on until this one is ready.
+            at if at.key.is_some() => at.successor = Some(key),
+            at => at.key = Some(key),
+        }
         let address = entry.address.clone();
         self.count_upstreams();
         self.sockets.open(key, &address);
@@ -261,14 +265,20 @@ impl<S: Sockets> Engine<S> {
         Some(outcome)
     }
 
-    pub(super) fn link_is_usable(&self, key: ConnectionKey) -> bool {
+    /// Takes calls of `session`: is open, or goes away and has that session open still.
+    pub(super) fn link_is_usable(&self, key: ConnectionKey, session: SessionId) -> bool {
         let Some(connection) = self.table.get(key) else {
             return false;
         };
         let Role::Link(link) = &connection.role else {
             return false;
         };
-        connection.phase == Phase::Open && link.link.state() == LinkState::Open
+        connection.phase == Phase::Open
+            && match link.link.state() {
+                LinkState::Open => true,
+                LinkState::GoingAway => link.link.carries(session),
+                _ => false,
+            }
     }
 
     pub(super) fn link_has_credit(&self, client: ConnectionKey, request: &Request) -> bool {
@@ -404,8 +414,13 @@ impl<S: Sockets> Engine<S> {
     /// Both hellos were said: sessions that waited for this service may call.
     fn link_ready(&mut self, key: ConnectionKey) {
         if let Some(Role::Link(link)) = self.table.get(key).map(|c| &c.role) {
-            let (backend, place) = (link.backend, link.place);
-            self.upstreams.backends[backend.0].links[place].failures = 0;
+            let backend = &mut self.upstreams.backends[link.backend.0];
+            let at = &mut backend.links[link.place];
+            at.failures = 0;
+            if at.successor == Some(key) {
+                at.successor = None;
+                backend.retired.extend(at.key.replace(key));
+            }
         }
         for index in 0..self.players.len() {
             let client = self.players[index];
@@ -514,16 +529,16 @@ impl<S: Sockets> Engine<S> {
         self.start_leaving(key, Fin::Flushed);
     }
 
-    /// The backend takes no new sessions here: a fresh link takes the place of this one, which
-    /// goes on until its calls are answered and the backend closes it.
+    /// The backend takes no new sessions here: a fresh link is dialled and takes this one's place
+    /// once it is ready. What runs here goes on until the backend closes.
     fn replace_link(&mut self, key: ConnectionKey) {
         let Some(Role::Link(link)) = self.table.get(key).map(|c| &c.role) else {
             return;
         };
         let (backend, place) = (link.backend, link.place);
-        let current = self.upstreams.backends[backend.0].links[place].key == Some(key);
-        if current {
-            self.redial_later(backend, place);
+        let at = &self.upstreams.backends[backend.0].links[place];
+        if at.key == Some(key) && at.successor.is_none() && at.dial_at.is_none() {
+            self.dial_link(backend, place);
         }
     }
 
@@ -543,8 +558,17 @@ impl<S: Sockets> Engine<S> {
         }
         let entry = &mut self.upstreams.backends[link.backend.0];
         entry.connections -= 1;
-        if entry.links[link.place].key == Some(key) {
+        entry.retired.retain(|retired| *retired != key);
+        let at = &mut entry.links[link.place];
+        if at.successor == Some(key) {
+            // Tried again while the old link lasts, and after it.
+            at.successor = None;
             self.redial_later(link.backend, link.place);
+        } else if at.key == Some(key) {
+            at.key = at.successor.take();
+            if at.key.is_none() {
+                self.redial_later(link.backend, link.place);
+            }
         }
         self.count_upstreams();
         while let Some(call) = link.link.pop_lost() {
@@ -556,9 +580,15 @@ impl<S: Sockets> Engine<S> {
     /// Tells the backends that a client has gone.
     pub(super) fn end_on_links(&mut self, session: SessionId, owner: ConnectionKey) {
         for backend in 0..self.upstreams.backends.len() {
-            for place in 0..self.upstreams.backends[backend].links.len() {
-                let Some(key) = self.upstreams.backends[backend].links[place].key else {
-                    continue;
+            for at in 0.. {
+                let Backend { links, retired, .. } = &self.upstreams.backends[backend];
+                let key = match links.get(at) {
+                    Some(LinkPlace { key: Some(key), .. }) => *key,
+                    Some(LinkPlace { key: None, .. }) => continue,
+                    None => match retired.get(at - links.len()) {
+                        Some(key) => *key,
+                        None => break,
+                    },
                 };
                 // Without room the backend learns of it when its next push is refused.
                 let _told = self.with_link(key, |link, out| {

@@ -48,6 +48,7 @@ use crate::outbox::{Outbox, OutboxLimits};
 use crate::probe::Probe;
 use crate::session::capability::Capabilities;
 use crate::session::fingerprints::FingerprintTables;
+use crate::session::liveness::Liveness;
 use crate::session::rate::RateLimits;
 use crate::snapshot::{SessionLimits, Snapshot};
 use crate::sockets::{Completion, ListenerId, Socket, Sockets};
@@ -140,7 +141,7 @@ enum Role {
     /// A client whose request head is still being read or judged.
     Head(Box<Head>),
     /// A WebSocket whose messages go back as they came.
-    Echo,
+    Echo(Box<Liveness>),
     Session(Box<Player>),
     Http(Box<HttpConnection>),
     Link(Box<LinkConnection>),
@@ -149,6 +150,15 @@ enum Role {
 }
 
 impl Role {
+    /// Of a client with an open WebSocket.
+    fn liveness(&mut self) -> Option<&mut Liveness> {
+        match self {
+            Self::Echo(liveness) => Some(liveness),
+            Self::Session(player) => Some(&mut player.liveness),
+            Self::Head(_) | Self::Http(_) | Self::Link(_) | Self::Gone => None,
+        }
+    }
+
     fn is_upstream(&self) -> bool {
         matches!(self, Self::Http(_) | Self::Link(_))
     }
@@ -260,6 +270,7 @@ pub struct Engine<S> {
     accepted: VecDeque<(ListenerId, Socket)>,
     /// Listeners whose accept has ended because the descriptor table was full.
     accept_again: Vec<ListenerId>,
+    accept_again_at: Option<Instant>,
     downstream: usize,
     copies: u64,
     /// Sessions of this shard, in no order.
@@ -313,6 +324,7 @@ impl<S: Sockets> Engine<S> {
             rearm: VecDeque::with_capacity(64),
             accepted: VecDeque::new(),
             accept_again: Vec::new(),
+            accept_again_at: None,
             downstream: 0,
             copies: 0,
             players: Vec::new(),
@@ -363,6 +375,7 @@ impl<S: Sockets> Engine<S> {
         self.take_completions();
         self.act_on_deadlines();
         self.dial_due_links();
+        self.accept_after_pause();
         self.rearm_receives();
         self.flush();
         self.let_in();
@@ -406,7 +419,10 @@ impl<S: Sockets> Engine<S> {
 
     /// When the shard must turn again although nothing has happened.
     pub fn next_deadline(&mut self) -> Option<Instant> {
-        let own = [self.next_redial(), self.next_goodbye()].into_iter().flatten().min();
+        let own = [self.next_redial(), self.next_goodbye(), self.accept_again_at]
+            .into_iter()
+            .flatten()
+            .min();
         [self.timers.next_deadline(), own].into_iter().flatten().min()
     }
 

@@ -3,8 +3,9 @@
 use std::rc::Rc;
 
 use super::calling::{OpenCalls, Question};
-use super::connection::Phase;
+use super::connection::{Hold, Phase};
 use super::{Arrived, Engine, Role, Source};
+use crate::clock::Instant;
 use crate::id::{ConnectionKey, Epoch};
 use crate::identity::Identity;
 use crate::probe::{Route, Shed};
@@ -32,6 +33,8 @@ pub(super) struct Player {
     pub(super) position: usize,
     /// Attached only while calls are open.
     pub(super) calls: Option<Box<OpenCalls>>,
+    /// The session is being sent away: it takes no new calls, and those that run have until then.
+    pub(super) leaves_at: Option<Instant>,
 }
 
 impl<S: Sockets> Engine<S> {
@@ -47,7 +50,7 @@ impl<S: Sockets> Engine<S> {
         let session = Session::new(identity, capabilities, &self.snapshot, seed);
         let liveness = Liveness::new(&self.limits.session, self.now.mono);
         let position = self.players.len();
-        let player = Player { session, liveness, epoch, position, calls: None };
+        let player = Player { session, liveness, epoch, position, calls: None, leaves_at: None };
         let Some(connection) = self.table.get_mut(key) else {
             return;
         };
@@ -89,6 +92,7 @@ impl<S: Sockets> Engine<S> {
             return self.discard(arrived);
         };
         player.liveness.on_data(self.now.mono);
+        player.liveness.on_message_complete();
         match kind {
             DataKind::Text => {
                 let verdict = player.session.on_text(&self.rates, self.now);
@@ -283,21 +287,19 @@ impl<S: Sockets> Engine<S> {
         }
     }
 
-    /// What is due for a session by the clock.
-    pub(super) fn player_deadline(&mut self, key: ConnectionKey) {
+    /// What is due for a WebSocket by the clock.
+    pub(super) fn liveness_deadline(&mut self, key: ConnectionKey) {
         loop {
             let (now, limits) = (self.now.mono, &self.limits.session);
             let Some(connection) = self.table.get_mut(key) else {
                 return;
             };
-            let Role::Session(player) = &mut connection.role else {
+            let Some(liveness) = connection.role.liveness() else {
                 return;
             };
-            match player.liveness.on_deadline(limits, now) {
+            match liveness.on_deadline(limits, now) {
                 LivenessAction::None => return,
-                LivenessAction::ReleaseFirstFrame => {
-                    self.send_manifest(key, ManifestReason::SessionConnected);
-                }
+                LivenessAction::ReleaseFirstFrame => self.release_first_frame(key),
                 LivenessAction::Ping => self.ping(key),
                 LivenessAction::CloseIdle => return self.leave(key, CloseCode::Idle, "idle"),
                 LivenessAction::CloseStalledMessage => {
@@ -315,6 +317,15 @@ impl<S: Sockets> Engine<S> {
         }
     }
 
+    /// The manifest goes first, then what was held behind it.
+    fn release_first_frame(&mut self, key: ConnectionKey) {
+        if let Some(connection) = self.table.get_mut(key) {
+            connection.hold = Hold::Off;
+        }
+        self.send_manifest(key, ManifestReason::SessionConnected);
+        self.mark_dirty(key);
+    }
+
     pub(super) fn send_manifest(&mut self, key: ConnectionKey, reason: ManifestReason) {
         let (now, peer) = (self.now, self.peer_guid(key));
         let mut message = std::mem::take(&mut self.manifest);
@@ -329,18 +340,25 @@ impl<S: Sockets> Engine<S> {
                 reason,
             };
             manifest.write(message_id, now, &mut self.random, &mut message);
-            self.queue_or_shed(key, &message);
+            let queued = self.queue_frame(key, OpCode::Binary, &message, Priority::Urgent);
+            if queued.is_err() {
+                self.overflowed(key);
+            }
         }
         self.manifest = message;
     }
 
     fn ping(&mut self, key: ConnectionKey) {
         let now = self.now;
-        let Some(player) = self.player(key) else {
+        let Some(connection) = self.table.get_mut(key) else {
             return;
         };
-        let sequence = player.session.next_message_id(now);
-        if player.liveness.begin_ping(sequence).is_err() {
+        let sequence = match &mut connection.role {
+            Role::Session(player) => player.session.next_message_id(now),
+            _ => now.unix_ms,
+        };
+        let begun = connection.role.liveness().map(|liveness| liveness.begin_ping(sequence));
+        if !matches!(begun, Some(Ok(()))) {
             return;
         }
         let payload = ControlPayload::new(&sequence.to_be_bytes());
@@ -349,17 +367,22 @@ impl<S: Sockets> Engine<S> {
         }
         // It leaves with this turn's send, or waits behind what the peer has not taken; then the
         // write stall ends the connection before the pong can be late.
-        if let Some(player) = self.player(key) {
-            player.liveness.on_ping_sent(now.mono);
+        if let Some(liveness) = self.table.get_mut(key).and_then(|c| c.role.liveness()) {
+            liveness.on_ping_sent(now.mono);
         }
     }
 
-    pub(super) fn player_pong(&mut self, key: ConnectionKey, payload: &[u8]) {
+    pub(super) fn pong_arrived(&mut self, key: ConnectionKey, payload: &[u8]) {
         let (now, rates) = (self.now, self.rates);
-        let Some(player) = self.player(key) else {
+        let Some(connection) = self.table.get_mut(key) else {
             return;
         };
-        if let Pong::Unsolicited = player.liveness.on_pong(payload)
+        let Some(Pong::Unsolicited) =
+            connection.role.liveness().map(|liveness| liveness.on_pong(payload))
+        else {
+            return;
+        };
+        if let Role::Session(player) = &mut connection.role
             && let Err(reason) = player.session.on_unsolicited_pong(&rates, now)
         {
             self.leave_for(key, reason);

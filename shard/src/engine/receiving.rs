@@ -44,12 +44,11 @@ impl<S: Sockets> Engine<S> {
             Role::Head(_) => self.read_head(key, received.from(0)),
             Role::Http(_) => return self.read_response(key, received),
             Role::Link(_) => self.read_upgrade(key, received),
-            Role::Session(player) => {
-                player.liveness.on_bytes(self.now.mono);
-                Some(0)
-            }
-            Role::Echo | Role::Gone => Some(0),
+            Role::Echo(_) | Role::Session(_) | Role::Gone => Some(0),
         };
+        if let Some(liveness) = self.table.get_mut(key).and_then(|c| c.role.liveness()) {
+            liveness.on_bytes(self.now.mono);
+        }
         if let Some(from) = from {
             self.read_frames(key, Kept::Buffer(received), from);
         }
@@ -97,7 +96,7 @@ impl<S: Sockets> Engine<S> {
                     self.too_long(key, kind, &head[..head_len]);
                 }
                 Arrival::Ping(payload) => self.pinged(key, &payload),
-                Arrival::Pong(payload) => self.player_pong(key, payload.as_slice()),
+                Arrival::Pong(payload) => self.pong_arrived(key, payload.as_slice()),
                 Arrival::Close { code, .. } => return self.peer_closes(key, code),
             }
         }
@@ -114,7 +113,9 @@ impl<S: Sockets> Engine<S> {
         connection.tally.messages_in += 1;
         self.probe.messages_in.increment();
         match &mut connection.role {
-            Role::Echo => {
+            Role::Echo(liveness) => {
+                liveness.on_data(self.now.mono);
+                liveness.on_message_complete();
                 let opcode = match kind {
                     DataKind::Text => OpCode::Text,
                     DataKind::Binary => OpCode::Binary,
@@ -141,7 +142,7 @@ impl<S: Sockets> Engine<S> {
         connection.tally.messages_in += 1;
         match &connection.role {
             Role::Session(_) => self.player_message_too_long(key, kind, head),
-            Role::Echo | Role::Link(_) => {
+            Role::Echo(_) | Role::Link(_) => {
                 self.probe.shed(Shed::MessageTooLong);
                 self.broken_frames(key, CloseCode::MessageTooLong);
             }
@@ -160,7 +161,7 @@ impl<S: Sockets> Engine<S> {
     fn pinged(&mut self, key: ConnectionKey, payload: &ControlPayload) {
         match self.table.get(key).map(|connection| &connection.role) {
             Some(Role::Link(_)) => self.link_ping(key, payload),
-            Some(Role::Echo | Role::Session(_)) => {
+            Some(Role::Echo(_) | Role::Session(_)) => {
                 let answered =
                     self.queue_control(key, ControlKind::Pong, payload, Priority::Urgent);
                 if answered.is_err() {
@@ -178,12 +179,14 @@ impl<S: Sockets> Engine<S> {
             return;
         };
         let unfinished = connection.inbound.is_mid_message();
-        let Role::Session(player) = &mut connection.role else {
+        let Some(liveness) = connection.role.liveness() else {
             return;
         };
         if unfinished {
-            player.liveness.on_message_incomplete(now);
+            liveness.on_message_incomplete(now);
             self.set_deadline(key);
+        } else {
+            liveness.on_message_complete();
         }
     }
 

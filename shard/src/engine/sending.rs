@@ -1,7 +1,7 @@
 //! From a verdict to the socket: queueing, one send per connection and turn, and what becomes of
 //! a send that the kernel did not take whole.
 
-use super::connection::{Phase, Sending};
+use super::connection::{Hold, Phase, Sending};
 use super::{Arrived, Engine, Role, Source};
 use crate::block::Block;
 use crate::buffers::Lent;
@@ -159,7 +159,8 @@ impl<S: Sockets> Engine<S> {
         priority: Priority,
     ) -> Result<(), NotQueued> {
         let len = lent.len();
-        let waits = self.table.get(to).is_some_and(|c| c.sending == Sending::Waiting);
+        let waits =
+            self.table.get(to).is_some_and(|c| c.sending == Sending::Waiting || c.hold == Hold::On);
         let Some((outbox, limits, mut memory)) = self.outbox_of(to) else {
             self.buffers.give_back(lent);
             return Err(NotQueued::Gone);
@@ -219,7 +220,7 @@ impl<S: Sockets> Engine<S> {
         };
         let limits = match connection.role {
             Role::Link(_) | Role::Http(_) => self.limits.link_outbox,
-            Role::Head(_) | Role::Echo | Role::Session(_) | Role::Gone => self.limits.outbox,
+            Role::Head(_) | Role::Echo(_) | Role::Session(_) | Role::Gone => self.limits.outbox,
         };
         Some((outbox, limits, memory))
     }
@@ -236,7 +237,7 @@ impl<S: Sockets> Engine<S> {
         if queued.is_ok() {
             connection.tally.messages_out += 1;
             connection.tally.bytes_out += len as u64;
-            if matches!(connection.role, Role::Session(_) | Role::Echo) {
+            if matches!(connection.role, Role::Session(_) | Role::Echo(_)) {
                 self.probe.messages_out.increment();
             }
             if let Role::Session(player) = &mut connection.role {
@@ -247,7 +248,7 @@ impl<S: Sockets> Engine<S> {
         Ok(queued?)
     }
 
-    fn mark_dirty(&mut self, key: ConnectionKey) {
+    pub(super) fn mark_dirty(&mut self, key: ConnectionKey) {
         if let Some(connection) = self.table.get_mut(key)
             && !connection.dirty
         {
@@ -266,7 +267,7 @@ impl<S: Sockets> Engine<S> {
         self.flushing = keys;
     }
 
-    fn flush_one(&mut self, key: ConnectionKey) {
+    pub(super) fn flush_one(&mut self, key: ConnectionKey) {
         let Some(connection) = self.table.get_mut(key) else {
             return;
         };
@@ -275,7 +276,7 @@ impl<S: Sockets> Engine<S> {
             return;
         };
         let sendable = matches!(connection.phase, Phase::Open | Phase::Leaving { .. });
-        if connection.sending == Sending::Waiting || !sendable {
+        if connection.sending == Sending::Waiting || connection.hold == Hold::On || !sendable {
             return;
         }
         if let Some(outgoing) = outbox.take() {

@@ -37,12 +37,16 @@ pub(super) struct Backend {
     /// Idle HTTP connections, the most recently used last.
     pub(super) idle: Vec<ConnectionKey>,
     pub(super) links: Vec<LinkPlace>,
+    /// Links that were replaced and finish what runs on them.
+    pub(super) retired: Vec<ConnectionKey>,
 }
 
 /// One of the links that this shard keeps to a backend.
 #[derive(Debug, Default)]
 pub(super) struct LinkPlace {
     pub(super) key: Option<ConnectionKey>,
+    /// A fresh link that takes over from `key` when it is ready, after a goaway.
+    pub(super) successor: Option<ConnectionKey>,
     pub(super) failures: u32,
     pub(super) dial_at: Option<Instant>,
 }
@@ -154,6 +158,7 @@ impl Backend {
             connections: 0,
             idle: Vec::new(),
             links: (0..links).map(|_| LinkPlace::default()).collect(),
+            retired: Vec::new(),
         }
     }
 
@@ -229,7 +234,7 @@ impl<S: Sockets> Engine<S> {
         }
     }
 
-    /// Notes that a link is gone and when to try again.
+    /// Notes that a link is missing and when to try again.
     pub(super) fn redial_later(&mut self, id: BackendId, place: usize) {
         let now = self.now.mono;
         let jitter = self.random.f64();
@@ -240,8 +245,7 @@ impl<S: Sockets> Engine<S> {
         let Some(place) = backend.links.get_mut(place) else {
             return;
         };
-        place.key = None;
-        if !listed || self.drain.is_ending() {
+        if !listed || place.dial_at.is_some() || self.drain.is_ending() {
             return;
         }
         let pause = REDIAL_MIN.saturating_mul(1 << place.failures.min(8)).min(REDIAL_MAX);
@@ -281,15 +285,15 @@ impl<S: Sockets> Engine<S> {
     /// that are reachable, always the same one while that does not change.
     pub(super) fn link_of(&self, service: ServiceId, session: SessionId) -> Option<ConnectionKey> {
         let state = self.upstreams.services.get(usize::from(service.0))?;
-        let spread = session.0 as usize;
-        let reachable = |at: usize| self.usable_link(state.backends[at], spread).is_some();
+        let reachable = |at: usize| self.usable_link(state.backends[at], session).is_some();
         let at = state.rendezvous.place(session, reachable)?;
-        self.usable_link(state.backends[at], spread)
+        self.usable_link(state.backends[at], session)
     }
 
-    fn usable_link(&self, backend: BackendId, spread: usize) -> Option<ConnectionKey> {
+    fn usable_link(&self, backend: BackendId, session: SessionId) -> Option<ConnectionKey> {
         let links = &self.upstreams.backends[backend.0].links;
+        let spread = session.0 as usize;
         let key = links.get(spread % links.len().max(1))?.key?;
-        self.link_is_usable(key).then_some(key)
+        self.link_is_usable(key, session).then_some(key)
     }
 }

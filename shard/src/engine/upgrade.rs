@@ -5,7 +5,7 @@
 
 use std::rc::Rc;
 
-use super::connection::Fin;
+use super::connection::{Fin, Hold};
 use super::{Engine, Role};
 use crate::block::Block;
 use crate::clock::Instant;
@@ -13,6 +13,7 @@ use crate::id::{ConnectionKey, Epoch, SessionId};
 use crate::identity::{AuthRefusal, Identity};
 use crate::lane::{ClaimRefusal, ToControl, UpgradeRefused};
 use crate::probe::Upgrade as Outcome;
+use crate::session::liveness::Liveness;
 use crate::sockets::Sockets;
 use crate::wire::handshake::{
     ACCEPT_BYTES_MAX, Credential, HEALTH_BYTES_MAX, Parsed, REFUSAL_BYTES_MAX, Refusal, Request,
@@ -291,6 +292,11 @@ impl<S: Sockets> Engine<S> {
         let len = accept(&nonce, None, &mut answer);
         self.probe.upgrade(Outcome::Accepted);
         self.say(key, &answer[..len]);
+        // The 101 leaves alone; whatever comes next waits for the first frame's time.
+        self.flush_one(key);
+        if let Some(connection) = self.table.get_mut(key) {
+            connection.hold = Hold::On;
+        }
         self.open_session(key, identity, epoch);
         if let Some(mut early) = early {
             self.read_early(key, early.as_mut_slice());
@@ -369,8 +375,10 @@ impl<S: Sockets> Engine<S> {
         let len = accept(nonce, None, &mut answer);
         self.probe.upgrade(Outcome::Accepted);
         if let Some(connection) = self.table.get_mut(key) {
-            connection.role = Role::Echo;
+            let liveness = Liveness::new(&self.limits.session, self.now.mono);
+            connection.role = Role::Echo(Box::new(liveness));
         }
+        self.set_deadline(key);
         self.say(key, &answer[..len]);
     }
 
@@ -393,7 +401,10 @@ impl<S: Sockets> Engine<S> {
     }
 
     pub(super) fn head_timed_out(&mut self, key: ConnectionKey) {
-        self.refuse(key, Refusal::HeadTimeout);
+        let claiming = self.table.get(key).is_some_and(|connection| {
+            matches!(&connection.role, Role::Head(head) if matches!(head.stage, Stage::Claiming(_)))
+        });
+        self.refuse(key, if claiming { Refusal::Unavailable } else { Refusal::HeadTimeout });
     }
 
     pub(super) fn release_head(&mut self, head: Head) {

@@ -148,6 +148,12 @@ impl<C> Link<C> {
         self.state
     }
 
+    /// Whether the session is open here.
+    #[must_use]
+    pub fn carries(&self, session: crate::id::SessionId) -> bool {
+        self.sessions.find(session).is_some()
+    }
+
     /// Sessions open on this link.
     #[must_use]
     pub fn sessions(&self) -> usize {
