@@ -18,17 +18,6 @@ const CONFIG: &str = "
 count = 1
 ";
 
-/// Gauges that must be back where they were.
-const GAUGES: &[&str] = &[
-    "corelane_connections",
-    "corelane_sessions",
-    "corelane_slots_in_use",
-    "corelane_directory_sessions",
-    "corelane_blocks_in_use_bytes",
-    "corelane_receive_buffers_out",
-    "corelane_calls_running",
-];
-
 /// How a client leaves.
 #[derive(Debug, Clone, Copy)]
 enum Leave {
@@ -70,14 +59,14 @@ fn ten_thousand_clients_that_come_and_go_leave_nothing_behind() {
     let gateway = Launch::new(CONFIG).start();
     // One client of each kind first, for what is opened once and stays.
     wave(&gateway, WAYS.len());
-    let before = settled(&gateway);
+    let before = gateway.wait_until_empty();
     let memory = pss_bytes(gateway.pid());
     let files = files_at_rest(&gateway);
 
     for _ in 0..CYCLES / WAVE {
         wave(&gateway, WAVE);
     }
-    let after = settled(&gateway);
+    let after = gateway.wait_until_empty();
     println!(
         "{CYCLES} clients came and went; memory (PSS) {memory} before, {} after",
         pss_bytes(gateway.pid())
@@ -91,13 +80,6 @@ fn ten_thousand_clients_that_come_and_go_leave_nothing_behind() {
     let opened = CYCLES as f64 * 5.0 / WAYS.len() as f64;
     assert!(granted(&after) - granted(&before) >= opened, "sessions were opened\n{after}");
     gateway.stop();
-}
-
-/// Waits until nothing of any client is left.
-fn settled(gateway: &Gateway) -> Metrics {
-    gateway.wait_for_metrics("everything is given back", SOON, |metrics| {
-        GAUGES.iter().all(|gauge| metrics.sum(gauge) == 0.0)
-    })
 }
 
 /// Open descriptors without that of a scrape that is just ending.

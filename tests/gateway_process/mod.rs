@@ -6,6 +6,7 @@
 //! [`Launch::set`] override them. Nothing here sleeps for luck: everything is polled against a
 //! deadline.
 
+pub(crate) mod backend;
 pub(crate) mod client;
 pub(crate) mod folder;
 pub(crate) mod http;
@@ -32,6 +33,17 @@ pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 /// Name of the configuration in the gateway's folder.
 const CONFIG_FILE: &str = "corelane.toml";
+
+/// What is zero when nobody is there.
+const GAUGES: &[&str] = &[
+    "corelane_connections",
+    "corelane_sessions",
+    "corelane_slots_in_use",
+    "corelane_directory_sessions",
+    "corelane_blocks_in_use_bytes",
+    "corelane_receive_buffers_out",
+    "corelane_calls_running",
+];
 
 const DEFAULTS: &[(&str, &str)] = &[
     ("CORELANE_LISTEN_PUBLIC_ADDRESS", "127.0.0.1:0"),
@@ -267,6 +279,13 @@ impl Gateway {
             );
             pause();
         }
+    }
+
+    /// Waits until nothing of any client or call is left.
+    pub(crate) fn wait_until_empty(&self) -> Metrics {
+        self.wait_for_metrics("everything is given back", SOON, |metrics| {
+            GAUGES.iter().all(|gauge| metrics.sum(gauge) == 0.0)
+        })
     }
 
     /// Polls until `done`; panics with the log when it is not in time.

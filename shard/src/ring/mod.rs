@@ -26,6 +26,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
+use ahash::AHashMap;
 use io_uring::types::{
     CancelBuilder, DestinationSlot, Fd, Fixed, SubmitArgs, TimeoutFlags, Timespec,
 };
@@ -125,6 +126,10 @@ pub struct Uring {
     /// Sends that wait for their peers, by index.
     waiting: Vec<Option<(ConnectionKey, Outgoing)>>,
     waiting_free: Vec<u32>,
+    /// Shutdowns under way, with the socket whose close waits for its own. The kernel runs a
+    /// shutdown on a worker thread, which looks the descriptor up only there: closed before that,
+    /// the descriptor would be the next client's, and that one's stream would be ended.
+    finishing: AHashMap<ConnectionKey, Option<Socket>>,
     peer_names: PeerNames,
     /// Addresses of connects not yet submitted.
     #[expect(clippy::vec_box, reason = "the kernel reads them where they are")]
@@ -172,6 +177,7 @@ impl Uring {
             settled: Vec::with_capacity(sizes.entries as usize),
             waiting: Vec::new(),
             waiting_free: Vec::new(),
+            finishing: AHashMap::new(),
             peer_names: PeerNames::new(256),
             addresses: Vec::new(),
             heartbeat: Box::new(Timespec::new()),
@@ -235,10 +241,11 @@ impl Uring {
         self.has_unseen() || !self.queue.is_empty()
     }
 
-    /// Whether the kernel holds deferred work or completions that no exchange has fetched.
+    /// Whether the kernel holds deferred work or completions that no exchange has fetched, or
+    /// operations that none has submitted.
     pub fn has_unseen(&mut self) -> bool {
         let submission = self.ring.submission();
-        let deferred = submission.taskrun() || submission.cq_overflow();
+        let deferred = submission.taskrun() || submission.cq_overflow() || !submission.is_empty();
         drop(submission);
         deferred || !self.ring.completion().is_empty()
     }
@@ -364,6 +371,7 @@ impl Uring {
                 let outcome = if result < 0 { Err(-result) } else { Ok(()) };
                 Completion::Connected { key, outcome }
             }
+            Operation::Finish => return self.finished(key),
             Operation::Close => Completion::Closed { key },
             Operation::Doorbell => Completion::Doorbell,
             Operation::Wake => {
@@ -382,6 +390,20 @@ impl Uring {
             }
         };
         self.queue.push_back(event);
+    }
+
+    fn finished(&mut self, key: ConnectionKey) {
+        if let Some(Some(socket)) = self.finishing.remove(&key) {
+            self.close_now(socket, key);
+        }
+    }
+
+    fn close_now(&mut self, socket: Socket, key: ConnectionKey) {
+        let everything = CancelBuilder::fd(Fixed(socket.0)).all();
+        let entry = opcode::AsyncCancel2::new(everything).build();
+        self.push_quiet(entry, Tag::own(Operation::Ignored));
+        let entry = opcode::Close::new(Fixed(socket.0)).build();
+        self.push(entry, Tag::of(Operation::Close, key));
     }
 
     fn received(&mut self, key: ConnectionKey, result: i32, flags: u32) {
@@ -593,17 +615,17 @@ impl Sockets for Uring {
         self.push(entry, Tag::of(Operation::Connect, key));
     }
 
-    fn finish(&mut self, socket: Socket, _key: ConnectionKey) {
+    fn finish(&mut self, socket: Socket, key: ConnectionKey) {
+        self.finishing.insert(key, None);
         let entry = opcode::Shutdown::new(Fixed(socket.0), libc::SHUT_WR).build();
-        self.push_quiet(entry, Tag::own(Operation::Ignored));
+        self.push(entry, Tag::of(Operation::Finish, key));
     }
 
     fn close(&mut self, socket: Socket, key: ConnectionKey) {
-        let everything = CancelBuilder::fd(Fixed(socket.0)).all();
-        let entry = opcode::AsyncCancel2::new(everything).build();
-        self.push_quiet(entry, Tag::own(Operation::Ignored));
-        let entry = opcode::Close::new(Fixed(socket.0)).build();
-        self.push(entry, Tag::of(Operation::Close, key));
+        match self.finishing.get_mut(&key) {
+            Some(closes) => *closes = Some(socket),
+            None => self.close_now(socket, key),
+        }
     }
 
     fn ring_doorbell(&mut self, shard: ShardId) {
