@@ -23,6 +23,10 @@ pub struct MemoryBudget {
 
 /// A slot with everything that an idle session keeps.
 const CONNECTION_BYTES: u64 = 512;
+/// Slots beside those of clients: sockets towards backends, and spare ones.
+const OTHER_CONNECTIONS: u64 = 2048 + 64;
+/// GUID tables and the token cache of one shard.
+const LOOK_UP_BYTES: u64 = 8 << 20;
 /// An entry of the session directory, with its share of the map's spare room.
 const DIRECTORY_ENTRY_BYTES: u64 = 128;
 const SUBMISSION_BYTES: u64 = 64;
@@ -66,8 +70,15 @@ impl MemoryBudget {
             term("block pools", format!("shards {shards} x {}", show_size(pool)), shards * pool),
             term(
                 "connection tables",
-                format!("shards {shards} x {connections} x {CONNECTION_BYTES}B"),
-                shards * connections * CONNECTION_BYTES,
+                format!(
+                    "shards {shards} x ({connections} + {OTHER_CONNECTIONS}) x {CONNECTION_BYTES}B"
+                ),
+                shards * (connections + OTHER_CONNECTIONS) * CONNECTION_BYTES,
+            ),
+            term(
+                "look-up tables",
+                format!("shards {shards} x {}", show_size(LOOK_UP_BYTES)),
+                shards * LOOK_UP_BYTES,
             ),
             term(
                 "lanes",

@@ -98,9 +98,9 @@ table! {
     /// How clients prove who they are. The keys themselves are `[[auth.key]]`.
     ["auth"] Once Auth {
         /// Accept the token in `Authorization: Bearer`.
-        header: bool = "true", Live => Flag;
+        header: bool = "true", Restart => Flag;
         /// Accept the token as `?token=`, for browsers, which cannot set headers. Never logged.
-        query: bool = "true", Live => Flag;
+        query: bool = "true", Restart => Flag;
         /// Claims that may name the session; the first one present wins.
         session_claim: Vec<String> = r#"["session_key", "sid", "jti"]"#, Live => some(Text);
         /// Longest life of a token that `corelane token mint` makes. The gateway itself takes any `exp`.
@@ -189,7 +189,7 @@ table! {
         /// Bytes of answers held back.
         answers_held_bytes_max: usize = r#""256KiB""#, Live => Size(0, GIB);
         /// Time for a complete request head; then 408.
-        head_timeout: Duration = r#""10s""#, Live => Span(Duration::from_millis(100), HOUR);
+        head_timeout: Duration = r#""10s""#, Restart => Span(Duration::from_millis(100), HOUR);
         /// The sum of all pools and tables may not exceed this. "auto" is the machine's memory.
         memory_max: Auto<usize> = r#""auto""#, Restart => AutoOr(Size(16 * MIB, 1 << 50));
     }
@@ -229,9 +229,9 @@ table! {
         /// Not ready, but still accepting: time for a load balancer to notice.
         grace: Duration = r#""3s""#, Live => Span(ZERO, HOUR);
         /// Sessions are told to go at random moments within this time, once grace is over.
-        spread: Duration = r#""20s""#, Live => Span(ZERO, HOUR);
+        spread: Duration = r#""20s""#, Restart => Span(ZERO, HOUR);
         /// Time beyond `spread` for the running calls of sessions that are told to go.
-        calls: Duration = r#""10s""#, Live => Span(ZERO, HOUR);
+        calls: Duration = r#""10s""#, Restart => Span(ZERO, HOUR);
         /// From the signal: what is left is cut. At least grace, spread and calls together.
         deadline: Duration = r#""45s""#, Live => Span(ZERO, 4 * HOUR);
     }
