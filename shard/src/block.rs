@@ -109,6 +109,18 @@ impl BlockPool {
         }
     }
 
+    /// Lays in `count` blocks of at least `len` bytes, so that the first traffic does not have to
+    /// ask the allocator; fewer when they would take more than a quarter of the bound.
+    pub fn lay_in(&mut self, len: usize, count: usize) {
+        let Some(class) = class_of(len) else { return };
+        let size = BLOCK_MIN << class;
+        let affordable = (self.limit / 4).saturating_sub(self.allocated) / size;
+        for _ in 0..count.min(affordable) {
+            let block = self.allocate(size);
+            self.free[class].extend(block);
+        }
+    }
+
     /// An empty block of at least `len` bytes, or `None` when the pool's bound is reached.
     pub fn take(&mut self, len: usize) -> Option<Block> {
         let class = class_of(len)?;

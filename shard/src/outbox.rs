@@ -43,7 +43,7 @@ struct Batch {
 }
 
 /// The queue of one connection; pooled by the engine and attached only while something waits.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Outbox {
     /// Present only while everything else is empty.
     lent: Option<Lent>,
@@ -51,6 +51,22 @@ pub struct Outbox {
     normal: VecDeque<Batch>,
     messages: usize,
     bytes: usize,
+}
+
+/// Batches that a queue takes before it grows: more only wait for a peer that reads slowly.
+const COMMON_BATCHES: usize = 4;
+
+impl Default for Outbox {
+    /// With room for the common case: outboxes are pooled, and growing belongs to making them.
+    fn default() -> Self {
+        Self {
+            lent: None,
+            urgent: VecDeque::with_capacity(COMMON_BATCHES),
+            normal: VecDeque::with_capacity(COMMON_BATCHES),
+            messages: 0,
+            bytes: 0,
+        }
+    }
 }
 
 impl Outbox {

@@ -23,7 +23,9 @@ use sabotage::{Plant, Saboteur};
 const CLIENTS: usize = 64;
 const IN_FLIGHT: usize = 16;
 const MESSAGES: usize = 1_000_000;
-const WARM_UP: usize = 200_000;
+const WARM_UP: usize = 20_000;
+/// For a cost that is planted to be found.
+const PLANTED: usize = 20_000;
 
 /// Of glommio, per second of a shard's thread.
 const RUNTIME_ALLOCATIONS_PER_SECOND: f64 = 200.0;
@@ -82,6 +84,15 @@ impl Bench {
             copies: probe.payload_copies.read() - before.1,
             ring_enters: probe.ring_enters.read() - before.2,
         }
+    }
+
+    /// Brings every pool and queue to the most that this traffic can need: all that is in flight
+    /// meets in one turn, several times over.
+    fn warm_up(&mut self) {
+        self.saboteur.plant(Plant::Stall, (CLIENTS * IN_FLIGHT) as u64);
+        self.saturated(WARM_UP);
+        self.saboteur.plant(Plant::Stall, 0);
+        self.saturated(WARM_UP);
     }
 
     fn saturated(&mut self, messages: usize) -> Cost {
@@ -143,8 +154,8 @@ fn alone<T>(test: impl FnOnce() -> T) -> T {
 fn saturated_route(route: Route) {
     alone(|| {
         let mut bench = Bench::new(route, CLIENTS);
-        bench.saturated(WARM_UP);
-        let cost = bench.saturated(MESSAGES);
+        bench.warm_up();
+        let cost = bench.saturated(std::env::var("M").map_or(MESSAGES, |m| m.parse().unwrap()));
         println!(
             "{route:?}: {:.3} enters a message ({:.3} of the shard's ring), {:.0} allocations a \
              second by the runtime, {:.0} messages a second",
@@ -157,11 +168,11 @@ fn saturated_route(route: Route) {
         cost.runtime_gate().unwrap();
         cost.enter_gate().unwrap();
 
-        bench.saboteur.plant(Plant::Allocation, MESSAGES as u64 / 20);
-        let planted = bench.saturated(MESSAGES / 10);
+        bench.saboteur.plant(Plant::Allocation, PLANTED as u64 / 2);
+        let planted = bench.saturated(PLANTED);
         planted.allocation_gate().expect_err("a planted allocation is found");
         bench.saboteur.plant(Plant::Enter, 10);
-        let planted = bench.saturated(MESSAGES / 10);
+        let planted = bench.saturated(PLANTED);
         planted.enter_gate().expect_err("a planted enter for every ten messages is found");
     });
 }
@@ -187,7 +198,7 @@ fn a_million_http_calls_cost_no_allocation_and_few_enters() {
 fn the_runtime_allocates_by_the_clock_and_not_by_the_message() {
     alone(|| {
         let mut bench = Bench::new(Route::Peer, CLIENTS);
-        bench.saturated(WARM_UP);
+        bench.warm_up();
         let [slow, fast] = [2_000, 20_000].map(|rate| {
             let cost = bench.cost_of(|load| load.run_at(rate, Duration::from_secs(3)));
             cost.runtime_gate().unwrap();

@@ -2,16 +2,22 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use corelane_shard::probe::Probe;
 use corelane_shard::pump::TurnObserver;
 
 use super::counting::{Counting, enter_for_nothing};
 
+/// Long enough for clients and backends to have nothing more to say.
+const STALL: Duration = Duration::from_millis(20);
+
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Plant {
     Allocation,
     Enter,
+    /// Not a cost but a pause, in which everything under way piles up in front of one turn.
+    Stall,
 }
 
 /// Plants nothing until it is told to.
@@ -23,7 +29,7 @@ pub(crate) struct Saboteur {
 }
 
 impl Saboteur {
-    /// From now on `what`, once for every `every` messages.
+    /// From now on `what`, once for every `every` messages; 0 ends it.
     pub(crate) fn plant(&self, what: Plant, every: u64) {
         *self.plan.lock().unwrap_or_else(PoisonError::into_inner) = Some(what);
         self.every.store(every, Ordering::Release);
@@ -57,6 +63,7 @@ impl TurnObserver for Sabotaged {
             match *self.saboteur.plan.lock().unwrap_or_else(PoisonError::into_inner) {
                 Some(Plant::Allocation) => drop(std::hint::black_box(Box::new(self.paid))),
                 Some(Plant::Enter) => enter_for_nothing(),
+                Some(Plant::Stall) => std::thread::sleep(STALL),
                 None => {}
             }
         }

@@ -17,21 +17,38 @@ const KIND_CREDIT: u8 = 5;
 /// Starts an HTTP echo and returns where it listens.
 pub(crate) fn http() -> SocketAddr {
     serve(|input, output| {
-        while let Some(head) = input.windows(4).position(|four| four == b"\r\n\r\n") {
-            let head_len = head + 4;
-            let text = std::str::from_utf8(&input[..head]).expect("a head is ASCII");
-            let length = field(text, "Content-Length")
-                .map_or(0, |value| value.parse::<usize>().expect("a length is a number"));
-            if input.len() < head_len + length {
-                return;
-            }
-            let body = &input[head_len..head_len + length];
-            write!(output, "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n")
-                .expect("memory takes it");
+        let mut at = 0;
+        // The gateway sends nothing ahead of an answer, so the first empty line is the only one.
+        while let Some(head) = find(&input[at..], b"\r\n\r\n") {
+            let body = at + head + 4;
+            let text = std::str::from_utf8(&input[at..body]).expect("a head is ASCII");
+            let length = text
+                .split_once("Content-Length: ")
+                .map_or("0", |(_, rest)| rest.split_once('\r').expect("a line has an end").0);
+            let end = body + length.parse::<usize>().expect("a length is a number");
+            let Some(body) = input.get(body..end) else { break };
+            output.extend_from_slice(b"HTTP/1.1 200 OK\r\nContent-Length: ");
+            output.extend_from_slice(length.as_bytes());
+            output.extend_from_slice(b"\r\n\r\n");
             output.extend_from_slice(body);
-            input.drain(..head_len + length);
+            at = end;
         }
+        input.drain(..at);
     })
+}
+
+/// Where the head in `bytes` ends.
+fn find(bytes: &[u8], end: &[u8; 4]) -> Option<usize> {
+    // Only the request line and the header names and values stand before it: a step a line.
+    let mut at = 0;
+    loop {
+        at += bytes[at..].iter().position(|byte| *byte == b'\r')?;
+        match bytes.get(at..at + 4) {
+            Some(four) if four == end => return Some(at),
+            Some(_) => at += 1,
+            None => return None,
+        }
+    }
 }
 
 /// Starts a link echo and returns where it listens.
@@ -133,20 +150,21 @@ fn serve(answer: impl Fn(&mut Vec<u8>, &mut Vec<u8>) + Send + 'static) -> Socket
     std::thread::spawn(move || {
         let mut poll = Poll::new();
         poll.watch(&listener, LISTENER);
-        let mut connections: HashMap<usize, (TcpStream, Vec<u8>)> = HashMap::new();
-        let (mut next, mut chunk, mut output) = (0, vec![0; 256 << 10], Vec::new());
+        let mut connections: HashMap<usize, (TcpStream, Vec<u8>, Vec<u8>)> = HashMap::new();
+        let (mut next, mut chunk) = (0, vec![0; 256 << 10]);
         loop {
             let ready: Vec<_> = poll.readable(Duration::from_secs(1)).collect();
+            let mut answered = Vec::new();
             for id in ready {
                 if id == LISTENER {
                     let (stream, _) = listener.accept().expect("somebody connects");
                     stream.set_nodelay(true).expect("a TCP socket");
                     poll.watch(&stream, next);
-                    connections.insert(next, (stream, Vec::new()));
+                    connections.insert(next, (stream, Vec::new(), Vec::new()));
                     next += 1;
                     continue;
                 }
-                let Some((stream, input)) = connections.get_mut(&id) else { continue };
+                let Some((stream, input, output)) = connections.get_mut(&id) else { continue };
                 match stream.read(&mut chunk) {
                     Ok(got @ 1..) => input.extend_from_slice(&chunk[..got]),
                     Err(error) if error.kind() == ErrorKind::Interrupted => continue,
@@ -155,9 +173,15 @@ fn serve(answer: impl Fn(&mut Vec<u8>, &mut Vec<u8>) + Send + 'static) -> Socket
                         continue;
                     }
                 }
-                answer(input, &mut output);
-                if stream.write_all(&output).is_err() {
+                answer(input, output);
+                answered.push(id);
+            }
+            // As a loaded backend does, which reads again only when it has served the others.
+            for id in answered {
+                let Some((stream, _, output)) = connections.get_mut(&id) else { continue };
+                if stream.write_all(output).is_err() {
                     connections.remove(&id);
+                    continue;
                 }
                 output.clear();
             }

@@ -25,15 +25,45 @@ pub(crate) struct Load {
     poll: Poll,
     route: Route,
     clients: Vec<Client>,
-    /// What each client sends, `DEPTH_MAX` times over.
-    frames: Vec<Vec<u8>>,
+    windows: Vec<Window>,
     /// Messages that each client may send next.
     allowed: Vec<usize>,
     /// Acknowledgements of peer messages so far.
     acknowledged: usize,
 }
 
-const DEPTH_MAX: usize = 64;
+/// Most messages that one client sends at once: of two peers, one may have all that is in flight.
+const DEPTH_MAX: usize = 32;
+
+/// What one client sends, on one channel after the other: over HTTP the calls of one channel wait
+/// for each other.
+struct Window {
+    /// Two rounds of messages of equal length, so that every run of them is one slice.
+    frames: Vec<u8>,
+    next: usize,
+}
+
+impl Window {
+    fn new(route: Route, clients: &[Client], at: usize) -> Self {
+        let (flags, target) = match route {
+            Route::Peer => (FLAG_PEER, clients[at ^ 1].peer),
+            Route::Link => (0, clients[at].link),
+            Route::Http => (0, clients[at].http),
+        };
+        let round =
+            (0..DEPTH_MAX as u16).flat_map(|channel| request(flags, channel, target, PAYLOAD));
+        Self { frames: round.collect::<Vec<_>>().repeat(2), next: 0 }
+    }
+
+    /// The next `count` messages.
+    fn take(&mut self, count: usize) -> &[u8] {
+        assert!(count <= DEPTH_MAX, "a window is one round");
+        let frame = self.frames.len() / (2 * DEPTH_MAX);
+        let from = self.next * frame;
+        self.next = (self.next + count) % DEPTH_MAX;
+        &self.frames[from..from + count * frame]
+    }
+}
 
 impl Load {
     pub(crate) fn connect(gateway: SocketAddr, route: Route, clients: usize) -> Self {
@@ -44,24 +74,15 @@ impl Load {
         for (id, client) in clients.iter().enumerate() {
             poll.watch(&client.stream, id);
         }
-        let frames = (0..clients.len()).map(|at| {
-            let frame = match route {
-                Route::Peer => request(FLAG_PEER, 1, clients[at ^ 1].peer, PAYLOAD),
-                Route::Link => request(0, 1, clients[at].link, PAYLOAD),
-                Route::Http => request(0, 1, clients[at].http, PAYLOAD),
-            };
-            frame.repeat(DEPTH_MAX)
-        });
-        let frames = frames.collect();
+        let windows = (0..clients.len()).map(|at| Window::new(route, &clients, at)).collect();
         let allowed = vec![0; clients.len()];
-        let mut this = Self { poll, route, clients, frames, allowed, acknowledged: 0 };
+        let mut this = Self { poll, route, clients, windows, allowed, acknowledged: 0 };
         this.await_backend();
         this
     }
 
     /// Runs until `messages` have arrived, each client with `depth` in flight.
     pub(crate) fn run(&mut self, messages: usize, depth: usize) {
-        assert!(depth <= DEPTH_MAX, "the repeated frames cover one whole window");
         self.allowed.fill(depth);
         let mut left_to_send = messages;
         let mut left = messages;
@@ -99,9 +120,8 @@ impl Load {
     /// Sends `batch` messages of the first client in one write and waits until all have arrived;
     /// `times` over.
     pub(crate) fn run_batches(&mut self, batch: usize, times: usize) {
-        let len = self.frames[0].len() / DEPTH_MAX * batch;
         for _ in 0..times {
-            self.clients[0].send(&self.frames[0][..len]);
+            self.clients[0].send(self.windows[0].take(batch));
             let (mut left, acknowledged) = (batch, self.acknowledged);
             while left > 0
                 || (self.route == Route::Peer && self.acknowledged < acknowledged + batch)
@@ -129,19 +149,18 @@ impl Load {
     }
 
     fn send_one(&mut self, client: usize) {
-        let len = self.frames[client].len() / DEPTH_MAX;
-        self.clients[client].send(&self.frames[client][..len]);
+        self.clients[client].send(self.windows[client].take(1));
     }
 
     fn send_allowed(&mut self, left: &mut usize) {
-        for ((client, frames), allowed) in
-            self.clients.iter_mut().zip(&self.frames).zip(&mut self.allowed)
+        for ((client, window), allowed) in
+            self.clients.iter_mut().zip(&mut self.windows).zip(&mut self.allowed)
         {
             let count = (*allowed).min(*left);
             *allowed = 0;
             *left -= count;
             if count > 0 {
-                client.send(&frames[..frames.len() / DEPTH_MAX * count]);
+                client.send(window.take(count));
             }
         }
     }
