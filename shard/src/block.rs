@@ -227,6 +227,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_laid_in_is_not_asked_of_the_allocator_again_and_stays_within_a_quarter() {
+        let mut pool = BlockPool::new(16 * BLOCK_MIN);
+        pool.lay_in(BLOCK_MIN, 3);
+        assert_eq!((pool.allocated(), pool.in_use()), (3 * BLOCK_MIN, 0));
+        let taken: Vec<_> = (0..3).map(|_| pool.take(1).unwrap()).collect();
+        assert_eq!((pool.allocated(), pool.in_use()), (3 * BLOCK_MIN, 3 * BLOCK_MIN));
+        pool.lay_in(BLOCK_MIN, 100);
+        assert_eq!(pool.allocated(), 4 * BLOCK_MIN);
+        taken.into_iter().for_each(|block| pool.give_back(block));
+    }
+
+    #[test]
     fn a_returned_block_is_handed_out_again_without_allocating() {
         let mut pool = BlockPool::new(1 << 20);
         let block = pool.take(100).unwrap();

@@ -154,7 +154,8 @@ impl Outbox {
         Ok(batch.block.reserve(len))
     }
 
-    /// Takes a whole message that already lies in a block of its own.
+    /// Takes a whole message that already lies in a block of its own: as it is when it is alone,
+    /// else behind the one before it.
     pub fn push_block(
         &mut self,
         block: Block,
@@ -169,10 +170,19 @@ impl Outbox {
         }
         self.messages += 1;
         self.bytes += block.len();
-        let batch = Batch { block, messages: 1 };
-        match priority {
-            Priority::Normal => self.normal.push_back(batch),
-            Priority::Urgent => self.urgent.push_back(batch),
+        let queue = match priority {
+            Priority::Normal => &mut self.normal,
+            Priority::Urgent => &mut self.urgent,
+        };
+        match queue.back_mut() {
+            // One copy is cheaper than a send of its own.
+            Some(batch) if batch.block.room() >= block.len() => {
+                batch.block.append(block.as_slice());
+                batch.messages += 1;
+                *memory.copies += 1;
+                memory.blocks.give_back(block);
+            }
+            _ => queue.push_back(Batch { block, messages: 1 }),
         }
         Ok(())
     }
@@ -233,7 +243,7 @@ impl Outbox {
 pub struct Memory<'a> {
     pub blocks: &'a mut BlockPool,
     pub buffers: &'a mut ReceiveBuffers,
-    /// Messages copied that had been lent.
+    /// Messages copied that had been lent, or had a block of their own.
     pub copies: &'a mut u64,
 }
 
@@ -323,6 +333,26 @@ mod tests {
         assert_eq!(shard.buffers.out(), 0, "copied messages leave their receive buffers");
         assert_eq!(outbox.take().unwrap().as_slice(), b"onetwo");
         assert!(outbox.take().is_none());
+    }
+
+    #[test]
+    fn a_message_in_a_block_of_its_own_stays_there_when_alone_and_joins_a_batch_when_not() {
+        let (mut shard, mut outbox) = (Shard::new(), Outbox::default());
+        let mut addresses = Vec::new();
+        for text in [b"one", b"two"] {
+            let mut block = shard.blocks.take(text.len()).unwrap();
+            block.append(text);
+            addresses.push(block.as_slice().as_ptr());
+            outbox.push_block(block, Priority::Normal, ROOMY, &mut shard.memory()).unwrap();
+        }
+        let outgoing = outbox.take().unwrap();
+        assert_eq!(
+            (outgoing.as_slice(), outgoing.as_slice().as_ptr()),
+            (&b"onetwo"[..], addresses[0])
+        );
+        shard.memory().recycle(outgoing);
+        assert!(outbox.take().is_none());
+        assert_eq!((shard.blocks.in_use(), shard.copies), (0, 1));
     }
 
     #[test]

@@ -155,7 +155,7 @@ fn saturated_route(route: Route) {
     alone(|| {
         let mut bench = Bench::new(route, CLIENTS);
         bench.warm_up();
-        let cost = bench.saturated(std::env::var("M").map_or(MESSAGES, |m| m.parse().unwrap()));
+        let cost = bench.saturated(MESSAGES);
         println!(
             "{route:?}: {:.3} enters a message ({:.3} of the shard's ring), {:.0} allocations a \
              second by the runtime, {:.0} messages a second",

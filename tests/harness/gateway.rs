@@ -82,9 +82,8 @@ impl Gateway {
             let shard = lanes.id();
             let build = move || {
                 let buffers = ReceiveBuffers::new(RECEIVE_BUFFERS, RECEIVE_BUFFER_BYTES);
-                let mut ring =
+                let ring =
                     Uring::new(shard, ring_sizes(), &buffers, vec![socket], wake, directory)?;
-                if let Ok(us)=std::env::var("WIN") { ring.set_batch_window(Some(Duration::from_micros(us.parse().unwrap()))); }
                 let surroundings = surroundings(lanes, snapshot, probe);
                 let options = options(shard, shards);
                 Ok(Engine::new(ring, buffers, options, surroundings, pump::sample_clocks()))
