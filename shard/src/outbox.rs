@@ -43,7 +43,7 @@ struct Batch {
 }
 
 /// The queue of one connection; pooled by the engine and attached only while something waits.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Outbox {
     /// Present only while everything else is empty.
     lent: Option<Lent>,
@@ -51,6 +51,22 @@ pub struct Outbox {
     normal: VecDeque<Batch>,
     messages: usize,
     bytes: usize,
+}
+
+/// Batches that a queue takes before it grows: more only wait for a peer that reads slowly.
+const COMMON_BATCHES: usize = 4;
+
+impl Default for Outbox {
+    /// With room for the common case: outboxes are pooled, and growing belongs to making them.
+    fn default() -> Self {
+        Self {
+            lent: None,
+            urgent: VecDeque::with_capacity(COMMON_BATCHES),
+            normal: VecDeque::with_capacity(COMMON_BATCHES),
+            messages: 0,
+            bytes: 0,
+        }
+    }
 }
 
 impl Outbox {
@@ -348,6 +364,26 @@ mod tests {
         expected.extend_from_slice(&[7; 90_000]);
         assert_eq!(shard.sent(&mut outbox), expected);
         assert_eq!(shard.blocks.in_use(), 0);
+    }
+
+    #[test]
+    fn a_message_in_a_block_of_its_own_stays_there_when_alone_and_joins_a_batch_when_not() {
+        let (mut shard, mut outbox) = (Shard::new(), Outbox::default());
+        let mut addresses = Vec::new();
+        for text in [b"one", b"two"] {
+            let mut block = shard.blocks.take(text.len()).unwrap();
+            block.append(text);
+            addresses.push(block.as_slice().as_ptr());
+            outbox.push_block(block, Priority::Normal, ROOMY, &mut shard.memory()).unwrap();
+        }
+        let outgoing = outbox.take().unwrap();
+        assert_eq!(
+            (outgoing.as_slice(), outgoing.as_slice().as_ptr()),
+            (&b"onetwo"[..], addresses[0])
+        );
+        shard.memory().recycle(outgoing);
+        assert!(outbox.take().is_none());
+        assert_eq!((shard.blocks.in_use(), shard.copies), (0, 1));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::pin::Pin;
 use std::time::Duration;
 
 use glommio::io::BufferedFile;
@@ -46,6 +47,32 @@ pub struct Pace {
     pub spin: bool,
 }
 
+/// Told when a shard's thread begins and ends work of its own (a turn, or an exchange with the
+/// kernel); everything between an end and the next beginning is glommio's. For measurement.
+pub trait TurnObserver {
+    fn entering(&mut self);
+    fn leaving(&mut self);
+}
+
+/// Watches nothing, at no cost.
+#[derive(Debug, Clone, Copy, Default)]
+struct Unobserved;
+
+impl TurnObserver for Unobserved {
+    fn entering(&mut self) {}
+    fn leaving(&mut self) {}
+}
+
+impl TurnObserver for Box<dyn TurnObserver> {
+    fn entering(&mut self) {
+        (**self).entering();
+    }
+
+    fn leaving(&mut self) {
+        (**self).leaving();
+    }
+}
+
 /// The clocks of this machine, as the core takes them.
 #[must_use]
 pub fn sample_clocks() -> Now {
@@ -70,6 +97,53 @@ where
     B: FnOnce() -> io::Result<Engine<Uring>> + Send + 'static,
     F: FnOnce(&io::Error) + Send + 'static,
 {
+    let pump = move |engine| -> Running { Box::pin(pump(engine, pace, Unobserved)) };
+    spawn_with(name, pace, build, pump, broken)
+}
+
+/// As [`spawn`], with `observer` told of the thread's every turn and exchange.
+pub fn spawn_observed<B, F>(
+    name: &str,
+    pace: Pace,
+    observer: Box<dyn TurnObserver + Send>,
+    build: B,
+    broken: F,
+) -> io::Result<impl FnOnce() + use<B, F>>
+where
+    B: FnOnce() -> io::Result<Engine<Uring>> + Send + 'static,
+    F: FnOnce(&io::Error) + Send + 'static,
+{
+    let pump = move |engine| observed_pump(engine, pace, observer);
+    spawn_with(name, pace, build, pump, broken)
+}
+
+type Running = Pin<Box<dyn Future<Output = io::Result<()>>>>;
+
+async fn pump(engine: Engine<Uring>, pace: Pace, observer: impl TurnObserver) -> io::Result<()> {
+    Pump::new(engine, pace, observer)?.run().await
+}
+
+fn observed_pump(
+    engine: Engine<Uring>,
+    pace: Pace,
+    observer: Box<dyn TurnObserver + Send>,
+) -> Running {
+    let observer: Box<dyn TurnObserver> = observer;
+    Box::pin(pump(engine, pace, observer))
+}
+
+fn spawn_with<B, P, F>(
+    name: &str,
+    pace: Pace,
+    build: B,
+    pump: P,
+    broken: F,
+) -> io::Result<impl FnOnce() + use<B, P, F>>
+where
+    B: FnOnce() -> io::Result<Engine<Uring>> + Send + 'static,
+    P: FnOnce(Engine<Uring>) -> Running + Send + 'static,
+    F: FnOnce(&io::Error) + Send + 'static,
+{
     let placement = pace.cpu.map_or(Placement::Unbound, Placement::Fixed);
     let handle = LocalExecutorBuilder::new(placement)
         .name(name)
@@ -82,11 +156,7 @@ where
             })
             .detach();
             let Ok(engine) = build() else { return };
-            let outcome = match Pump::new(engine, pace) {
-                Ok(pump) => pump.run().await,
-                Err(error) => Err(error),
-            };
-            if let Err(error) = outcome {
+            if let Err(error) = pump(engine).await {
                 broken(&error);
             }
         })
@@ -97,9 +167,10 @@ where
     })
 }
 
-struct Pump {
+struct Pump<O> {
     engine: Engine<Uring>,
     pace: Pace,
+    observer: O,
     bell: OwnedFd,
     /// The same eventfd, as glommio reads it.
     bell_reader: BufferedFile,
@@ -107,22 +178,22 @@ struct Pump {
     reactor_at: Instant,
 }
 
-impl Pump {
-    fn new(engine: Engine<Uring>, pace: Pace) -> io::Result<Self> {
+impl<O: TurnObserver> Pump<O> {
+    fn new(engine: Engine<Uring>, pace: Pace, observer: O) -> io::Result<Self> {
         let bell = eventfd(0, EventfdFlags::CLOEXEC)?;
         let reader = bell.try_clone()?;
         let now = sample_clocks().mono;
         #[expect(unsafe_code, reason = "glommio takes foreign descriptors only as raw numbers")]
         // SAFETY: the descriptor was just duplicated and is owned by nobody else.
         let bell_reader = unsafe { BufferedFile::from_raw_fd(reader.into_raw_fd()) };
-        Ok(Self { engine, pace, bell, bell_reader, active_at: now, reactor_at: now })
+        Ok(Self { engine, pace, observer, bell, bell_reader, active_at: now, reactor_at: now })
     }
 
     async fn run(mut self) -> io::Result<()> {
         self.engine.sockets().heartbeat(Some(HEARTBEAT));
         loop {
             let now = sample_clocks();
-            if self.engine.turn(now) {
+            if self.turn(now) {
                 self.active_at = now.mono;
                 self.engine.sockets().heartbeat(Some(HEARTBEAT));
             }
@@ -138,7 +209,7 @@ impl Pump {
             if wait == Wait::ForOne && now.mono.since(self.active_at) > PARK_AFTER {
                 self.park().await?;
             } else {
-                self.exchange(wait)?;
+                self.wait(wait)?;
             }
             self.engine.woken();
             if now.mono.since(self.reactor_at) > REACTOR_EVERY {
@@ -146,6 +217,20 @@ impl Pump {
                 self.give_reactor_a_turn().await?;
             }
         }
+    }
+
+    fn turn(&mut self, now: Now) -> bool {
+        self.observer.entering();
+        let busy = self.engine.turn(now);
+        self.observer.leaving();
+        busy
+    }
+
+    fn wait(&mut self, wait: Wait) -> io::Result<()> {
+        self.observer.entering();
+        let outcome = self.exchange(wait);
+        self.observer.leaving();
+        outcome
     }
 
     fn exchange(&mut self, wait: Wait) -> io::Result<()> {
@@ -180,6 +265,9 @@ impl Pump {
             self.wait_for_bell().await?;
         }
         self.engine.sockets().unregister_eventfd()?;
+        if self.engine.sockets().has_settled() {
+            return Ok(());
+        }
         self.engine.exchange(Wait::No)
     }
 

@@ -38,7 +38,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::block::{Block, BlockPool};
+use crate::block::{BLOCK_MIN, Block, BlockPool};
 use crate::buffers::{ReceiveBuffers, Received};
 use crate::clock::{Instant, Now};
 use crate::id::{ConnectionKey, Epoch, Generation, SessionId, ShardId, Slot};
@@ -99,6 +99,15 @@ const PLAYER_BATCH_BYTES: usize = 16 << 10;
 
 /// Full tables of GUIDs, for sessions that call many endpoints in turn, bytes.
 const FINGERPRINT_TABLES: usize = 4 << 20;
+
+/// Outboxes that a shard begins with. One that sends to more connections at once makes more, and
+/// keeps them.
+const OUTBOXES: usize = 512;
+
+/// Blocks that a shard begins with: (bytes, how many). What traffic needs beyond is made when it
+/// is first needed and kept.
+const BLOCKS: [(usize, usize); 3] =
+    [(BLOCK_MIN, 512), (PLAYER_BATCH_BYTES, 128), (LINK_BATCH_BYTES, 4)];
 
 /// By which routes a token may come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -311,14 +320,18 @@ impl<S: Sockets> Engine<S> {
     ) -> Self {
         let Surroundings { lanes, authenticator, snapshot, probe, control_bell } = surroundings;
         let slots = options.connections_max + options.upstreams_max + SPARE_SLOTS;
+        let mut blocks = BlockPool::new(options.block_pool_bytes);
+        for (bytes, count) in BLOCKS {
+            blocks.lay_in(bytes, count);
+        }
         let mut this = Self {
             table: Table::new(slots, options.seed),
             timers: Timers::new(now.mono),
             limits: Limits::new(&snapshot.session),
             now,
             turn: 0,
-            blocks: BlockPool::new(options.block_pool_bytes),
-            outboxes: Vec::new(),
+            blocks,
+            outboxes: std::iter::repeat_with(Box::default).take(OUTBOXES).collect(),
             dirty: Vec::with_capacity(1024),
             flushing: Vec::with_capacity(1024),
             rearm: VecDeque::with_capacity(64),

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::Engine;
 use super::http_upstream::Job;
-use super::{BLOCK_HEADROOM, Engine};
 use crate::clock::Instant;
 use crate::id::{ConnectionKey, EndpointId, ServiceId, SessionId};
 use crate::snapshot::{Address, Endpoint, Service, Snapshot, UpstreamKind};
@@ -12,6 +12,11 @@ use crate::sockets::Sockets;
 use crate::upstream::breaker::Breaker;
 use crate::upstream::http::{RequestHead, ResponseLimits};
 use crate::upstream::placement::Rendezvous;
+use crate::wire::header::ResponseHeader;
+
+/// What a body needs in front of it to leave from where it lies: the longest frame header and the
+/// protocol's own. Any head that a body can follow is longer.
+const ANSWER_HEADROOM: usize = 10 + ResponseHeader::LEN;
 
 /// Pause before a lost link is dialled again; doubles up to the maximum.
 const REDIAL_MIN: Duration = Duration::from_millis(100);
@@ -86,7 +91,7 @@ impl Upstreams {
     pub(super) fn adopt(&mut self, snapshot: &Snapshot) {
         let known = self.services.len();
         for (state, service) in self.services.iter_mut().zip(&snapshot.services) {
-            state.response = ResponseLimits::of(service, BLOCK_HEADROOM);
+            state.response = ResponseLimits::of(service, ANSWER_HEADROOM);
         }
         self.services.extend(snapshot.services.iter().skip(known).map(ServiceState::new));
         self.heads = heads(snapshot);
@@ -142,7 +147,7 @@ impl ServiceState {
             connections: 0,
             turn: 0,
             queue: VecDeque::new(),
-            response: ResponseLimits::of(service, BLOCK_HEADROOM),
+            response: ResponseLimits::of(service, ANSWER_HEADROOM),
         }
     }
 }
