@@ -51,13 +51,13 @@ fn session_of(client: &Client) -> u128 {
 fn the_upgrade_offers_only_the_protocol_and_presents_the_token() {
     let backend = LinkBackend::listen();
     let file = std::env::temp_dir().join(format!("corelane-token-{}", std::process::id()));
-    std::fs::write(&file, "the secret\n").expect("the folder is writable");
+    std::fs::write(&file, "the-secret\n").expect("the folder is writable");
     let settings = format!("token_file = {file:?}");
     let _gateway = Setup::new(backend.service("/demo/echo GET:/demo/state", &settings)).start();
     let mut link = backend.accept();
     let header = |name: &str| link.upgrade.headers().get(name).and_then(|v| v.to_str().ok());
     assert_eq!(link.upgrade.uri().path(), "/corelane-link");
-    assert_eq!(header("X-Service-Token"), Some("the secret"));
+    assert_eq!(header("X-Service-Token"), Some("the-secret"));
     assert_eq!(header("Sec-WebSocket-Protocol"), Some("corelane-link.1"));
     assert_eq!(header("Sec-WebSocket-Extensions"), None);
     let hello = link.expect(HELLO);
