@@ -89,6 +89,8 @@ closed_list! {
         BlocksExhausted => "blocks_exhausted",
         CapacityUpgrade => "capacity_upgrade",
         SlowConsumer => "slow_consumer",
+        /// A call of a session that is told to go.
+        Departing => "departing",
         PushWithoutSession => "push_without_session",
     }
 }

@@ -212,14 +212,18 @@ impl<S: Sockets> Engine<S> {
     fn drain_player(&mut self, key: ConnectionKey) {
         let patience = self.drain.calls_until;
         let now = self.now.mono;
-        let waits = self.player(key).is_some_and(|player| player.calls.is_some());
+        let waits = self.player(key).is_some_and(|player| {
+            player.departing = true;
+            player.calls.is_some()
+        });
         if waits && patience.is_none_or(|until| now < until) {
-            // Looked at again soon; new calls are not taken meanwhile.
+            // Looked at again soon.
             let again = now + Duration::from_millis(50);
             self.drain.closes_at.push((again, key));
             self.drain.closes_at.sort_unstable_by_key(|(moment, _)| std::cmp::Reverse(*moment));
             return;
         }
+        self.give_up_calls(key);
         self.leave(key, CloseCode::GoingAway, "drain");
     }
 

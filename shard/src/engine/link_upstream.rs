@@ -1,7 +1,7 @@
 //! Links: long-lived connections to backends that carry the calls of many sessions. The protocol
 //! is `upstream::link`; here it meets sockets and sessions.
 
-use super::calling::{CallRef, Question};
+use super::calling::{CallEnd, CallRef, Question};
 use super::connection::{Connection, Fin, Phase, Receiving};
 use super::sending::NotQueued;
 use super::services::BackendId;
@@ -324,7 +324,7 @@ impl<S: Sockets> Engine<S> {
             Some(Ok(())) => {
                 // Nobody will answer: its place in the line is free again.
                 self.service_freed(request.service);
-                self.end_call(call, ResponseCode::Ok);
+                let _its_client_is_here = self.end_call(call, ResponseCode::Ok);
             }
             Some(Err(why)) => {
                 self.service_freed(request.service);
@@ -365,7 +365,9 @@ impl<S: Sockets> Engine<S> {
             Ok(LinkInbound::BadAnswer { call }) => {
                 self.service_freed(service);
                 self.discard(arrived);
-                self.end_call(call, ResponseCode::BackendError);
+                if self.end_call(call, ResponseCode::BackendError) == CallEnd::Late {
+                    self.probe.shed(Shed::LateAnswer);
+                }
             }
             Ok(LinkInbound::Push { owner, session, kind, frame }) => {
                 arrived.payload = start + frame.start..start + frame.end;

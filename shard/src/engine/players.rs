@@ -30,6 +30,8 @@ pub(super) struct Player {
     pub(super) epoch: Epoch,
     /// Position in the shard's list of players.
     pub(super) position: usize,
+    /// Told to go: takes no new call, and leaves when those that run have ended.
+    pub(super) departing: bool,
     /// Attached only while calls are open.
     pub(super) calls: Option<Box<OpenCalls>>,
 }
@@ -47,7 +49,7 @@ impl<S: Sockets> Engine<S> {
         let session = Session::new(identity, capabilities, &self.snapshot, seed);
         let liveness = Liveness::new(&self.limits.session, self.now.mono);
         let position = self.players.len();
-        let player = Player { session, liveness, epoch, position, calls: None };
+        let player = Player { session, liveness, epoch, position, departing: false, calls: None };
         let Some(connection) = self.table.get_mut(key) else {
             return;
         };
