@@ -4,7 +4,7 @@
 use super::calling::{CallEnd, CallRef, Question};
 use super::connection::{Connection, Fin, Phase, Receiving};
 use super::sending::NotQueued;
-use super::services::BackendId;
+use super::services::{BackendId, LinkPlace};
 use super::{Arrived, Engine, Role};
 use crate::block::Block;
 use crate::buffers::Received;
@@ -271,6 +271,14 @@ impl<S: Sockets> Engine<S> {
         connection.phase == Phase::Open && link.link.state() == LinkState::Open
     }
 
+    /// Whether a session is open on a link that takes no new ones.
+    pub(super) fn link_still_carries(&self, key: ConnectionKey, session: SessionId) -> bool {
+        self.table.get(key).is_some_and(|connection| match &connection.role {
+            Role::Link(link) => connection.phase == Phase::Open && link.link.carries(session),
+            _ => false,
+        })
+    }
+
     pub(super) fn link_has_credit(&self, client: ConnectionKey, request: &Request) -> bool {
         let Some(Role::Session(player)) = self.table.get(client).map(|c| &c.role) else {
             return true;
@@ -526,6 +534,7 @@ impl<S: Sockets> Engine<S> {
         let current = self.upstreams.backends[backend.0].links[place].key == Some(key);
         if current {
             self.redial_later(backend, place);
+            self.upstreams.backends[backend.0].links[place].leaving = Some(key);
         }
     }
 
@@ -545,6 +554,9 @@ impl<S: Sockets> Engine<S> {
         }
         let entry = &mut self.upstreams.backends[link.backend.0];
         entry.connections -= 1;
+        if entry.links[link.place].leaving == Some(key) {
+            entry.links[link.place].leaving = None;
+        }
         if entry.links[link.place].key == Some(key) {
             self.redial_later(link.backend, link.place);
         }
@@ -559,13 +571,13 @@ impl<S: Sockets> Engine<S> {
     pub(super) fn end_on_links(&mut self, session: SessionId, owner: ConnectionKey) {
         for backend in 0..self.upstreams.backends.len() {
             for place in 0..self.upstreams.backends[backend].links.len() {
-                let Some(key) = self.upstreams.backends[backend].links[place].key else {
-                    continue;
-                };
-                // Without room the backend learns of it when its next push is refused.
-                let _told = self.with_link(key, |link, out| {
-                    link.end_session(session, owner, "client gone", out)
-                });
+                let LinkPlace { key, leaving, .. } = self.upstreams.backends[backend].links[place];
+                for key in [leaving, key].into_iter().flatten() {
+                    // Without room the backend learns of it when its next push is refused.
+                    let _told = self.with_link(key, |link, out| {
+                        link.end_session(session, owner, "client gone", out)
+                    });
+                }
             }
         }
     }

@@ -43,6 +43,8 @@ pub(super) struct Backend {
 #[derive(Debug, Default)]
 pub(super) struct LinkPlace {
     pub(super) key: Option<ConnectionKey>,
+    /// The link that was here and is going away: sessions open on it stay until it ends.
+    pub(super) leaving: Option<ConnectionKey>,
     pub(super) failures: u32,
     pub(super) dial_at: Option<Instant>,
 }
@@ -281,15 +283,19 @@ impl<S: Sockets> Engine<S> {
     /// that are reachable, always the same one while that does not change.
     pub(super) fn link_of(&self, service: ServiceId, session: SessionId) -> Option<ConnectionKey> {
         let state = self.upstreams.services.get(usize::from(service.0))?;
-        let spread = session.0 as usize;
-        let reachable = |at: usize| self.usable_link(state.backends[at], spread).is_some();
+        let reachable = |at: usize| self.usable_link(state.backends[at], session).is_some();
         let at = state.rendezvous.place(session, reachable)?;
-        self.usable_link(state.backends[at], spread)
+        self.usable_link(state.backends[at], session)
     }
 
-    fn usable_link(&self, backend: BackendId, spread: usize) -> Option<ConnectionKey> {
+    fn usable_link(&self, backend: BackendId, session: SessionId) -> Option<ConnectionKey> {
         let links = &self.upstreams.backends[backend.0].links;
-        let key = links.get(spread % links.len().max(1))?.key?;
-        self.link_is_usable(key).then_some(key)
+        let place = links.get(session.0 as usize % links.len().max(1))?;
+        if let Some(leaving) = place.leaving
+            && self.link_still_carries(leaving, session)
+        {
+            return Some(leaving);
+        }
+        place.key.filter(|key| self.link_is_usable(*key))
     }
 }

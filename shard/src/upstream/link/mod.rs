@@ -154,6 +154,12 @@ impl<C> Link<C> {
         self.sessions.len()
     }
 
+    /// Whether a session is open here, so that its next message needs no opening.
+    #[must_use]
+    pub fn carries(&self, session: crate::id::SessionId) -> bool {
+        self.sessions.find(session).is_some()
+    }
+
     /// Calls without an answer.
     #[must_use]
     pub fn outstanding(&self) -> usize {
