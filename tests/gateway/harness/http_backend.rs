@@ -97,7 +97,11 @@ impl HttpBackend {
                 let copy = stream.try_clone().expect("descriptors are left");
                 kept.lock().unwrap_or_else(PoisonError::into_inner).push(copy);
                 let reader = stream.try_clone().expect("descriptors are left");
-                thread::spawn(move || converse(number, reader, stream, &*script, &sender));
+                thread::spawn(move || {
+                    converse(number, reader, &stream, &*script, &sender);
+                    // Another descriptor is kept for the test: only this ends the connection.
+                    drop(stream.shutdown(std::net::Shutdown::Both));
+                });
             }
         });
         Self { url: format!("http://{address}"), asked, streams }

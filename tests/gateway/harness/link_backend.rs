@@ -238,13 +238,13 @@ impl BackendLink {
         self.send(&LinkMessage::new(DATA, 0, session, request.encode()));
     }
 
-    /// The close code that the gateway ends the link with.
-    pub(crate) fn close_code(&mut self) -> u16 {
+    /// The close code with which the gateway ends the link because of `what`.
+    pub(crate) fn close_code(&mut self, what: &str) -> u16 {
         loop {
             match self.socket.read() {
                 Ok(Message::Close(Some(frame))) => return frame.code.into(),
                 Ok(_) => {}
-                Err(error) => panic!("the link ended without a close frame: {error}"),
+                Err(error) => panic!("{what}: no close frame but {error}"),
             }
         }
     }
