@@ -26,7 +26,7 @@ use thiserror::Error;
 use tracing::{error, info, warn};
 
 use crate::auth::{JwtAuthenticator, KeyError, KeyFiles, KeyRules, KeySet, KeySpec};
-use crate::config::{Config, ConfigSource, MemoryBudget, Upstream, physical_memory};
+use crate::config::{Config, ConfigSource, LoadError, MemoryBudget, Upstream, physical_memory};
 use crate::control::admin::{AdminError, AdminListener};
 use crate::control::{
     self, Bell, ControlError, ControlProbe, ControlSpec, Exit, Host, Reloaded, ServiceTargets,
@@ -413,7 +413,7 @@ fn reload_hook(
 ) -> control::ReloadHook {
     let (mut current, mut snapshot) = (current, snapshot);
     Box::new(move || {
-        let next = source.load()?;
+        let next = source.load().map_err(one_line)?;
         let fixed = current.restart_changes(&next);
         if !fixed.is_empty() {
             return Err(format!("these keys need a restart: {}", fixed.join(", ")).into());
@@ -435,6 +435,14 @@ fn reload_hook(
         current = next;
         Ok(reloaded)
     })
+}
+
+/// Every problem with its place: a log line has no room for excerpts of the file.
+fn one_line(error: LoadError) -> String {
+    match error {
+        LoadError::Refused(refused) => refused.lines().collect::<Vec<_>>().join("; "),
+        unreadable @ LoadError::Unreadable { .. } => unreadable.to_string(),
+    }
 }
 
 fn duplicate(bell: &EventBell) -> Result<OwnedFd, StartError> {

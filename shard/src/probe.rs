@@ -88,6 +88,8 @@ closed_list! {
         UnmatchedAnswer => "unmatched_answer",
         BlocksExhausted => "blocks_exhausted",
         SlowConsumer => "slow_consumer",
+        /// A call of a session that is told to go.
+        Departing => "departing",
         PushWithoutSession => "push_without_session",
     }
 }

@@ -17,7 +17,7 @@ fn slow_on_demand() -> (impl Fn(&Asked) -> Answer + Send + Sync, std::sync::mpsc
         if asked.body.starts_with(b"\"slow") {
             // The test may be over: then nobody waits for this answer.
             let waits = waits.lock().unwrap_or_else(PoisonError::into_inner);
-            drop(waits.recv_timeout(PATIENCE));
+            let _either_way = waits.recv_timeout(PATIENCE);
         }
         Answer::ok(&asked.body)
     };
@@ -39,8 +39,8 @@ fn a_request_has_exactly_the_fields_of_the_protocol() {
         asked.head,
         format!(
             "POST /demo/echo HTTP/1.1\r\nHost: {host}\r\nAccept: application/json\r\n\
-             X-Bannou-Session-Id: {session}\r\nContent-Type: application/json; charset=utf-8\r\n\
-             Content-Length: 7"
+             X-Bannou-Session-Id: {session}\r\nContent-Length: 7\r\n\
+             Content-Type: application/json; charset=utf-8"
         )
     );
     assert_eq!(asked.body, b"{\"a\":1}");

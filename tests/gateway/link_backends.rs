@@ -51,13 +51,13 @@ fn session_of(client: &Client) -> u128 {
 fn the_upgrade_offers_only_the_protocol_and_presents_the_token() {
     let backend = LinkBackend::listen();
     let file = std::env::temp_dir().join(format!("corelane-token-{}", std::process::id()));
-    std::fs::write(&file, "the secret\n").expect("the folder is writable");
+    std::fs::write(&file, "the-secret\n").expect("the folder is writable");
     let settings = format!("token_file = {file:?}");
     let _gateway = Setup::new(backend.service("/demo/echo GET:/demo/state", &settings)).start();
     let mut link = backend.accept();
     let header = |name: &str| link.upgrade.headers().get(name).and_then(|v| v.to_str().ok());
     assert_eq!(link.upgrade.uri().path(), "/corelane-link");
-    assert_eq!(header("X-Service-Token"), Some("the secret"));
+    assert_eq!(header("X-Service-Token"), Some("the-secret"));
     assert_eq!(header("Sec-WebSocket-Protocol"), Some("corelane-link.1"));
     assert_eq!(header("Sec-WebSocket-Extensions"), None);
     let hello = link.expect(HELLO);
@@ -372,24 +372,24 @@ fn messages_that_break_the_protocol_close_the_link_with_1002() {
         ("open from a backend", prefix(OPEN, 0)),
         ("undefined flag", prefix(CREDIT, 0x80)),
         ("no JSON", Message::binary(LinkMessage::new(CREDIT, 0, 0, "{").encode())),
-        ("no member", prefix(CREDIT, 0)),
+        ("no member", prefix(HELLO, 0)),
     ];
     let backend = LinkBackend::listen();
     let _gateway = Setup::new(backend.service("/demo/echo", "")).start();
     for (what, message) in broken {
         let mut link = backend.link();
         link.send_message(message);
-        assert_eq!(link.close_code(), 1002, "{what}");
+        assert_eq!(link.close_code(what), 1002, "{what}");
     }
     let mut link = backend.accept();
     link.expect(HELLO);
     link.push(1, &Request::to([0; 16]).flags(EVENT));
-    assert_eq!(link.close_code(), 1002, "data before hello");
+    assert_eq!(link.close_code("data before hello"), 1002);
     let mut link = backend.accept();
     link.expect(HELLO);
     let hello = json!({"version": 2, "credit": {"messages": 1, "bytes": 1}}).to_string();
     link.send(&LinkMessage::new(HELLO, 0, 0, hello));
-    assert_eq!(link.close_code(), 1008, "no version in common");
+    assert_eq!(link.close_code("no version in common"), 1008);
 }
 
 #[test]

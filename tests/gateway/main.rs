@@ -2,8 +2,6 @@
 //! and backends that the tests script. Clients of other make are in `tests/clients`, the sample
 //! backends in `tests/backends`.
 
-#![expect(unreachable_pub, reason = "nothing leaves a test; pub is what the harness offers")]
-
 #[expect(dead_code, reason = "each test takes the part of the harness that it needs")]
 #[path = "../gateway_process/mod.rs"]
 mod gateway_process;

@@ -35,6 +35,15 @@ pub(super) struct Question {
     pub(super) meta: Option<MetaKind>,
 }
 
+/// What became of an attempt to end a call.
+#[must_use]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CallEnd {
+    Ended,
+    /// It had ended before, or its client has left.
+    Late,
+}
+
 /// Whose call a backend is busy with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct CallRef {
@@ -51,14 +60,14 @@ impl<S: Sockets> Engine<S> {
         wants_reply: WantsReply,
         mut arrived: Arrived<'_>,
     ) {
-        if self.player(key).is_some_and(|player| player.leaves_at.is_some()) {
-            self.discard(arrived);
-            return self.refuse_message(key, &reply_to, SessionRefusal::CallLineFull);
-        }
         let Some(service) = self.service_of(what.endpoint) else {
             self.discard(arrived);
             return self.refuse_message(key, &reply_to, SessionRefusal::BackendUnreachable);
         };
+        if self.player(key).is_some_and(|player| player.leaves_at.is_some()) {
+            self.discard(arrived);
+            return self.refuse_message(key, &reply_to, SessionRefusal::Departing);
+        }
         let config = &self.snapshot.services[usize::from(service.0)];
         let transport = match config.kind {
             UpstreamKind::Http => Transport::Http,
@@ -178,8 +187,10 @@ impl<S: Sockets> Engine<S> {
     /// A backend has answered. The payload goes to the client now, or waits for earlier answers.
     pub(super) fn answer_call(&mut self, call: CallRef, code: ResponseCode, arrived: Arrived<'_>) {
         if code != ResponseCode::Ok {
-            self.discard(arrived);
-            return self.end_call(call, code);
+            if self.end_call(call, code) == CallEnd::Late {
+                self.probe.shed(Shed::LateAnswer);
+            }
+            return self.discard(arrived);
         }
         let mut arrived = arrived;
         let bytes = arrived.payload.len();
@@ -220,27 +231,23 @@ impl<S: Sockets> Engine<S> {
         self.discard(arrived);
     }
 
-    /// Ends a call for a reason of the gateway's own.
+    /// Ends a call for a reason of the gateway's own. Session, connection and link each watch its
+    /// deadline: whoever is first ends it and counts.
     pub(super) fn fail_call(&mut self, call: CallRef, refusal: SessionRefusal) {
-        if let Some(shed) = refusal.shed() {
+        if self.end_call(call, refusal.code()) == CallEnd::Ended
+            && let Some(shed) = refusal.shed()
+        {
             self.probe.shed(shed);
         }
-        self.end_call(call, refusal.code());
     }
 
     /// Ends a call with a code and no payload.
-    pub(super) fn end_call(&mut self, call: CallRef, code: ResponseCode) {
-        let Some(connection) = self.table.get_mut(call.client) else {
-            return;
-        };
-        let Role::Session(player) = &mut connection.role else {
-            return;
-        };
-        let Some(calls) = &mut player.calls else {
-            return;
+    pub(super) fn end_call(&mut self, call: CallRef, code: ResponseCode) -> CallEnd {
+        let Some(calls) = self.open_calls(call.client) else {
+            return CallEnd::Late;
         };
         let Some(Failed { payload, leaves }) = calls.fail(call.id, code.value()) else {
-            return self.probe.shed(Shed::LateAnswer);
+            return CallEnd::Late;
         };
         if let Some(kept) = payload {
             self.blocks.give_back(kept.message);
@@ -249,6 +256,7 @@ impl<S: Sockets> Engine<S> {
             self.reply(call.client, &reply_to, code);
         }
         self.after_call(call.client);
+        CallEnd::Ended
     }
 
     fn send_answer(&mut self, client: ConnectionKey, reply_to: &ReplyTo, arrived: Arrived<'_>) {
@@ -319,11 +327,11 @@ impl<S: Sockets> Engine<S> {
         }
     }
 
-    /// Fails whatever calls a session still has.
-    pub(super) fn end_all_calls(&mut self, client: ConnectionKey) {
-        let never = Instant(u64::MAX);
-        while let Some(id) = self.open_calls(client).and_then(|calls| calls.expired(never)) {
-            self.end_call(CallRef { client, id }, ResponseCode::BackendError);
+    /// Fails all calls of a session that is told to go.
+    pub(super) fn give_up_calls(&mut self, client: ConnectionKey) {
+        let end = Instant(u64::MAX);
+        while let Some(id) = self.open_calls(client).and_then(|calls| calls.expired(end)) {
+            self.fail_call(CallRef { client, id }, SessionRefusal::Departing);
         }
     }
 

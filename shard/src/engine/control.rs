@@ -222,7 +222,7 @@ impl<S: Sockets> Engine<S> {
             self.drain.closes_at.sort_unstable_by_key(|(moment, _)| std::cmp::Reverse(*moment));
             return;
         }
-        self.end_all_calls(key);
+        self.give_up_calls(key);
         self.leave(key, CloseCode::GoingAway, "drain");
     }
 

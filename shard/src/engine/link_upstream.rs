@@ -1,7 +1,7 @@
 //! Links: long-lived connections to backends that carry the calls of many sessions. The protocol
 //! is `upstream::link`; here it meets sockets and sessions.
 
-use super::calling::{CallRef, Question};
+use super::calling::{CallEnd, CallRef, Question};
 use super::connection::{Connection, Fin, Phase, Receiving};
 use super::sending::NotQueued;
 use super::services::{Backend, BackendId, LinkPlace};
@@ -281,6 +281,14 @@ impl<S: Sockets> Engine<S> {
             }
     }
 
+    /// Whether a session is open on a link that takes no new ones.
+    pub(super) fn link_still_carries(&self, key: ConnectionKey, session: SessionId) -> bool {
+        self.table.get(key).is_some_and(|connection| match &connection.role {
+            Role::Link(link) => connection.phase == Phase::Open && link.link.carries(session),
+            _ => false,
+        })
+    }
+
     pub(super) fn link_has_credit(&self, client: ConnectionKey, request: &Request) -> bool {
         let Some(Role::Session(player)) = self.table.get(client).map(|c| &c.role) else {
             return true;
@@ -334,7 +342,7 @@ impl<S: Sockets> Engine<S> {
             Some(Ok(())) => {
                 // Nobody will answer: its place in the line is free again.
                 self.service_freed(request.service);
-                self.end_call(call, ResponseCode::Ok);
+                let _its_client_is_here = self.end_call(call, ResponseCode::Ok);
             }
             Some(Err(why)) => {
                 self.service_freed(request.service);
@@ -375,7 +383,9 @@ impl<S: Sockets> Engine<S> {
             Ok(LinkInbound::BadAnswer { call }) => {
                 self.service_freed(service);
                 self.discard(arrived);
-                self.end_call(call, ResponseCode::BackendError);
+                if self.end_call(call, ResponseCode::BackendError) == CallEnd::Late {
+                    self.probe.shed(Shed::LateAnswer);
+                }
             }
             Ok(LinkInbound::Push { owner, session, kind, frame }) => {
                 arrived.payload = start + frame.start..start + frame.end;

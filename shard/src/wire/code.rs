@@ -120,6 +120,8 @@ pub enum SessionRefusal {
     BreakerOpen,
     CallTimedOut,
     BackendUnreachable,
+    /// The session is told to go and takes no new call, or does not wait for its calls any longer.
+    Departing,
     BackendBodyTooLong,
     /// The answer had to wait for earlier ones and there was no room left for it.
     HeldAnswerFull,
@@ -129,7 +131,7 @@ pub enum SessionRefusal {
 }
 
 impl SessionRefusal {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::LaneFull,
         Self::PeerOutboxFull,
         Self::PeerGone,
@@ -140,6 +142,7 @@ impl SessionRefusal {
         Self::BreakerOpen,
         Self::CallTimedOut,
         Self::BackendUnreachable,
+        Self::Departing,
         Self::BackendBodyTooLong,
         Self::HeldAnswerFull,
         Self::MessageTooLong,
@@ -156,6 +159,7 @@ impl SessionRefusal {
             Self::BreakerOpen
             | Self::CallTimedOut
             | Self::BackendUnreachable
+            | Self::Departing
             | Self::BackendBodyTooLong
             | Self::HeldAnswerFull => ResponseCode::BackendError,
             Self::MessageTooLong => ResponseCode::RequestTooLarge,
@@ -177,6 +181,7 @@ impl SessionRefusal {
             Self::BreakerOpen => Some(Shed::BreakerOpen),
             Self::CallTimedOut => Some(Shed::CallTimedOut),
             Self::BackendUnreachable => None,
+            Self::Departing => Some(Shed::Departing),
             Self::BackendBodyTooLong => Some(Shed::BackendBodyTooLong),
             Self::HeldAnswerFull => Some(Shed::HeldAnswerFull),
             Self::MessageTooLong => Some(Shed::MessageTooLong),

@@ -1,7 +1,6 @@
 //! A game client: a session over tungstenite.
 
 use std::collections::VecDeque;
-use std::io;
 use std::net::{SocketAddr, TcpStream};
 
 use serde_json::Value;
@@ -12,9 +11,9 @@ use tungstenite::{Error, HandshakeError, Message, WebSocket};
 use super::frames::{EVENT, Guid, RESPONSE, Reply, Request, guid};
 use super::raw::dial;
 
-pub struct Client {
-    pub socket: WebSocket<TcpStream>,
-    pub manifest: Value,
+pub(crate) struct Client {
+    pub(crate) socket: WebSocket<TcpStream>,
+    pub(crate) manifest: Value,
     /// Arrived while something else was waited for.
     replies: VecDeque<Reply>,
     requests: VecDeque<Request>,
@@ -22,13 +21,13 @@ pub struct Client {
 
 impl Client {
     /// Connects and reads the manifest.
-    pub fn connect(address: SocketAddr, token: &str) -> Self {
+    pub(crate) fn connect(address: SocketAddr, token: &str) -> Self {
         Self::try_connect(address, token)
             .unwrap_or_else(|status| panic!("refused with status {status}"))
     }
 
     /// The status of the refusal if there is one.
-    pub fn try_connect(address: SocketAddr, token: &str) -> Result<Self, u16> {
+    pub(crate) fn try_connect(address: SocketAddr, token: &str) -> Result<Self, u16> {
         let mut request = format!("ws://{address}/connect")
             .into_client_request()
             .expect("an address makes a URL");
@@ -47,13 +46,13 @@ impl Client {
     }
 
     /// For a socket that is upgraded already; its manifest is yet to come.
-    pub fn over(socket: WebSocket<TcpStream>) -> Self {
+    pub(crate) fn over(socket: WebSocket<TcpStream>) -> Self {
         let (replies, requests) = (VecDeque::new(), VecDeque::new());
         Self { socket, manifest: Value::Null, replies, requests }
     }
 
     /// GUID of an endpoint, by its path.
-    pub fn service(&self, path: &str) -> Guid {
+    pub(crate) fn service(&self, path: &str) -> Guid {
         let apis = self.manifest["availableApis"].as_array().expect("a manifest lists");
         let api = apis.iter().find(|api| api["endpoint"] == path);
         let api = api.unwrap_or_else(|| panic!("{path} is not in {}", self.manifest));
@@ -61,25 +60,25 @@ impl Client {
     }
 
     /// The GUID under which others reach this client.
-    pub fn peer(&self) -> Guid {
+    pub(crate) fn peer(&self) -> Guid {
         guid(self.manifest["peerGuid"].as_str().expect("the mode is Relayed"))
     }
 
-    pub fn send(&mut self, request: &Request) {
+    pub(crate) fn send(&mut self, request: &Request) {
         self.send_message(Message::binary(request.encode()));
     }
 
-    pub fn send_message(&mut self, message: Message) {
+    pub(crate) fn send_message(&mut self, message: Message) {
         self.socket.send(message).expect("the connection is open");
     }
 
-    pub fn call(&mut self, request: &Request) -> Reply {
+    pub(crate) fn call(&mut self, request: &Request) -> Reply {
         self.send(request);
         self.reply()
     }
 
     /// The next message with a 16-byte header.
-    pub fn reply(&mut self) -> Reply {
+    pub(crate) fn reply(&mut self) -> Reply {
         loop {
             if let Some(reply) = self.replies.pop_front() {
                 return reply;
@@ -89,7 +88,7 @@ impl Client {
     }
 
     /// The next message with a 31-byte header.
-    pub fn request(&mut self) -> Request {
+    pub(crate) fn request(&mut self) -> Request {
         loop {
             if let Some(request) = self.requests.pop_front() {
                 return request;
@@ -99,7 +98,7 @@ impl Client {
     }
 
     /// The payload of the next message with a 31-byte header, which is an event.
-    pub fn event(&mut self) -> Value {
+    pub(crate) fn event(&mut self) -> Value {
         let event = self.request();
         assert_eq!(event.flags & EVENT, EVENT, "not an event: {event:?}");
         event.json()
@@ -117,7 +116,7 @@ impl Client {
     }
 
     /// Reads until the gateway says why it closes, answers that, and sees the stream end.
-    pub fn close_reason(&mut self) -> (u16, String) {
+    pub(crate) fn close_reason(&mut self) -> (u16, String) {
         let reason = loop {
             match self.socket.read() {
                 Ok(Message::Close(Some(frame))) => {
@@ -138,7 +137,7 @@ impl Client {
     }
 
     /// Says good-bye and waits for the answer.
-    pub fn leave(mut self) {
+    pub(crate) fn leave(mut self) {
         self.socket.close(None).expect("the connection is open");
         loop {
             match self.socket.read() {
@@ -151,23 +150,10 @@ impl Client {
 
     /// Nothing that was sent before is unanswered: the next reply is the one to this message,
     /// which no service knows.
-    pub fn expect_no_reply(&mut self) {
+    pub(crate) fn expect_no_reply(&mut self) {
         let marker = Request::to([0x11; 16]).id(0xdead);
         let reply = self.call(&marker);
         assert_eq!((reply.id, reply.code), (0xdead, 30), "an answer that nobody waits for");
         assert!(self.requests.is_empty(), "a message that nobody waits for: {:?}", self.requests);
-    }
-
-    /// The gateway ends the connection, whichever way.
-    pub fn await_end(&mut self) {
-        loop {
-            match self.socket.read() {
-                Ok(_) => {}
-                Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                    panic!("the gateway keeps the connection")
-                }
-                Err(_) => return,
-            }
-        }
     }
 }

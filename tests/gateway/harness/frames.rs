@@ -2,50 +2,50 @@
 
 use serde_json::Value;
 
-pub const EVENT: u8 = 0x10;
-pub const CLIENT: u8 = 0x20;
-pub const RESPONSE: u8 = 0x40;
-pub const META: u8 = 0x80;
-pub const URGENT: u8 = 0x08;
+pub(crate) const EVENT: u8 = 0x10;
+pub(crate) const CLIENT: u8 = 0x20;
+pub(crate) const RESPONSE: u8 = 0x40;
+pub(crate) const META: u8 = 0x80;
+pub(crate) const URGENT: u8 = 0x08;
 
-pub const BROADCAST: Guid = [0xff; 16];
+pub(crate) const BROADCAST: Guid = [0xff; 16];
 
-pub type Guid = [u8; 16];
+pub(crate) type Guid = [u8; 16];
 
 /// A message with the 31-byte header.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Request {
-    pub flags: u8,
-    pub channel: u16,
-    pub sequence: u32,
-    pub guid: Guid,
-    pub id: u64,
-    pub payload: Vec<u8>,
+pub(crate) struct Request {
+    pub(crate) flags: u8,
+    pub(crate) channel: u16,
+    pub(crate) sequence: u32,
+    pub(crate) guid: Guid,
+    pub(crate) id: u64,
+    pub(crate) payload: Vec<u8>,
 }
 
 impl Request {
-    pub fn to(guid: Guid) -> Self {
+    pub(crate) fn to(guid: Guid) -> Self {
         let payload = b"{}".to_vec();
         Self { flags: 0, channel: 1, sequence: 7, guid, id: 0x0123_4567_89ab_cdef, payload }
     }
 
-    pub fn flags(self, flags: u8) -> Self {
+    pub(crate) fn flags(self, flags: u8) -> Self {
         Self { flags, ..self }
     }
 
-    pub fn channel(self, channel: u16) -> Self {
+    pub(crate) fn channel(self, channel: u16) -> Self {
         Self { channel, ..self }
     }
 
-    pub fn id(self, id: u64) -> Self {
+    pub(crate) fn id(self, id: u64) -> Self {
         Self { id, ..self }
     }
 
-    pub fn payload(self, payload: impl Into<Vec<u8>>) -> Self {
+    pub(crate) fn payload(self, payload: impl Into<Vec<u8>>) -> Self {
         Self { payload: payload.into(), ..self }
     }
 
-    pub fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = vec![self.flags];
         out.extend(self.channel.to_be_bytes());
         out.extend(self.sequence.to_be_bytes());
@@ -55,7 +55,7 @@ impl Request {
         out
     }
 
-    pub fn decode(bytes: &[u8]) -> Self {
+    pub(crate) fn decode(bytes: &[u8]) -> Self {
         assert!(bytes.len() >= 31 && bytes[0] & RESPONSE == 0, "not a request: {bytes:02x?}");
         Self {
             flags: bytes[0],
@@ -67,12 +67,12 @@ impl Request {
         }
     }
 
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.payload).expect("the payload is JSON")
     }
 
     /// The answer that a backend or a client gives to this request.
-    pub fn answer(&self, code: u8, payload: impl Into<Vec<u8>>) -> Reply {
+    pub(crate) fn answer(&self, code: u8, payload: impl Into<Vec<u8>>) -> Reply {
         Reply {
             flags: (self.flags | RESPONSE) & !0x04,
             channel: self.channel,
@@ -86,17 +86,17 @@ impl Request {
 
 /// A message with the 16-byte header.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reply {
-    pub flags: u8,
-    pub channel: u16,
-    pub sequence: u32,
-    pub id: u64,
-    pub code: u8,
-    pub payload: Vec<u8>,
+pub(crate) struct Reply {
+    pub(crate) flags: u8,
+    pub(crate) channel: u16,
+    pub(crate) sequence: u32,
+    pub(crate) id: u64,
+    pub(crate) code: u8,
+    pub(crate) payload: Vec<u8>,
 }
 
 impl Reply {
-    pub fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = vec![self.flags];
         out.extend(self.channel.to_be_bytes());
         out.extend(self.sequence.to_be_bytes());
@@ -106,7 +106,7 @@ impl Reply {
         out
     }
 
-    pub fn decode(bytes: &[u8]) -> Self {
+    pub(crate) fn decode(bytes: &[u8]) -> Self {
         assert!(bytes.len() >= 16 && bytes[0] & RESPONSE != 0, "not a reply: {bytes:02x?}");
         Self {
             flags: bytes[0],
@@ -120,18 +120,18 @@ impl Reply {
 }
 
 /// The 16 bytes of a GUID's text.
-pub fn guid(text: &str) -> Guid {
+pub(crate) fn guid(text: &str) -> Guid {
     let hex: String = text.chars().filter(|c| *c != '-').collect();
     let value = u128::from_str_radix(&hex, 16).expect("a GUID is hexadecimal");
     value.to_be_bytes()
 }
 
 /// The text of a GUID.
-pub fn guid_text(guid: Guid) -> String {
+pub(crate) fn guid_text(guid: Guid) -> String {
     let hex = format!("{:032x}", u128::from_be_bytes(guid));
     [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
 }
 
-pub fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
+pub(crate) fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
     bytes.try_into().expect("the length was checked")
 }

@@ -20,14 +20,14 @@ const SETTINGS: [(&str, &str); 5] = [
 ];
 
 /// A gateway that is yet to be started.
-pub struct Setup {
+pub(crate) struct Setup {
     launch: Launch,
     shards: usize,
 }
 
 impl Setup {
     /// `tables` is TOML: the services, and every setting that the test reloads.
-    pub fn new(tables: impl Into<String>) -> Self {
+    pub(crate) fn new(tables: impl Into<String>) -> Self {
         let mut launch = Launch::new(tables);
         for (key, value) in SETTINGS {
             launch = launch.set(key, value);
@@ -35,20 +35,20 @@ impl Setup {
         Self { launch, shards: 1 }
     }
 
-    pub fn shards(self, shards: usize) -> Self {
+    pub(crate) fn shards(self, shards: usize) -> Self {
         Self { shards, ..self }
     }
 
-    pub fn set(self, key: &str, value: &str) -> Self {
+    pub(crate) fn set(self, key: &str, value: &str) -> Self {
         Self { launch: self.launch.set(key, value), ..self }
     }
 
-    pub fn start(self) -> Gateway {
+    pub(crate) fn start(self) -> Gateway {
         Gateway(self.launch.set("shards.count", &self.shards.to_string()).start())
     }
 }
 
-pub struct Gateway(gateway_process::Gateway);
+pub(crate) struct Gateway(gateway_process::Gateway);
 
 impl Deref for Gateway {
     type Target = gateway_process::Gateway;
@@ -64,16 +64,25 @@ impl DerefMut for Gateway {
     }
 }
 
+/// A test that fails shows what the gateway had to say.
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("log of the gateway ({:?}):\n{}", self.0.ended(), self.log().text());
+        }
+    }
+}
+
 impl Gateway {
     /// Waits for a line of the log that contains `text`.
-    pub fn await_log(&self, text: &str) -> String {
+    pub(crate) fn await_log(&self, text: &str) -> String {
         let find = |line: &str| line.contains(text).then(|| line.to_owned());
         let found = self.log().wait_for(Instant::now() + PATIENCE, find);
         found.unwrap_or_else(|| panic!("{text:?} is not logged:\n{}", self.log().text()))
     }
 
     /// The line that tells how a session ended.
-    pub fn await_session_end(&self, session: &str) -> Value {
+    pub(crate) fn await_session_end(&self, session: &str) -> Value {
         let find = |line: &str| {
             let line: Value = serde_json::from_str(line).ok()?;
             (line["session"] == session && !line["cause"].is_null()).then_some(line)
@@ -83,41 +92,41 @@ impl Gateway {
     }
 
     /// Sum over all shards.
-    pub fn metric(&self, name: &str, label: &str) -> u64 {
+    pub(crate) fn metric(&self, name: &str, label: &str) -> u64 {
         self.metrics().sum_of(name, label) as u64
     }
 
-    pub fn shed(&self, reason: &str) -> u64 {
+    pub(crate) fn shed(&self, reason: &str) -> u64 {
         self.metric("corelane_shed_total", &format!("reason=\"{reason}\""))
     }
 
-    pub fn await_metric(&self, name: &str, label: &str, wanted: u64) {
+    pub(crate) fn await_metric(&self, name: &str, label: &str, wanted: u64) {
         self.wait_for_metrics(&format!("{name} {label} = {wanted}"), PATIENCE, |metrics| {
             metrics.sum_of(name, label) as u64 == wanted
         });
     }
 
-    pub fn await_shed(&self, reason: &str, wanted: u64) {
+    pub(crate) fn await_shed(&self, reason: &str, wanted: u64) {
         self.await_metric("corelane_shed_total", &format!("reason=\"{reason}\""), wanted);
     }
 
     /// Waits until `shards` links or pooled connections stand.
-    pub fn await_upstreams(&self, wanted: u64) {
+    pub(crate) fn await_upstreams(&self, wanted: u64) {
         self.await_metric("corelane_upstream_connections", "", wanted);
     }
 
     /// A fresh session.
-    pub fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         self.client_of(&Claims::default())
     }
 
-    pub fn client_of(&self, claims: &Claims) -> Client {
+    pub(crate) fn client_of(&self, claims: &Claims) -> Client {
         Client::connect(self.public(), &claims.sign())
     }
 
     /// A fresh session on the shard with this number. The kernel chooses where a connection goes,
     /// so others are made and dropped until it chooses well.
-    pub fn client_on(&self, shard: usize) -> Client {
+    pub(crate) fn client_on(&self, shard: usize) -> Client {
         let label = format!("shard=\"{shard}\"");
         let until = Instant::now() + PATIENCE;
         let mut elsewhere = Vec::new();
@@ -133,7 +142,7 @@ impl Gateway {
     }
 
     /// Nothing moves while `during` lasts.
-    pub fn still_runs_for(&mut self, during: Duration) {
+    pub(crate) fn still_runs_for(&mut self, during: Duration) {
         let until = Instant::now() + during;
         while Instant::now() < until {
             assert!(self.ended().is_none(), "it has ended");

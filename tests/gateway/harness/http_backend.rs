@@ -13,20 +13,20 @@ use super::PATIENCE;
 
 /// What a backend was asked.
 #[derive(Debug, Clone)]
-pub struct Asked {
+pub(crate) struct Asked {
     /// Which of the backend's connections it came on, counted from 0.
-    pub connection: usize,
-    pub method: String,
-    pub path: String,
+    pub(crate) connection: usize,
+    pub(crate) method: String,
+    pub(crate) path: String,
     /// The head as it came, without its empty line.
-    pub head: String,
+    pub(crate) head: String,
     /// By name in lower case.
-    pub fields: HashMap<String, String>,
-    pub body: Vec<u8>,
+    pub(crate) fields: HashMap<String, String>,
+    pub(crate) body: Vec<u8>,
 }
 
 /// What a backend does about it.
-pub enum Answer {
+pub(crate) enum Answer {
     /// These bytes; the connection stays.
     Keep(Vec<u8>),
     /// These bytes, then the end of the connection.
@@ -34,18 +34,18 @@ pub enum Answer {
 }
 
 impl Answer {
-    pub fn ok(body: impl AsRef<[u8]>) -> Self {
+    pub(crate) fn ok(body: impl AsRef<[u8]>) -> Self {
         Self::status(200, body)
     }
 
-    pub fn status(status: u16, body: impl AsRef<[u8]>) -> Self {
+    pub(crate) fn status(status: u16, body: impl AsRef<[u8]>) -> Self {
         let body = body.as_ref();
         let head = format!("HTTP/1.1 {status} Word\r\nContent-Length: {}\r\n\r\n", body.len());
         Self::Keep([head.as_bytes(), body].concat())
     }
 
     /// A response whose body comes in chunks.
-    pub fn chunked(chunks: &[&[u8]]) -> Self {
+    pub(crate) fn chunked(chunks: &[&[u8]]) -> Self {
         let mut bytes = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
         for chunk in chunks {
             bytes.extend(format!("{:x}\r\n", chunk.len()).bytes());
@@ -60,21 +60,21 @@ impl Answer {
 type Script = dyn Fn(&Asked) -> Answer + Send + Sync;
 
 /// A backend that serves until the test's process ends.
-pub struct HttpBackend {
-    pub url: String,
+pub(crate) struct HttpBackend {
+    pub(crate) url: String,
     asked: Receiver<Asked>,
     streams: Arc<Mutex<Vec<TcpStream>>>,
 }
 
 impl HttpBackend {
-    pub fn start(script: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
+    pub(crate) fn start(script: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
         let address = listener.local_addr().expect("it is bound");
         Self::serve(listener, address, script)
     }
 
     /// On an address where nobody listens at present.
-    pub fn start_at(
+    pub(crate) fn start_at(
         address: SocketAddr,
         script: impl Fn(&Asked) -> Answer + Send + Sync + 'static,
     ) -> Self {
@@ -97,13 +97,17 @@ impl HttpBackend {
                 let copy = stream.try_clone().expect("descriptors are left");
                 kept.lock().unwrap_or_else(PoisonError::into_inner).push(copy);
                 let reader = stream.try_clone().expect("descriptors are left");
-                thread::spawn(move || converse(number, reader, stream, &*script, &sender));
+                thread::spawn(move || {
+                    converse(number, reader, &stream, &*script, &sender);
+                    // Another descriptor is kept for the test: only this ends the connection.
+                    drop(stream.shutdown(std::net::Shutdown::Both));
+                });
             }
         });
         Self { url: format!("http://{address}"), asked, streams }
     }
 
-    pub fn start_unix(
+    pub(crate) fn start_unix(
         file: &Path,
         script: impl Fn(&Asked) -> Answer + Send + Sync + 'static,
     ) -> Self {
@@ -122,29 +126,29 @@ impl HttpBackend {
     }
 
     /// The next request that came in.
-    pub fn asked(&self) -> Asked {
+    pub(crate) fn asked(&self) -> Asked {
         self.asked.recv_timeout(PATIENCE).expect("the backend is asked")
     }
 
-    pub fn was_not_asked(&self) -> bool {
+    pub(crate) fn was_not_asked(&self) -> bool {
         self.asked.try_recv().is_err()
     }
 
     /// Ends the connection with this number, as an idle time-out would.
-    pub fn end_connection(&self, number: usize) {
+    pub(crate) fn end_connection(&self, number: usize) {
         let streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
         streams[number].shutdown(std::net::Shutdown::Both).expect("the connection is open");
     }
 
     /// TOML of a service `demo` with this backend, one endpoint per word of `paths`.
-    pub fn service(&self, paths: &str, settings: &str) -> String {
+    pub(crate) fn service(&self, paths: &str, settings: &str) -> String {
         service(&self.url, paths, settings)
     }
 }
 
 /// TOML of the service `demo` at `url` and of the role `user`, who may call all of it. A path may
 /// be written `METHOD:/path`, and `!` behind it makes it idempotent.
-pub fn service(url: &str, paths: &str, settings: &str) -> String {
+pub(crate) fn service(url: &str, paths: &str, settings: &str) -> String {
     let endpoint = |word: &str| {
         let (word, idempotent) = match word.strip_suffix('!') {
             Some(word) => (word, true),

@@ -16,31 +16,31 @@ use tungstenite::{Message, WebSocket, accept_hdr};
 use super::frames::{Reply, Request, array};
 use super::{PATIENCE, Stream};
 
-pub const HELLO: u8 = 1;
-pub const OPEN: u8 = 2;
-pub const CLOSE: u8 = 3;
-pub const DATA: u8 = 4;
-pub const CREDIT: u8 = 5;
-pub const GOAWAY: u8 = 6;
+pub(crate) const HELLO: u8 = 1;
+pub(crate) const OPEN: u8 = 2;
+pub(crate) const CLOSE: u8 = 3;
+pub(crate) const DATA: u8 = 4;
+pub(crate) const CREDIT: u8 = 5;
+pub(crate) const GOAWAY: u8 = 6;
 
 const NONE: u16 = 0xffff;
 
 /// One link message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LinkMessage {
-    pub kind: u8,
-    pub endpoint: u16,
-    pub tag: u32,
-    pub session: u128,
-    pub body: Vec<u8>,
+pub(crate) struct LinkMessage {
+    pub(crate) kind: u8,
+    pub(crate) endpoint: u16,
+    pub(crate) tag: u32,
+    pub(crate) session: u128,
+    pub(crate) body: Vec<u8>,
 }
 
 impl LinkMessage {
-    pub fn new(kind: u8, tag: u32, session: u128, body: impl Into<Vec<u8>>) -> Self {
+    pub(crate) fn new(kind: u8, tag: u32, session: u128, body: impl Into<Vec<u8>>) -> Self {
         Self { kind, endpoint: NONE, tag, session, body: body.into() }
     }
 
-    pub fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = vec![self.kind, 0];
         out.extend(self.endpoint.to_be_bytes());
         out.extend(self.tag.to_be_bytes());
@@ -61,14 +61,14 @@ impl LinkMessage {
         }
     }
 
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).expect("the body is JSON")
     }
 }
 
 /// Where the gateway's links arrive.
-pub struct LinkBackend {
-    pub url: String,
+pub(crate) struct LinkBackend {
+    pub(crate) url: String,
     arrivals: Receiver<(Box<dyn Stream>, Ending)>,
 }
 
@@ -76,7 +76,7 @@ pub struct LinkBackend {
 type Ending = Box<dyn Fn() + Send>;
 
 impl LinkBackend {
-    pub fn listen() -> Self {
+    pub(crate) fn listen() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
         let url = format!("link://{}", listener.local_addr().expect("it is bound"));
         let (sender, arrivals) = channel();
@@ -94,7 +94,7 @@ impl LinkBackend {
         Self { url, arrivals }
     }
 
-    pub fn listen_unix(file: &Path) -> Self {
+    pub(crate) fn listen_unix(file: &Path) -> Self {
         let listener = UnixListener::bind(file).expect("the folder is writable");
         let url = format!("link+unix:{}", file.display());
         let (sender, arrivals) = channel();
@@ -112,12 +112,12 @@ impl LinkBackend {
     }
 
     /// TOML as [`super::http_backend::service`].
-    pub fn service(&self, paths: &str, settings: &str) -> String {
+    pub(crate) fn service(&self, paths: &str, settings: &str) -> String {
         super::http_backend::service(&self.url, paths, settings)
     }
 
     /// The next link that the gateway dials, upgraded.
-    pub fn accept(&self) -> BackendLink {
+    pub(crate) fn accept(&self) -> BackendLink {
         let (stream, cut) = self.arrivals.recv_timeout(PATIENCE).expect("the gateway dials");
         let seen = Arc::new(Mutex::new(None));
         let keep = Arc::clone(&seen);
@@ -134,7 +134,7 @@ impl LinkBackend {
     }
 
     /// Refuses the next link with 401.
-    pub fn refuse(&self) {
+    pub(crate) fn refuse(&self) {
         let (stream, _cut) = self.arrivals.recv_timeout(PATIENCE).expect("the gateway dials");
         let refused = accept_hdr(stream, |_: &Upgrade, _: Response| {
             let mut refusal = ErrorResponse::new(None);
@@ -145,11 +145,11 @@ impl LinkBackend {
     }
 
     /// The next link with both hellos said, generous with credit.
-    pub fn link(&self) -> BackendLink {
+    pub(crate) fn link(&self) -> BackendLink {
         self.link_with(32, 65_536)
     }
 
-    pub fn link_with(&self, messages: u32, bytes: u32) -> BackendLink {
+    pub(crate) fn link_with(&self, messages: u32, bytes: u32) -> BackendLink {
         let mut link = self.accept();
         let hello = link.next();
         assert_eq!((hello.kind, hello.session), (HELLO, 0), "the gateway speaks first");
@@ -160,30 +160,30 @@ impl LinkBackend {
 }
 
 /// One link, seen from the backend.
-pub struct BackendLink {
-    pub socket: WebSocket<Box<dyn Stream>>,
-    pub upgrade: Upgrade,
+pub(crate) struct BackendLink {
+    pub(crate) socket: WebSocket<Box<dyn Stream>>,
+    pub(crate) upgrade: Upgrade,
     cut: Ending,
     /// Read while something else was waited for.
     arrived: VecDeque<LinkMessage>,
 }
 
 impl BackendLink {
-    pub fn hello(&mut self, messages: u32, bytes: u32) {
+    pub(crate) fn hello(&mut self, messages: u32, bytes: u32) {
         let hello = json!({"version": 1, "credit": {"messages": messages, "bytes": bytes}});
         self.send(&LinkMessage::new(HELLO, 0, 0, hello.to_string()));
     }
 
-    pub fn send(&mut self, message: &LinkMessage) {
+    pub(crate) fn send(&mut self, message: &LinkMessage) {
         self.send_message(Message::binary(message.encode()));
     }
 
-    pub fn send_message(&mut self, message: Message) {
+    pub(crate) fn send_message(&mut self, message: Message) {
         self.socket.send(message).expect("the link stands");
     }
 
     /// Returns when the gateway has read all that was sent to it.
-    pub fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         self.send_message(Message::Ping("settle".into()));
         loop {
             match self.socket.read() {
@@ -196,12 +196,12 @@ impl BackendLink {
     }
 
     /// The gateway has read all that was sent to it, and has nothing to say.
-    pub fn assert_quiet(&mut self, why: &str) {
+    pub(crate) fn assert_quiet(&mut self, why: &str) {
         self.settle();
         assert!(self.arrived.is_empty(), "{why}: {:?}", self.arrived);
     }
 
-    pub fn next(&mut self) -> LinkMessage {
+    pub(crate) fn next(&mut self) -> LinkMessage {
         if let Some(message) = self.arrived.pop_front() {
             return message;
         }
@@ -215,14 +215,14 @@ impl BackendLink {
     }
 
     /// The next message, which is of this kind.
-    pub fn expect(&mut self, kind: u8) -> LinkMessage {
+    pub(crate) fn expect(&mut self, kind: u8) -> LinkMessage {
         let message = self.next();
         assert_eq!(message.kind, kind, "{message:?}");
         message
     }
 
     /// The next call, with its frame.
-    pub fn call(&mut self) -> (LinkMessage, Request) {
+    pub(crate) fn call(&mut self) -> (LinkMessage, Request) {
         let message = self.expect(DATA);
         assert_ne!(message.tag, 0, "not a call: {message:?}");
         let request = Request::decode(&message.body);
@@ -230,27 +230,27 @@ impl BackendLink {
     }
 
     /// Answers `call` with `reply`.
-    pub fn answer(&mut self, call: &LinkMessage, reply: &Reply) {
+    pub(crate) fn answer(&mut self, call: &LinkMessage, reply: &Reply) {
         self.send(&LinkMessage::new(DATA, call.tag, call.session, reply.encode()));
     }
 
-    pub fn push(&mut self, session: u128, request: &Request) {
+    pub(crate) fn push(&mut self, session: u128, request: &Request) {
         self.send(&LinkMessage::new(DATA, 0, session, request.encode()));
     }
 
-    /// The close code that the gateway ends the link with.
-    pub fn close_code(&mut self) -> u16 {
+    /// The close code with which the gateway ends the link because of `what`.
+    pub(crate) fn close_code(&mut self, what: &str) -> u16 {
         loop {
             match self.socket.read() {
                 Ok(Message::Close(Some(frame))) => return frame.code.into(),
                 Ok(_) => {}
-                Err(error) => panic!("the link ended without a close frame: {error}"),
+                Err(error) => panic!("{what}: no close frame but {error}"),
             }
         }
     }
 
     /// Ends the connection without a word.
-    pub fn cut(&self) {
+    pub(crate) fn cut(&self) {
         (self.cut)();
     }
 }

@@ -3,12 +3,12 @@
 //! Nothing here waits without a deadline: whatever does not come within [`PATIENCE`] fails the
 //! test that waits for it.
 
-pub mod client;
-pub mod frames;
-pub mod gateway;
-pub mod http_backend;
-pub mod link_backend;
-pub mod raw;
+pub(crate) mod client;
+pub(crate) mod frames;
+pub(crate) mod gateway;
+pub(crate) mod http_backend;
+pub(crate) mod link_backend;
+pub(crate) mod raw;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -18,7 +18,7 @@ use std::os::unix::net::UnixStream;
 pub(crate) use crate::gateway_process::SOON as PATIENCE;
 
 /// A connection of either kind between a test and the gateway.
-pub trait Stream: Read + Write + Send {}
+pub(crate) trait Stream: Read + Write + Send {}
 
 impl Stream for TcpStream {}
 impl Stream for UnixStream {}

@@ -148,16 +148,16 @@ impl<C> Link<C> {
         self.state
     }
 
-    /// Whether the session is open here.
-    #[must_use]
-    pub fn carries(&self, session: crate::id::SessionId) -> bool {
-        self.sessions.find(session).is_some()
-    }
-
     /// Sessions open on this link.
     #[must_use]
     pub fn sessions(&self) -> usize {
         self.sessions.len()
+    }
+
+    /// Whether a session is open here, so that its next message needs no opening.
+    #[must_use]
+    pub fn carries(&self, session: crate::id::SessionId) -> bool {
+        self.sessions.find(session).is_some()
     }
 
     /// Calls without an answer.
