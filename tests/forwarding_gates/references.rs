@@ -52,6 +52,10 @@ impl Sockets for Witness {
         self.ring.stop_accepting(listener);
     }
 
+    fn close_listener(&mut self, listener: ListenerId) {
+        self.ring.close_listener(listener);
+    }
+
     fn receive(&mut self, socket: Socket, key: ConnectionKey) {
         self.ring.receive(socket, key);
     }

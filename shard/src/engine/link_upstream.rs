@@ -281,14 +281,6 @@ impl<S: Sockets> Engine<S> {
             }
     }
 
-    /// Whether a session is open on a link that takes no new ones.
-    pub(super) fn link_still_carries(&self, key: ConnectionKey, session: SessionId) -> bool {
-        self.table.get(key).is_some_and(|connection| match &connection.role {
-            Role::Link(link) => connection.phase == Phase::Open && link.link.carries(session),
-            _ => false,
-        })
-    }
-
     pub(super) fn link_has_credit(&self, client: ConnectionKey, request: &Request) -> bool {
         let Some(Role::Session(player)) = self.table.get(client).map(|c| &c.role) else {
             return true;
