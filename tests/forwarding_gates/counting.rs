@@ -165,8 +165,10 @@ unsafe extern "C" fn syscall(
         );
     }
     if (-4095..0).contains(&result) {
+        // SAFETY: takes nothing and always returns.
+        let errno = unsafe { libc::__errno_location() };
         // SAFETY: the address of this thread's errno, always valid.
-        unsafe { *libc::__errno_location() = -result as i32 };
+        unsafe { *errno = -result as i32 };
         return -1;
     }
     result

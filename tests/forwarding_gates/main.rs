@@ -32,6 +32,10 @@ const RUNTIME_ALLOCATIONS_PER_SECOND: f64 = 200.0;
 
 const ENTERS_PER_MESSAGE: f64 = 0.1;
 
+/// An HTTP backend answers one call with one write. Without a window it is the kernel's scheduler
+/// that decides how many answers meet in a turn: one each where shard and backend share a core.
+const HTTP_BATCH_WINDOW: Duration = Duration::from_micros(500);
+
 /// The gates measure what a thread does in a while: one at a time.
 static MACHINE: Mutex<()> = Mutex::new(());
 
@@ -67,7 +71,8 @@ impl Bench {
             Route::Link => Backends { link: Some(backend::link()), http: None },
             Route::Http => Backends { http: Some(backend::http()), link: None },
         };
-        let gateway = Gateway::start(vec![Some(Box::new(watch))], backends);
+        let window = (route == Route::Http && clients == CLIENTS).then_some(HTTP_BATCH_WINDOW);
+        let gateway = Gateway::start(vec![Some(Box::new(watch))], backends, window);
         let load = Load::connect(gateway.address, route, clients);
         Self { load, gateway, counts, saboteur }
     }

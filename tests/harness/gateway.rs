@@ -55,8 +55,13 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    /// One shard for each of `watches`; `None` is watched by nobody.
-    pub(crate) fn start(watches: Vec<Option<Watch>>, backends: Backends) -> Self {
+    /// One shard for each of `watches`; `None` is watched by nobody. `batch_window` is the option
+    /// `shards.batch_window`.
+    pub(crate) fn start(
+        watches: Vec<Option<Watch>>,
+        backends: Backends,
+        batch_window: Option<Duration>,
+    ) -> Self {
         let shards = watches.len();
         let snapshot = Arc::new(snapshot());
         let directory = RingDirectory::new(shards);
@@ -82,8 +87,9 @@ impl Gateway {
             let shard = lanes.id();
             let build = move || {
                 let buffers = ReceiveBuffers::new(RECEIVE_BUFFERS, RECEIVE_BUFFER_BYTES);
-                let ring =
+                let mut ring =
                     Uring::new(shard, ring_sizes(), &buffers, vec![socket], wake, directory)?;
+                ring.set_batch_window(batch_window);
                 let surroundings = surroundings(lanes, snapshot, probe);
                 let options = options(shard, shards);
                 Ok(Engine::new(ring, buffers, options, surroundings, pump::sample_clocks()))
