@@ -40,8 +40,15 @@ use crate::placement::Placement;
 /// Sockets towards backends, per shard.
 const UPSTREAM_SOCKETS: usize = 2048;
 
-/// glommio's three rings of 128 entries each, generously.
-const GLOMMIO_LOCKED: usize = 256 << 10;
+/// glommio's three rings of 128 entries each and its registered memory, which counts once for each
+/// of them: 252 KiB measured.
+const GLOMMIO_LOCKED: usize = 288 << 10;
+
+/// The ring on which operations are tried; the kernel lets go of it a while after it is closed.
+const SCRATCH_LOCKED: usize = 64 << 10;
+
+/// glommio refuses to start below this limit, whoever runs it.
+const EXECUTOR_LOCKED_LIMIT: u64 = 512 << 10;
 
 /// Messages between a shard and the control core.
 const CONTROL_LANE: usize = 4096;
@@ -78,7 +85,10 @@ pub enum StartError {
     Admin(#[from] AdminError),
     #[error("cannot listen on {address}: {source}; choose another listen.public.address")]
     Listen { address: SocketAddr, source: io::Error },
-    #[error("shard {shard} cannot start: {source}; see docs/OPERATIONS.md on limits")]
+    #[error(
+        "shard {shard} cannot start: {source}; if memory is short, raise LimitMEMLOCK= or start \
+         again: the kernel gives back the rings of a predecessor late"
+    )]
     Shard { shard: usize, source: io::Error },
     #[error("cannot make an eventfd: {0}; raise the limit of open files")]
     Bell(#[source] io::Error),
@@ -147,7 +157,8 @@ pub fn run(
         let pace = Pace { cpu: placement.shards[index], spin: config.shards.spin };
         joins.push(start_shard(index, pace, part, started.clone())?);
     }
-    await_starts(&starts, shards)?;
+    drop(started);
+    let joins = await_starts(&starts, joins)?;
 
     ready(&Ready { public, admin: admin_address, shards });
     phase.serve();
@@ -178,7 +189,9 @@ pub fn run(
     })?;
     if exit == Exit::Drained {
         for join in joins {
-            join();
+            if let Err(reason) = join() {
+                error!(%reason, "a shard's executor failed");
+            }
         }
     }
     Ok(exit)
@@ -232,12 +245,15 @@ impl ShardPart {
 
 type Started = (usize, io::Result<()>);
 
+/// Waits for the end of a shard's thread.
+type Join = Box<dyn FnOnce() -> io::Result<()>>;
+
 fn start_shard(
     index: usize,
     pace: Pace,
     part: ShardPart,
     started: Sender<Started>,
-) -> Result<Box<dyn FnOnce()>, StartError> {
+) -> Result<Join, StartError> {
     let build = move || {
         let engine = part.build();
         let report = engine
@@ -258,11 +274,20 @@ fn start_shard(
     Ok(Box::new(join))
 }
 
-fn await_starts(starts: &Receiver<Started>, shards: usize) -> Result<(), StartError> {
-    for (shard, outcome) in starts.iter().take(shards) {
+/// Every shard reports once, unless its executor could not even begin: then its end of the channel
+/// closes, and joining its thread tells why.
+fn await_starts(starts: &Receiver<Started>, mut joins: Vec<Join>) -> Result<Vec<Join>, StartError> {
+    let mut silent: Vec<bool> = joins.iter().map(|_| true).collect();
+    for (shard, outcome) in starts.iter().take(joins.len()) {
         outcome.map_err(|source| StartError::Shard { shard, source })?;
+        silent[shard] = false;
     }
-    Ok(())
+    let Some(shard) = silent.iter().position(|silent| *silent) else {
+        return Ok(joins);
+    };
+    let join = joins.swap_remove(shard);
+    let ended = || io::Error::other("its thread ended as it began");
+    Err(StartError::Shard { shard, source: join().err().unwrap_or_else(ended) })
 }
 
 /// One listener per shard and address. The first shard's tells the real port where it was 0.
@@ -298,10 +323,12 @@ fn check_host(config: &Config, shards: usize) -> Result<(), StartError> {
     info!(total_mib = budget.total() >> 20, "memory bound");
     budget.fits(config, physical_memory()).map_err(StartError::Memory)?;
     let sizes = ring_sizes(config);
-    let locked = shards * (locked_bytes(sizes, config.shards.receive_buffers) + GLOMMIO_LOCKED);
+    let own = locked_bytes(sizes, config.shards.receive_buffers);
+    let locked = shards * (own + GLOMMIO_LOCKED) + SCRATCH_LOCKED;
     let needs = Needs {
         open_files: u64::from(sizes.sockets),
         locked_bytes: locked as u64,
+        locked_limit: EXECUTOR_LOCKED_LIMIT,
         listen_backlog: config.listen_public.backlog,
         memory_bytes: budget.total(),
     };

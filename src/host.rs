@@ -16,6 +16,8 @@ pub struct Needs {
     pub open_files: u64,
     /// Rings, buffer rings and the executors' own, accounted per user.
     pub locked_bytes: u64,
+    /// A limit below this is refused even where locked memory is not accounted.
+    pub locked_limit: u64,
     pub listen_backlog: u32,
     /// The sum of all bounds.
     pub memory_bytes: u64,
@@ -103,9 +105,10 @@ pub fn shortfalls(facts: &Facts, needs: &Needs) -> Vec<Shortfall> {
     if let Some(allowed) = facts.open_files.filter(|allowed| *allowed < needs.open_files) {
         found.push(Shortfall::OpenFiles { allowed, needed: needs.open_files });
     }
-    let locked = facts.locked_bytes.filter(|_| !facts.locked_exempt);
-    if let Some(allowed) = locked.filter(|allowed| *allowed < needs.locked_bytes) {
-        found.push(Shortfall::LockedMemory { allowed, needed: needs.locked_bytes });
+    let accounted = if facts.locked_exempt { 0 } else { needs.locked_bytes };
+    let needed = accounted.max(needs.locked_limit);
+    if let Some(allowed) = facts.locked_bytes.filter(|allowed| *allowed < needed) {
+        found.push(Shortfall::LockedMemory { allowed, needed });
     }
     if let Some(allowed) = facts.memory_bytes.filter(|allowed| *allowed < needs.memory_bytes) {
         found.push(Shortfall::Memory { allowed, needed: needs.memory_bytes });
@@ -199,6 +202,7 @@ mod tests {
     const NEEDS: Needs = Needs {
         open_files: 20_000,
         locked_bytes: 64 << 20,
+        locked_limit: 512 << 10,
         listen_backlog: 4096,
         memory_bytes: 1 << 30,
     };
@@ -280,6 +284,16 @@ mod tests {
             facts.locked_exempt = true;
         });
         assert_eq!(exempt, []);
+    }
+
+    #[test]
+    fn the_exempt_need_the_limit_that_the_executor_looks_at() {
+        let found = found(|facts| {
+            facts.locked_bytes = Some((512 << 10) - 1);
+            facts.locked_exempt = true;
+        });
+        let lacking = Shortfall::LockedMemory { allowed: (512 << 10) - 1, needed: 512 << 10 };
+        assert_eq!(found, [lacking]);
     }
 
     #[test]

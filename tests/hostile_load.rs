@@ -62,7 +62,11 @@ fn a_good_client_is_answered_amid_half_frames_and_floods() {
     let times: Vec<Duration> = calls.map(|id| call(&mut good, echo, id)).collect();
     let ended = flood.join().expect("the flood does not panic");
     assert!(times.len() >= CALLS_MIN, "{} calls were made amid the flood", times.len());
-    report(&times, pss_bytes(gateway.pid()) - before);
+    println!(
+        "{}; memory (PSS) grown by {} bytes",
+        report(&times),
+        pss_bytes(gateway.pid()) - before
+    );
     assert_eq!(ended, [RATE_ABUSE; FLOODERS], "how the flooders ended");
 
     let metrics = gateway.metrics();
@@ -145,13 +149,13 @@ fn call(client: &mut Client, guid: [u8; 16], id: u64) -> Duration {
     asked.elapsed()
 }
 
-fn report(times: &[Duration], grown: u64) {
+fn report(times: &[Duration]) -> String {
     let mut sorted = times.to_vec();
     sorted.sort_unstable();
     let (median, slowest) = (sorted[sorted.len() / 2], sorted[sorted.len() - 1]);
-    println!(
+    format!(
         "{} calls amid {FLOODERS} flooders and {HALF_FRAMES} half frames: median {median:?}, \
-         slowest {slowest:?}; memory (PSS) grown by {grown} bytes",
+         slowest {slowest:?}",
         times.len()
-    );
+    )
 }

@@ -86,13 +86,14 @@ pub fn sample_clocks() -> Now {
 
 /// Runs one shard on a thread of its own until its engine says that it is done. `build` is called
 /// on that thread, since the ring belongs to the thread that made it; when it fails the thread
-/// ends. `broken` is told when the ring fails later. The returned function waits for the end.
+/// ends. `broken` is told when the ring fails later. The returned function waits for the end, and
+/// says why the thread never began if that is so.
 pub fn spawn<B, F>(
     name: &str,
     pace: Pace,
     build: B,
     broken: F,
-) -> io::Result<impl FnOnce() + use<B, F>>
+) -> io::Result<impl FnOnce() -> io::Result<()> + use<B, F>>
 where
     B: FnOnce() -> io::Result<Engine<Uring>> + Send + 'static,
     F: FnOnce(&io::Error) + Send + 'static,
@@ -161,10 +162,7 @@ where
             }
         })
         .map_err(|error| io::Error::other(error.to_string()))?;
-    Ok(move || {
-        // A thread that did not start has reported so through `build`.
-        drop(handle.join());
-    })
+    Ok(move || handle.join().map_err(|error| io::Error::other(error.to_string())))
 }
 
 struct Pump<O> {

@@ -154,12 +154,9 @@ impl Launch {
         let folder = Folder::new();
         let mut child = self.spawn(&folder);
         let log = Log::follow(child.stderr.take().expect("standard error is piped"));
-        let status = match wait_for_end(&mut child, SOON) {
-            Some(status) => status,
-            None => {
-                end_at_once(&mut child);
-                panic!("the gateway was to end by itself; its log:\n{}", log.tail());
-            }
+        let Some(status) = wait_for_end(&mut child, SOON) else {
+            end_at_once(&mut child);
+            panic!("the gateway was to end by itself; its log:\n{}", log.tail());
         };
         log.wait_for_end();
         Ended { status, stderr: log.text() }
@@ -169,7 +166,7 @@ impl Launch {
         let mut child = self.spawn(&folder);
         let log = Log::follow(child.stderr.take().expect("standard error is piped"));
         let deadline = Instant::now() + SOON;
-        let serving = log.wait_for(deadline, |line| Serving::parse(line));
+        let serving = log.wait_for(deadline, Serving::parse);
         let Some(Serving { public, admin }) = serving else {
             end_at_once(&mut child);
             panic!("the gateway does not serve; its log:\n{}", log.tail());

@@ -34,12 +34,13 @@ pub(super) fn build(entries: u32) -> io::Result<IoUring> {
         .build(entries)
 }
 
-/// Bytes that one shard's ring asks the kernel to lock: 64 a submission entry, 16 a completion
-/// entry (four times as many), and the list of provided buffers.
+/// Bytes that one shard's ring asks the kernel to lock: 64 a submission entry and 4 for its place
+/// in the queue, 16 a completion entry (four times as many), the list of provided buffers, and the
+/// page that each of these begins.
 #[must_use]
 pub fn locked_bytes(sizes: RingSizes, receive_buffers: usize) -> usize {
     let entries = sizes.entries as usize;
-    entries * 64 + entries * 4 * 16 + receive_buffers * 16 + 3 * 4096
+    entries * (64 + 4) + entries * 4 * 16 + receive_buffers * 16 + 4 * 4096
 }
 
 /// Tries every operation of the data plane once over loopback, on a scratch ring.
