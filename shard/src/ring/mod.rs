@@ -26,6 +26,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
+use ahash::AHashMap;
 use io_uring::types::{
     CancelBuilder, DestinationSlot, Fd, Fixed, SubmitArgs, TimeoutFlags, Timespec,
 };
@@ -125,6 +126,9 @@ pub struct Uring {
     waiting: Vec<Option<(ConnectionKey, Outgoing)>>,
     waiting_free: Vec<u32>,
     peer_names: PeerNames,
+    /// Shutdowns under way, with the close that waits for one. The kernel looks a shutdown's
+    /// socket up when a worker gets to it: by then a place freed early could be another client's.
+    finishing: AHashMap<ConnectionKey, Option<Socket>>,
     /// Addresses of connects not yet submitted.
     addresses: Vec<Box<SockAddr>>,
     heartbeat: Box<Timespec>,
@@ -168,6 +172,7 @@ impl Uring {
             waiting: Vec::new(),
             waiting_free: Vec::new(),
             peer_names: PeerNames::new(256),
+            finishing: AHashMap::new(),
             addresses: Vec::new(),
             heartbeat: Box::new(Timespec::new()),
             heartbeat_armed: false,
@@ -360,6 +365,7 @@ impl Uring {
                 let outcome = if result < 0 { Err(-result) } else { Ok(()) };
                 Completion::Connected { key, outcome }
             }
+            Operation::Finish => return self.finished(key),
             Operation::Close => Completion::Closed { key },
             Operation::Doorbell => Completion::Doorbell,
             Operation::Wake => {
@@ -424,6 +430,22 @@ impl Uring {
             Err(_) => Sent::Failed,
         };
         self.ended.push(InFlight { key, bytes, outcome });
+    }
+
+    fn finished(&mut self, key: ConnectionKey) {
+        if let Some(Some(socket)) = self.finishing.remove(&key) {
+            self.close_now(socket, key);
+            // What was just queued must not wait through a sleep.
+            self.queue.push_back(Completion::Doorbell);
+        }
+    }
+
+    fn close_now(&mut self, socket: Socket, key: ConnectionKey) {
+        let everything = CancelBuilder::fd(Fixed(socket.0)).all();
+        let entry = opcode::AsyncCancel2::new(everything).build();
+        self.push_quiet(entry, Tag::own(Operation::Ignored));
+        let entry = opcode::Close::new(Fixed(socket.0)).build();
+        self.push(entry, Tag::of(Operation::Close, key));
     }
 
     fn accepted(&mut self, key: ConnectionKey, result: i32, flags: u32) {
@@ -581,17 +603,17 @@ impl Sockets for Uring {
         self.push(entry, Tag::of(Operation::Connect, key));
     }
 
-    fn finish(&mut self, socket: Socket, _key: ConnectionKey) {
+    fn finish(&mut self, socket: Socket, key: ConnectionKey) {
         let entry = opcode::Shutdown::new(Fixed(socket.0), libc::SHUT_WR).build();
-        self.push_quiet(entry, Tag::own(Operation::Ignored));
+        self.finishing.insert(key, None);
+        self.push(entry, Tag::of(Operation::Finish, key));
     }
 
     fn close(&mut self, socket: Socket, key: ConnectionKey) {
-        let everything = CancelBuilder::fd(Fixed(socket.0)).all();
-        let entry = opcode::AsyncCancel2::new(everything).build();
-        self.push_quiet(entry, Tag::own(Operation::Ignored));
-        let entry = opcode::Close::new(Fixed(socket.0)).build();
-        self.push(entry, Tag::of(Operation::Close, key));
+        match self.finishing.get_mut(&key) {
+            Some(waiting) => *waiting = Some(socket),
+            None => self.close_now(socket, key),
+        }
     }
 
     fn ring_doorbell(&mut self, shard: ShardId) {

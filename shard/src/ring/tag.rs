@@ -16,6 +16,7 @@ pub(super) enum Operation {
     PeerName,
     Open,
     Connect,
+    Finish,
     Close,
     Doorbell,
     Wake,
@@ -24,7 +25,7 @@ pub(super) enum Operation {
 }
 
 impl Operation {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::Ignored,
         Self::Accept,
         Self::Receive,
@@ -33,6 +34,7 @@ impl Operation {
         Self::PeerName,
         Self::Open,
         Self::Connect,
+        Self::Finish,
         Self::Close,
         Self::Doorbell,
         Self::Wake,
