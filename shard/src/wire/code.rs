@@ -242,6 +242,6 @@ mod tests {
         let labels: HashSet<_> = SessionRefusal::ALL.iter().map(|r| r.label()).collect();
         assert_eq!(labels.len(), SessionRefusal::ALL.len());
         let codes: Vec<u8> = SessionRefusal::ALL.iter().map(|r| r.code().value()).collect();
-        assert_eq!(codes, [31, 31, 31, 12, 12, 12, 12, 60, 60, 60, 60, 60, 11, 30]);
+        assert_eq!(codes, [31, 31, 31, 12, 12, 12, 12, 60, 60, 60, 60, 60, 60, 11, 30]);
     }
 }
