@@ -109,7 +109,7 @@ pub fn spawn_observed<B, F>(
     observer: Box<dyn TurnObserver + Send>,
     build: B,
     broken: F,
-) -> io::Result<impl FnOnce() + use<B, F>>
+) -> io::Result<impl FnOnce() -> io::Result<()> + use<B, F>>
 where
     B: FnOnce() -> io::Result<Engine<Uring>> + Send + 'static,
     F: FnOnce(&io::Error) + Send + 'static,
@@ -139,7 +139,7 @@ fn spawn_with<B, P, F>(
     build: B,
     pump: P,
     broken: F,
-) -> io::Result<impl FnOnce() + use<B, P, F>>
+) -> io::Result<impl FnOnce() -> io::Result<()> + use<B, P, F>>
 where
     B: FnOnce() -> io::Result<Engine<Uring>> + Send + 'static,
     P: FnOnce(Engine<Uring>) -> Running + Send + 'static,

@@ -2,6 +2,12 @@
 //! allocations, payload copies and `io_uring_enter` calls. Every gate is also shown to fail when
 //! one such cost is planted.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test may fail, and shows its figures"
+)]
+
 mod counting;
 #[path = "../harness/mod.rs"]
 mod harness;

@@ -249,3 +249,18 @@ fn a_key_file_that_changes_is_read_again_and_open_sessions_stay() {
     stream.write_all(b"GET /elsewhere HTTP/1.1\r\nHost: a\r\n\r\n").expect("the gateway reads");
     assert_eq!(read_answer(&mut stream).expect("a whole answer").status, 404);
 }
+
+#[test]
+fn refusals_that_follow_each_other_are_all_answered() {
+    let gateway = Setup::new("").start();
+    let refused = upgrade("/connect", &[]);
+    for round in 0..300 {
+        // It leaves at once, so that its place is free for the next when it is barely over.
+        let mut first = dial(gateway.public());
+        first.write_all(refused.as_bytes()).expect("the gateway reads");
+        read_head(&mut first);
+        drop(first);
+        let answer = exchange(gateway.public(), refused.as_bytes());
+        assert_eq!(answer.status, 401, "round {round}");
+    }
+}

@@ -205,11 +205,12 @@ fn answers_to_nothing_are_dropped_and_counted() {
 #[test]
 fn answers_that_break_the_rules_reach_the_client_as_60() {
     let mut scene = scene("");
-    let bad: [&dyn Fn(&Request) -> Vec<u8>; 4] = [
-        &|request| request.answer(12, "").encode(),
-        &|request| request.answer(70, "").encode(),
-        &|request| request.answer(0, "").encode()[..15].to_vec(),
-        &|request| request.encode(),
+    type Build = fn(&Request) -> Vec<u8>;
+    let bad: [Build; 4] = [
+        |request| request.answer(12, "").encode(),
+        |request| request.answer(70, "").encode(),
+        |request| request.answer(0, "").encode()[..15].to_vec(),
+        |request| request.encode(),
     ];
     for (id, build) in (1..).zip(bad) {
         scene.client.send(&scene.echo.clone().id(id));

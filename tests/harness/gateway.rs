@@ -50,7 +50,7 @@ pub(crate) struct Gateway {
     pub(crate) address: SocketAddr,
     pub(crate) probes: Vec<Arc<Probe>>,
     over: Arc<AtomicBool>,
-    threads: Vec<Box<dyn FnOnce()>>,
+    threads: Vec<Box<dyn FnOnce() -> io::Result<()>>>,
     control: Option<JoinHandle<()>>,
 }
 
@@ -74,7 +74,7 @@ impl Gateway {
         });
         let mut address = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut probes = Vec::new();
-        let mut threads: Vec<Box<dyn FnOnce()>> = Vec::new();
+        let mut threads: Vec<Box<dyn FnOnce() -> io::Result<()>>> = Vec::new();
         for ((lanes, watch), bell) in lanes.into_iter().zip(watches).zip(&bells) {
             let socket = listen(address, &listen_options()).expect("loopback listens");
             let bound = socket2::SockRef::from(&socket).local_addr().expect("it is bound");
@@ -109,7 +109,7 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         self.over.store(true, Ordering::Release);
         for thread in self.threads.drain(..) {
-            thread();
+            thread().expect("the shard has ended well");
         }
         // A panic in the control loop has failed the test already.
         drop(self.control.take().map(JoinHandle::join));
@@ -120,7 +120,7 @@ fn spawn(
     shard: ShardId,
     observer: Option<Box<dyn TurnObserver + Send>>,
     build: impl FnOnce() -> io::Result<Engine<Uring>> + Send + 'static,
-) -> Box<dyn FnOnce()> {
+) -> Box<dyn FnOnce() -> io::Result<()>> {
     let name = format!("shard-{}", shard.0);
     let broken = |error: &io::Error| panic!("the shard's ring is broken: {error}");
     let pace = Pace::default();

@@ -66,6 +66,7 @@ impl DerefMut for Gateway {
 
 /// A test that fails shows what the gateway had to say.
 impl Drop for Gateway {
+    #[expect(clippy::print_stdout, reason = "the test runner keeps it for those that fail")]
     fn drop(&mut self) {
         if std::thread::panicking() {
             println!("log of the gateway ({:?}):\n{}", self.0.ended(), self.log().text());

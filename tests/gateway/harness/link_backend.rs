@@ -1,5 +1,7 @@
 //! Link backends that a test plays itself, message by message.
 
+#![expect(clippy::result_large_err, reason = "the signature of tungstenite's callback")]
+
 use std::collections::VecDeque;
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
