@@ -11,7 +11,9 @@
 
 #![expect(unsafe_code, reason = "submission entries carry addresses to the kernel")]
 
+mod completions;
 mod listen;
+mod operations;
 mod peer_name;
 mod provided;
 mod support;
@@ -27,25 +29,20 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use ahash::AHashMap;
-use io_uring::types::{
-    CancelBuilder, DestinationSlot, Fd, Fixed, SubmitArgs, TimeoutFlags, Timespec,
-};
-use io_uring::{IoUring, cqueue, opcode, squeue};
-use socket2::{Domain, SockAddr, SockRef};
+use io_uring::types::{Fd, SubmitArgs, TimeoutFlags, Timespec};
+use io_uring::{IoUring, opcode, squeue};
+use socket2::{SockAddr, SockRef};
 
-use crate::buffers::{BufferId, ReceiveBuffers};
+use crate::buffers::ReceiveBuffers;
 use crate::clock::Instant;
 use crate::id::{ConnectionKey, ShardId};
-use crate::snapshot::Address;
-use crate::sockets::{
-    AcceptEnd, Completion, ListenerId, Outgoing, ReceiveEnd, Sent, Socket, Sockets, Wait,
-};
+use crate::sockets::{Completion, Outgoing, Sent, Socket, Wait};
 
 pub use listen::{ListenOptions, listen};
 pub use support::{RingUnsupported, locked_bytes, try_operations};
 
 use peer_name::PeerNames;
-use provided::{GROUP, ProvidedRing};
+use provided::ProvidedRing;
 use tag::{Operation, Tag};
 
 /// Sizes of one shard's ring.
@@ -78,14 +75,10 @@ impl RingDirectory {
     }
 }
 
-const SEND_INLINE: i32 = libc::MSG_DONTWAIT | libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
-const SEND_WAITING: i32 = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
 const GETEVENTS: u32 = 1;
 
 /// Completions that end a batch window early.
 const BATCH: usize = 32;
-
-static ONE: libc::c_int = 1;
 
 struct Listener {
     socket: OwnedFd,
@@ -332,145 +325,6 @@ impl Uring {
         }
     }
 
-    /// Moves the whole completion queue into the local one.
-    fn drain(&mut self) {
-        // The queue is borrowed anew for each batch, since completions arm operations again.
-        let mut batch: [Option<(u64, i32, u32)>; 64] = [None; 64];
-        loop {
-            let mut completions = self.ring.completion();
-            let mut taken = 0;
-            for (place, entry) in batch.iter_mut().zip(&mut completions) {
-                *place = Some((entry.user_data(), entry.result(), entry.flags()));
-                taken += 1;
-            }
-            drop(completions);
-            if taken == 0 {
-                return;
-            }
-            for (bits, result, flags) in batch[..taken].iter_mut().filter_map(Option::take) {
-                self.completed(Tag::unpack(bits), result, flags);
-            }
-        }
-    }
-
-    fn completed(&mut self, tag: Tag, result: i32, flags: u32) {
-        let Tag { operation, key, index } = tag;
-        let event = match operation {
-            Operation::Ignored => return,
-            Operation::Receive => return self.received(key, result, flags),
-            Operation::Send => return self.send_failed(index, result),
-            Operation::SendRest => return self.rest_ended(index, result),
-            Operation::Accept => return self.accepted(key, result, flags),
-            Operation::PeerName => {
-                Completion::PeerName { key, peer: self.peer_names.answer(index, result) }
-            }
-            Operation::Open => {
-                Completion::Opened { key, socket: u32::try_from(result).ok().map(Socket) }
-            }
-            Operation::Connect => {
-                let outcome = if result < 0 { Err(-result) } else { Ok(()) };
-                Completion::Connected { key, outcome }
-            }
-            Operation::Finish => return self.finished(key),
-            Operation::Close => Completion::Closed { key },
-            Operation::Doorbell => Completion::Doorbell,
-            Operation::Wake => {
-                self.arm_wake();
-                Completion::Doorbell
-            }
-            // A removed timer is not news.
-            Operation::Heartbeat | Operation::Deadline if result != -libc::ETIME => return,
-            Operation::Heartbeat => {
-                self.heartbeat_armed &= cqueue::more(flags);
-                return;
-            }
-            Operation::Deadline => {
-                self.deadline_at = None;
-                return;
-            }
-        };
-        self.queue.push_back(event);
-    }
-
-    fn finished(&mut self, key: ConnectionKey) {
-        if let Some(Some(socket)) = self.finishing.remove(&key) {
-            self.close_now(socket, key);
-        }
-    }
-
-    fn close_now(&mut self, socket: Socket, key: ConnectionKey) {
-        let everything = CancelBuilder::fd(Fixed(socket.0)).all();
-        let entry = opcode::AsyncCancel2::new(everything).build();
-        self.push_quiet(entry, Tag::own(Operation::Ignored));
-        let entry = opcode::Close::new(Fixed(socket.0)).build();
-        self.push(entry, Tag::of(Operation::Close, key));
-    }
-
-    fn received(&mut self, key: ConnectionKey, result: i32, flags: u32) {
-        if let (Ok(len @ 1..), Some(id)) = (u32::try_from(result), cqueue::buffer_select(flags)) {
-            self.queue.push_back(Completion::Received { key, buffer: BufferId(id), len });
-        } else if let Some(id) = cqueue::buffer_select(flags) {
-            // A buffer was picked but nothing put into it.
-            self.provided.provide(&mut vec![BufferId(id)]);
-        }
-        if cqueue::more(flags) {
-            return;
-        }
-        let cause = match result {
-            0 => ReceiveEnd::Eof,
-            1.. => ReceiveEnd::Rearm,
-            _ => match -result {
-                libc::ENOBUFS => ReceiveEnd::NoBuffers,
-                libc::ECANCELED => ReceiveEnd::Cancelled,
-                errno => ReceiveEnd::Failed(errno),
-            },
-        };
-        self.queue.push_back(Completion::ReceiveEnded { key, cause });
-    }
-
-    /// A completion of an inline send means that not all was taken.
-    fn send_failed(&mut self, index: u32, result: i32) {
-        if let Some(send) = self.prepared.get_mut(index as usize) {
-            send.outcome = match usize::try_from(result) {
-                Ok(taken) => Sent::Partial(taken),
-                Err(_) if result == -libc::EAGAIN => Sent::Partial(0),
-                Err(_) => Sent::Failed,
-            };
-        }
-    }
-
-    fn rest_ended(&mut self, index: u32, result: i32) {
-        let Some((key, bytes)) = self.waiting.get_mut(index as usize).and_then(Option::take) else {
-            return;
-        };
-        self.waiting_free.push(index);
-        let outcome = match usize::try_from(result) {
-            Ok(taken) if taken == bytes.as_slice().len() => Sent::All,
-            Ok(taken) => Sent::Partial(taken),
-            Err(_) => Sent::Failed,
-        };
-        self.ended.push(InFlight { key, bytes, outcome });
-    }
-
-    fn accepted(&mut self, key: ConnectionKey, result: i32, flags: u32) {
-        let listener = ListenerId(key.slot.0 as u8);
-        if let Ok(socket) = u32::try_from(result) {
-            self.queue.push_back(Completion::Accepted { listener, socket: Socket(socket) });
-        }
-        if cqueue::more(flags) {
-            return;
-        }
-        let cause = match result {
-            0.. => AcceptEnd::Failed(0),
-            _ => match -result {
-                libc::ENFILE | libc::EMFILE => AcceptEnd::TableFull,
-                libc::ECANCELED => AcceptEnd::Cancelled,
-                errno => AcceptEnd::Failed(errno),
-            },
-        };
-        self.queue.push_back(Completion::AcceptEnded { listener, cause });
-    }
-
     fn arm_wake(&mut self) {
         let target = (&raw mut *self.wake_value).cast::<u8>();
         let entry = opcode::Read::new(Fd(self.wake.as_raw_fd()), target, 8).build();
@@ -495,162 +349,6 @@ impl Uring {
 
     fn push_quiet(&mut self, entry: squeue::Entry, tag: Tag) {
         self.push(entry.flags(squeue::Flags::SKIP_SUCCESS), tag);
-    }
-
-    fn listener_tag(listener: ListenerId) -> Tag {
-        let key = ConnectionKey {
-            slot: crate::id::Slot(u32::from(listener.0)),
-            generation: crate::id::Generation(0),
-        };
-        Tag::of(Operation::Accept, key)
-    }
-}
-
-impl Sockets for Uring {
-    fn accept(&mut self, listener: ListenerId) {
-        let Some(Some(Listener { socket, .. })) = self.listeners.get(usize::from(listener.0))
-        else {
-            return;
-        };
-        let entry =
-            opcode::AcceptMulti::new(Fd(socket.as_raw_fd())).allocate_file_index(true).build();
-        self.push(entry, Self::listener_tag(listener));
-    }
-
-    fn stop_accepting(&mut self, listener: ListenerId) {
-        let target = Self::listener_tag(listener).pack();
-        let entry = opcode::AsyncCancel2::new(CancelBuilder::user_data(target)).build();
-        self.push_quiet(entry, Tag::own(Operation::Ignored));
-    }
-
-    fn close_listener(&mut self, listener: ListenerId) {
-        if let Some(place) = self.listeners.get_mut(usize::from(listener.0)) {
-            *place = None;
-        }
-    }
-
-    fn receive(&mut self, socket: Socket, key: ConnectionKey) {
-        let entry = opcode::RecvMulti::new(Fixed(socket.0), GROUP).build();
-        self.push(entry, Tag::of(Operation::Receive, key));
-    }
-
-    fn stop_receiving(&mut self, key: ConnectionKey) {
-        let target = Tag::of(Operation::Receive, key).pack();
-        let entry = opcode::AsyncCancel2::new(CancelBuilder::user_data(target)).build();
-        self.push_quiet(entry, Tag::own(Operation::Ignored));
-    }
-
-    fn send(&mut self, socket: Socket, key: ConnectionKey, bytes: Outgoing) {
-        let slice = bytes.as_slice();
-        let entry = opcode::Send::new(Fixed(socket.0), slice.as_ptr(), slice.len() as u32)
-            .flags(SEND_INLINE)
-            .build();
-        let tag = Tag::indexed(Operation::Send, key, self.prepared.len());
-        // Recorded before it is queued: a full queue is submitted on the way, and a failure that
-        // is drained there must find its send.
-        self.prepared.push(InFlight { key, bytes, outcome: Sent::All });
-        self.push_quiet(entry, tag);
-    }
-
-    fn send_rest(&mut self, socket: Socket, key: ConnectionKey, bytes: Outgoing) {
-        let slice = bytes.as_slice();
-        let entry = opcode::Send::new(Fixed(socket.0), slice.as_ptr(), slice.len() as u32)
-            .flags(SEND_WAITING)
-            .build();
-        let index = self.waiting_free.pop().unwrap_or_else(|| {
-            self.waiting.push(None);
-            (self.waiting.len() - 1) as u32
-        });
-        self.waiting[index as usize] = Some((key, bytes));
-        self.push(entry, Tag::indexed(Operation::SendRest, key, index as usize));
-    }
-
-    fn peer_name(&mut self, listener: ListenerId, socket: Socket, key: ConnectionKey) {
-        let listener = self.listeners.get(usize::from(listener.0)).and_then(Option::as_ref);
-        let len = listener.map_or(0, |listener| listener.address_len);
-        match self.peer_names.ask(socket, len) {
-            Some((entry, place)) => {
-                self.push(entry, Tag::indexed(Operation::PeerName, key, place as usize));
-            }
-            None => self.queue.push_back(Completion::PeerName { key, peer: None }),
-        }
-    }
-
-    fn open(&mut self, key: ConnectionKey, address: &Address) {
-        let domain = match address {
-            Address::Tcp(address) => Domain::for_address(*address),
-            Address::Unix(_) => Domain::UNIX,
-        };
-        let entry = opcode::Socket::new(domain.into(), libc::SOCK_STREAM, 0)
-            .file_index(Some(DestinationSlot::auto_target()))
-            .build();
-        self.push(entry, Tag::of(Operation::Open, key));
-    }
-
-    fn connect(&mut self, socket: Socket, key: ConnectionKey, address: &Address) {
-        let target = match address {
-            Address::Tcp(address) => {
-                let level = libc::IPPROTO_TCP as u32;
-                let option = libc::TCP_NODELAY as u32;
-                let value = (&raw const ONE).cast();
-                let size = size_of::<libc::c_int>() as u32;
-                let entry =
-                    opcode::SetSockOpt::new(Fixed(socket.0), level, option, value, size).build();
-                self.push_quiet(entry, Tag::own(Operation::Ignored));
-                SockAddr::from(*address)
-            }
-            Address::Unix(path) => match SockAddr::unix(path) {
-                Ok(address) => address,
-                Err(error) => {
-                    let outcome = Err(error.raw_os_error().unwrap_or(libc::EINVAL));
-                    self.queue.push_back(Completion::Connected { key, outcome });
-                    return;
-                }
-            },
-        };
-        let target = Box::new(target);
-        let entry =
-            opcode::Connect::new(Fixed(socket.0), target.as_ptr().cast(), target.len()).build();
-        self.addresses.push(target);
-        self.push(entry, Tag::of(Operation::Connect, key));
-    }
-
-    fn finish(&mut self, socket: Socket, key: ConnectionKey) {
-        self.finishing.insert(key, None);
-        let entry = opcode::Shutdown::new(Fixed(socket.0), libc::SHUT_WR).build();
-        self.push(entry, Tag::of(Operation::Finish, key));
-    }
-
-    fn close(&mut self, socket: Socket, key: ConnectionKey) {
-        match self.finishing.get_mut(&key) {
-            Some(closes) => *closes = Some(socket),
-            None => self.close_now(socket, key),
-        }
-    }
-
-    fn ring_doorbell(&mut self, shard: ShardId) {
-        let Some(ring) = self.directory.ring_of(shard) else {
-            return;
-        };
-        let bell = Tag::own(Operation::Doorbell).pack();
-        let entry = opcode::MsgRingData::new(Fd(ring), 0, bell, None).build();
-        self.push_quiet(entry, Tag::own(Operation::Ignored));
-    }
-
-    fn provide(&mut self, buffers: &mut Vec<BufferId>) {
-        self.provided.provide(buffers);
-    }
-
-    fn settled(&mut self) -> Option<(ConnectionKey, Outgoing, Sent)> {
-        self.settled.pop().map(|send| (send.key, send.bytes, send.outcome))
-    }
-
-    fn completion(&mut self) -> Option<Completion> {
-        self.queue.pop_front()
-    }
-
-    fn backlog(&self) -> usize {
-        self.queue.len()
     }
 }
 
