@@ -1,0 +1,131 @@
+//! Links: long-lived connections to backends that carry the calls of many sessions. The protocol
+//! is `upstream::link`; here it meets sockets and sessions.
+
+mod lifecycle;
+mod traffic;
+
+use super::calling::CallRef;
+use super::connection::Phase;
+use super::services::BackendId;
+use super::{Engine, Role};
+use crate::block::Block;
+use crate::clock::Instant;
+use crate::id::{ConnectionKey, ServiceId, SessionId};
+use crate::outbox::{Memory, Outbox, OutboxLimits};
+use crate::session::calls::Request;
+use crate::sockets::Sockets;
+use crate::upstream::link::{Link, LinkState, SendBuffer};
+use crate::wire::header::Priority;
+
+/// One link of this shard.
+#[derive(Debug)]
+pub(in crate::engine) struct LinkConnection {
+    backend: BackendId,
+    /// Which of the backend's links this is.
+    place: usize,
+    service: ServiceId,
+    nonce: [u8; 16],
+    stage: Stage,
+    link: Link<CallRef>,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// The upgrade response, as far as it has come.
+    Upgrading {
+        carry: Option<Block>,
+    },
+    Frames,
+}
+
+impl LinkConnection {
+    pub(in crate::engine) fn until(&self) -> Option<Instant> {
+        self.link.next_deadline()
+    }
+}
+
+/// Where a link's frames are written: straight into its connection's outbox.
+struct OutboxBuffer<'a> {
+    outbox: &'a mut Outbox,
+    limits: OutboxLimits,
+    memory: Memory<'a>,
+}
+
+impl SendBuffer for OutboxBuffer<'_> {
+    fn room(&self) -> usize {
+        let own = self.limits.bytes_max.saturating_sub(self.outbox.bytes());
+        own.min(self.memory.blocks.certain())
+    }
+
+    fn reserve(&mut self, len: usize) -> &mut [u8] {
+        self.outbox
+            .reserve(len, Priority::Normal, self.limits, &mut self.memory)
+            .expect("no more is reserved than there was room for")
+    }
+}
+
+impl<S: Sockets> Engine<S> {
+    /// Runs `act` on a link and its outbox, and sends what it wrote.
+    fn with_link<T>(
+        &mut self,
+        key: ConnectionKey,
+        act: impl FnOnce(&mut Link<CallRef>, &mut OutboxBuffer<'_>) -> T,
+    ) -> Option<T> {
+        let connection = self.table.get_mut(key)?;
+        if connection.phase != Phase::Open {
+            return None;
+        }
+        let Role::Link(link) = &mut connection.role else {
+            return None;
+        };
+        let outbox =
+            connection.outbox.get_or_insert_with(|| self.outboxes.pop().unwrap_or_default());
+        let memory = Memory {
+            blocks: &mut self.blocks,
+            buffers: &mut self.buffers,
+            copies: &mut self.copies,
+        };
+        let mut out = OutboxBuffer { outbox, limits: self.limits.link_outbox, memory };
+        let outcome = act(&mut link.link, &mut out);
+        if !connection.dirty {
+            connection.dirty = true;
+            self.dirty.push(key);
+        }
+        Some(outcome)
+    }
+
+    /// Takes calls of `session`: is open, or goes away and has that session open still.
+    pub(in crate::engine) fn link_is_usable(&self, key: ConnectionKey, session: SessionId) -> bool {
+        let Some(connection) = self.table.get(key) else {
+            return false;
+        };
+        let Role::Link(link) = &connection.role else {
+            return false;
+        };
+        connection.phase == Phase::Open
+            && match link.link.state() {
+                LinkState::Open => true,
+                LinkState::GoingAway => link.link.carries(session),
+                _ => false,
+            }
+    }
+
+    pub(in crate::engine) fn link_has_credit(
+        &self,
+        client: ConnectionKey,
+        request: &Request,
+    ) -> bool {
+        let Some(Role::Session(player)) = self.table.get(client).map(|c| &c.role) else {
+            return true;
+        };
+        let session = player.session.id();
+        // Without a link nothing waits: the call is sent on its way and answered 60.
+        let Some(key) = self.link_of(request.service, session) else {
+            return true;
+        };
+        match self.table.get(key).map(|connection| &connection.role) {
+            Some(Role::Link(link)) => link.link.has_credit(session, client, request.bytes),
+            _ => true,
+        }
+    }
+}
