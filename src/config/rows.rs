@@ -7,6 +7,8 @@ use corelane_shard::snapshot::Method;
 
 use super::key::table;
 use super::scalar::{Choice, Count, File, Flag, Name, Size, Span, Text, UrlPath};
+pub use crate::auth::Algorithm;
+
 use super::shape::{Auto, AutoOr, OffOr, some};
 use super::upstream::{ServiceAddress, Url};
 
@@ -15,26 +17,6 @@ const MIB: usize = 1 << 20;
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Algorithm {
-    Hs256,
-    Rs256,
-    Es256,
-    EdDsa,
-}
-
-impl Algorithm {
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Hs256 => "HS256",
-            Self::Rs256 => "RS256",
-            Self::Es256 => "ES256",
-            Self::EdDsa => "EdDSA",
-        }
-    }
-}
 
 table! {
     /// One key of one token issuer, found by the token's `kid`. Algorithm, issuer and audience are

@@ -1,0 +1,223 @@
+//! Composition: threads, rings, lanes and the control core, wired from one [`Config`].
+
+mod ports;
+mod settings;
+mod shards;
+
+use std::cell::RefCell;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+
+use corelane_shard::engine::SPARE_SLOTS;
+use corelane_shard::id::ShardId;
+use corelane_shard::lane::{EventBell, Mesh, MeshShape, mesh};
+use corelane_shard::probe::Probe;
+use corelane_shard::pump::Pace;
+use corelane_shard::ring::{RingDirectory, RingSizes, locked_bytes, try_operations};
+use thiserror::Error;
+use tracing::{error, info, warn};
+
+use self::ports::{LaneBell, Port};
+use self::settings::{drain_plan, engine_options, key_rules, reload_hook, settings, targets};
+use self::shards::{ShardPart, await_starts, bind_public, start_shard};
+use crate::auth::{KeyError, KeyFiles};
+use crate::config::{Config, ConfigSource, MemoryBudget, physical_memory};
+use crate::control::admin::{AdminError, AdminListener};
+use crate::control::{self, ControlError, ControlProbe, ControlSpec, Exit};
+use crate::host::{Facts, Needs, Severity, raise_open_files, shortfalls};
+use crate::lifecycle::drain::PlanError;
+use crate::lifecycle::{PhaseCell, systemd};
+use crate::placement::Placement;
+
+/// Sockets towards backends, per shard.
+const UPSTREAM_SOCKETS: usize = 2048;
+
+/// glommio's three rings of 128 entries each and its registered memory, which counts once for each
+/// of them: 252 KiB measured.
+const GLOMMIO_LOCKED: usize = 288 << 10;
+
+/// The ring on which operations are tried; the kernel lets go of it a while after it is closed.
+const SCRATCH_LOCKED: usize = 64 << 10;
+
+/// glommio refuses to start below this limit, whoever runs it.
+const EXECUTOR_LOCKED_LIMIT: u64 = 512 << 10;
+
+/// Messages between a shard and the control core.
+const CONTROL_LANE: usize = 4096;
+
+/// What is running, once it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ready {
+    /// Where clients connect; ports that were 0 are the real ones.
+    pub public: Vec<SocketAddr>,
+    pub admin: SocketAddr,
+    pub shards: usize,
+}
+
+/// Why the gateway does not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    #[error("this host lacks something: {0}")]
+    Host(String),
+    #[error(transparent)]
+    Ring(#[from] corelane_shard::ring::RingUnsupported),
+    #[error("memory: {0}; lower the limits or set limits.memory_max")]
+    Memory(String),
+    #[error(transparent)]
+    Drain(#[from] PlanError),
+    #[error(transparent)]
+    Keys(#[from] KeyError),
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    #[error("cannot listen on {address}: {source}; choose another listen.public.address")]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error(
+        "shard {shard} cannot start: {source}; if memory is short, raise LimitMEMLOCK= or start \
+         again: the kernel gives back the rings of a predecessor late"
+    )]
+    Shard { shard: usize, source: io::Error },
+    #[error("cannot make an eventfd: {0}; raise the limit of open files")]
+    Bell(#[source] io::Error),
+    #[error(transparent)]
+    Control(#[from] ControlError),
+}
+
+/// Runs the gateway until it has drained; `ready` is called once when it serves. The calling
+/// thread becomes the control core.
+pub fn run(
+    config: Config,
+    source: ConfigSource,
+    ready: impl FnOnce(&Ready),
+) -> Result<Exit, StartError> {
+    let placement = Placement::of(&config);
+    let shards = placement.shards.len();
+    check_host(&config, shards)?;
+    let drain = drain_plan(&config);
+    drain.check(systemd::stop_timeout())?;
+    info!(%placement, "threads");
+
+    let keys = KeyFiles::open(&key_rules(&config))?;
+    let snapshot = Arc::new(config.snapshot(1));
+    let phase = Arc::new(PhaseCell::default());
+    let control_probe = Arc::new(ControlProbe::default());
+    let probes: Vec<Arc<Probe>> = (0..shards).map(|_| Arc::default()).collect();
+    let admin = AdminListener::bind(
+        config.listen_admin.address,
+        (0_u8..).map(ShardId).zip(probes.iter().map(Arc::clone)).collect(),
+        Arc::clone(&control_probe),
+        Arc::clone(&phase),
+    )?;
+    let admin_address = admin.local_address().map_err(StartError::Bell)?;
+    let (listeners, public) = bind_public(&config, shards)?;
+    let control_bell = EventBell::new().map_err(StartError::Bell)?;
+    let bells = (0..shards)
+        .map(|_| EventBell::new())
+        .collect::<io::Result<Vec<_>>>()
+        .map_err(StartError::Bell)?;
+    let Mesh { shards: shard_lanes, control: control_lanes } = mesh(MeshShape {
+        shards: shards as u8,
+        capacity: config.shards.lane_capacity,
+        control_capacity: CONTROL_LANE,
+        buffers: config.shards.receive_buffers as u16,
+    });
+
+    let directory = RingDirectory::new(shards);
+    let (started, starts) = channel();
+    let mut joins = Vec::with_capacity(shards);
+    for (lanes, listeners) in shard_lanes.into_iter().zip(listeners) {
+        let index = usize::from(lanes.id().0);
+        let part = ShardPart {
+            lanes,
+            listeners,
+            options: engine_options(&config, index, shards),
+            sizes: ring_sizes(&config),
+            buffers: (config.shards.receive_buffers as u16, config.shards.receive_buffer_bytes),
+            batch_window: config.shards.batch_window,
+            keys: keys.published(),
+            snapshot: Arc::clone(&snapshot),
+            probe: Arc::clone(&probes[index]),
+            wake: duplicate(&bells[index])?,
+            control_bell: control_bell.clone(),
+            directory: directory.clone(),
+        };
+        let pace = Pace { cpu: placement.shards[index], spin: config.shards.spin };
+        joins.push(start_shard(index, pace, part, started.clone())?);
+    }
+    drop(started);
+    let joins = await_starts(&starts, joins)?;
+
+    ready(&Ready { public, admin: admin_address, shards });
+    phase.serve();
+    systemd::notify_ready();
+    let lanes = Rc::new(RefCell::new(control_lanes));
+    let ports = bells
+        .iter()
+        .enumerate()
+        .map(|(index, bell)| Port {
+            shard: ShardId(index as u8),
+            lanes: Rc::clone(&lanes),
+            bell: bell.clone(),
+        })
+        .collect();
+    let exit = control::run(ControlSpec {
+        core: placement.control,
+        ports,
+        bell: LaneBell(lanes),
+        wake: duplicate(&control_bell)?,
+        phase,
+        probe: control_probe,
+        admin: Some(admin),
+        keys,
+        settings: settings(&config, drain),
+        targets: targets(&config),
+        reload: reload_hook(config, source, Arc::clone(&snapshot)),
+        snapshot,
+    })?;
+    if exit == Exit::Drained {
+        for join in joins {
+            if let Err(reason) = join() {
+                error!(%reason, "a shard's executor failed");
+            }
+        }
+    }
+    Ok(exit)
+}
+
+fn check_host(config: &Config, shards: usize) -> Result<(), StartError> {
+    let budget = MemoryBudget::of(config, shards);
+    info!(total_mib = budget.total() >> 20, "memory bound");
+    budget.fits(config, physical_memory()).map_err(StartError::Memory)?;
+    let sizes = ring_sizes(config);
+    let own = locked_bytes(sizes, config.shards.receive_buffers);
+    let locked = shards * (own + GLOMMIO_LOCKED) + SCRATCH_LOCKED;
+    let needs = Needs {
+        open_files: u64::from(sizes.sockets),
+        locked_bytes: locked as u64,
+        locked_limit: EXECUTOR_LOCKED_LIMIT,
+        listen_backlog: config.listen_public.backlog,
+        memory_bytes: budget.total(),
+    };
+    if let Err(reason) = raise_open_files(needs.open_files) {
+        warn!(%reason, "the soft limit of open files stays as it is");
+    }
+    for shortfall in shortfalls(&Facts::collect(), &needs) {
+        match shortfall.severity() {
+            Severity::Warn => warn!("{shortfall}"),
+            Severity::Refuse => return Err(StartError::Host(shortfall.to_string())),
+        }
+    }
+    Ok(try_operations()?)
+}
+
+fn ring_sizes(config: &Config) -> RingSizes {
+    let sockets = config.shards.connections_max + UPSTREAM_SOCKETS + SPARE_SLOTS;
+    RingSizes { entries: config.shards.submission_entries as u32, sockets: sockets as u32 }
+}
+
+fn duplicate(bell: &EventBell) -> Result<OwnedFd, StartError> {
+    bell.as_fd().try_clone_to_owned().map_err(StartError::Bell)
+}
