@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::connection::Fin;
-use super::{Engine, Limits, Role};
+use super::options::Limits;
+use super::{Engine, Role};
 use crate::clock::Instant;
 use crate::id::{ConnectionKey, Epoch};
 use crate::lane::{DrainPhase, ToControl, ToShard};

@@ -23,6 +23,7 @@ mod deadlines;
 mod ending;
 mod http_upstream;
 mod link_upstream;
+mod options;
 mod peers;
 mod players;
 mod receiving;
@@ -36,35 +37,32 @@ mod upgrade;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::block::{BLOCK_MIN, Block, BlockPool};
 use crate::buffers::{ReceiveBuffers, Received};
 use crate::clock::{Instant, Now};
-use crate::id::{ConnectionKey, Epoch, Generation, SessionId, ShardId, Slot};
+use crate::id::{ConnectionKey, Epoch, Generation, SessionId, Slot};
 use crate::identity::Authenticator;
 use crate::lane::{Park, ShardLanes, Wake};
-use crate::outbox::{Outbox, OutboxLimits};
+use crate::outbox::Outbox;
 use crate::probe::Probe;
 use crate::session::capability::Capabilities;
 use crate::session::fingerprints::FingerprintTables;
 use crate::session::liveness::Liveness;
 use crate::session::rate::RateLimits;
-use crate::snapshot::{SessionLimits, Snapshot};
+use crate::snapshot::Snapshot;
 use crate::sockets::{Completion, ListenerId, Socket, Sockets};
 use crate::table::Table;
 use crate::timer::Timers;
-use crate::upstream::link::message_bytes_max;
-use crate::wire::frame::Role as FrameRole;
 use crate::wire::guid::PeerKeys;
-use crate::wire::handshake::HeadLimits;
-use crate::wire::inbound::InboundLimits;
 
 use calling::OpenCalls;
 use connection::Connection;
 use control::{Drain, LogLines};
 use http_upstream::HttpConnection;
 use link_upstream::LinkConnection;
+pub use options::{CredentialRoutes, EngineOptions, Surroundings};
+use options::{LINK_BATCH_BYTES, Limits, PLAYER_BATCH_BYTES};
 use players::Player;
 use services::Upstreams;
 use upgrade::Head;
@@ -89,14 +87,6 @@ pub const SPARE_SLOTS: usize = 64;
 const NOBODY: ConnectionKey =
     ConnectionKey { slot: Slot((1 << 20) - 1), generation: Generation(0) };
 
-/// Bytes that may wait for one backend of links.
-const LINK_OUTBOX_BYTES: usize = 8 << 20;
-
-/// A link's batches are longer: one connection speaks for many sessions.
-const LINK_BATCH_BYTES: usize = 256 << 10;
-
-const PLAYER_BATCH_BYTES: usize = 16 << 10;
-
 /// Full tables of GUIDs, for sessions that call many endpoints in turn, bytes.
 const FINGERPRINT_TABLES: usize = 4 << 20;
 
@@ -108,41 +98,6 @@ const OUTBOXES: usize = 512;
 /// is first needed and kept.
 const BLOCKS: [(usize, usize); 3] =
     [(BLOCK_MIN, 512), (PLAYER_BATCH_BYTES, 128), (LINK_BATCH_BYTES, 4)];
-
-/// By which routes a token may come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CredentialRoutes {
-    /// `Authorization: Bearer`
-    pub header: bool,
-    /// `?token=`
-    pub query: bool,
-}
-
-/// What one shard is built with, besides its configuration snapshot.
-#[derive(Debug, Clone)]
-pub struct EngineOptions {
-    pub shard: ShardId,
-    /// Shards of this process.
-    pub shards: usize,
-    /// How this node names itself to backends.
-    pub node_name: Box<str>,
-    pub credentials: CredentialRoutes,
-    /// Time over which sessions are sent away when the process drains.
-    pub drain_spread: Duration,
-    /// How long a session's running calls are waited for then.
-    pub drain_calls: Duration,
-    pub listeners: u8,
-    /// Client connections.
-    pub connections_max: usize,
-    /// Connections to backends.
-    pub upstreams_max: usize,
-    pub block_pool_bytes: usize,
-    pub head: HeadLimits,
-    pub head_timeout: Duration,
-    /// Path of the echo route, if it is on.
-    pub echo_path: Option<Box<str>>,
-    pub seed: u64,
-}
 
 /// What is behind a connection.
 #[derive(Debug)]
@@ -173,53 +128,6 @@ impl Role {
     }
 }
 
-/// Limits in the form in which the layers below take them.
-#[derive(Debug)]
-struct Limits {
-    inbound: InboundLimits,
-    /// Frames of backends on links.
-    link_inbound: InboundLimits,
-    outbox: OutboxLimits,
-    link_outbox: OutboxLimits,
-    session: SessionLimits,
-}
-
-impl Limits {
-    fn new(session: &SessionLimits) -> Self {
-        let inbound = InboundLimits {
-            role: FrameRole::Server,
-            message_bytes_max: session.message_bytes_max,
-            message_bytes_hard: session.message_bytes_hard,
-            fragments_max: session.fragments_max,
-            empty_fragments_max: session.fragments_max,
-            control_frames_per_second: session.control_frames_per_second,
-            block_headroom: BLOCK_HEADROOM,
-        };
-        let link_message = message_bytes_max(session.message_bytes_max);
-        Self {
-            inbound,
-            link_inbound: InboundLimits {
-                role: FrameRole::Client,
-                message_bytes_max: link_message,
-                message_bytes_hard: link_message,
-                control_frames_per_second: u32::MAX,
-                ..inbound
-            },
-            outbox: OutboxLimits {
-                messages_max: session.outbox_messages_max,
-                bytes_max: session.outbox_bytes_max,
-                batch_bytes: PLAYER_BATCH_BYTES,
-            },
-            link_outbox: OutboxLimits {
-                messages_max: usize::MAX,
-                bytes_max: LINK_OUTBOX_BYTES,
-                batch_bytes: LINK_BATCH_BYTES,
-            },
-            session: session.clone(),
-        }
-    }
-}
-
 /// A message and where its payload lies.
 struct Arrived<'a> {
     source: Source<'a>,
@@ -244,16 +152,6 @@ impl Arrived<'_> {
             Source::Block(block) => &mut block.as_mut_slice()[self.payload.clone()],
         }
     }
-}
-
-/// What a shard is given by the process around it.
-pub struct Surroundings {
-    pub lanes: ShardLanes,
-    pub authenticator: Box<dyn Authenticator>,
-    pub snapshot: Arc<Snapshot>,
-    pub probe: Arc<Probe>,
-    /// Wakes the control core.
-    pub control_bell: Box<dyn Fn()>,
 }
 
 /// One shard.
