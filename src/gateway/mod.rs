@@ -80,6 +80,8 @@ pub enum StartError {
          again: the kernel gives back the rings of a predecessor late"
     )]
     Shard { shard: usize, source: io::Error },
+    #[error("cannot tell the address of the admin listener: {0}")]
+    AdminAddress(#[source] io::Error),
     #[error("cannot make an eventfd: {0}; raise the limit of open files")]
     Bell(#[source] io::Error),
     #[error(transparent)]
@@ -111,7 +113,7 @@ pub fn run(
         Arc::clone(&control_probe),
         Arc::clone(&phase),
     )?;
-    let admin_address = admin.local_address().map_err(StartError::Bell)?;
+    let admin_address = admin.local_address().map_err(StartError::AdminAddress)?;
     let (listeners, public) = bind_public(&config, shards)?;
     let control_bell = EventBell::new().map_err(StartError::Bell)?;
     let bells = (0..shards)
