@@ -91,7 +91,7 @@ fn the_scrape_shows_every_probe_by_shard_in_the_text_format() {
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     assert!(head.contains("content-type: application/openmetrics-text; version=1.0.0"), "{head}");
     for line in [
-        "# HELP corelane_received_bytes Bytes received from clients.",
+        "# HELP corelane_received_bytes Bytes received on all sockets.",
         "# TYPE corelane_received_bytes counter",
         "# UNIT corelane_received_bytes bytes",
         "corelane_received_bytes_total{shard=\"0\"} 7",
