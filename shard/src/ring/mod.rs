@@ -104,7 +104,7 @@ pub struct Uring {
     // Dropped first: afterwards the kernel touches none of the memory below.
     ring: IoUring,
     provided: ProvidedRing,
-    /// By [`ListenerId`]; `None` once closed.
+    /// By [`ListenerId`](crate::sockets::ListenerId); `None` once closed.
     listeners: Vec<Option<Listener>>,
     wake: OwnedFd,
     wake_value: Box<u64>,
@@ -185,7 +185,7 @@ impl Uring {
     }
 
     /// Submits what was queued, sleeps as `wait` says, and moves every completion into the local
-    /// queue. Afterwards [`Sockets::settled`] yields each send submitted here.
+    /// queue. Afterwards [`settled`](crate::sockets::Sockets::settled) yields each send submitted here.
     pub fn exchange(&mut self, wait: Wait) -> io::Result<()> {
         match (wait, self.batch_window) {
             (Wait::ForOne, Some(window)) if self.queue.is_empty() && !self.prepared.is_empty() => {
