@@ -305,9 +305,11 @@ fn a_waiting_call_whose_time_is_up_is_answered_60_and_never_sent() {
     let gateway = Setup::new(backend.service("/demo/echo", settings)).start();
     let mut client = gateway.client();
     let echo = Request::to(client.service("/demo/echo"));
-    client.send(&echo.clone().channel(1).id(1).payload("\"slow\""));
-    client.send(&echo.clone().channel(2).id(2).payload("\"no connection left\""));
-    client.send(&echo.clone().channel(1).id(3).payload("\"behind it\""));
+    client.send_together(&[
+        echo.clone().channel(1).id(1).payload("\"slow\""),
+        echo.clone().channel(2).id(2).payload("\"no connection left\""),
+        echo.clone().channel(1).id(3).payload("\"behind it\""),
+    ]);
     let mut codes: Vec<_> = (0..3).map(|_| client.reply()).map(|r| (r.id, r.code)).collect();
     codes.sort_unstable();
     assert_eq!(codes, [(1, 60), (2, 60), (3, 60)]);

@@ -68,6 +68,15 @@ impl Client {
         self.send_message(Message::binary(request.encode()));
     }
 
+    /// In one write: the gateway takes them in one turn, so they share its clock.
+    pub(crate) fn send_together(&mut self, requests: &[Request]) {
+        for request in requests {
+            let message = Message::binary(request.encode());
+            self.socket.write(message).expect("the connection is open");
+        }
+        self.socket.flush().expect("the connection is open");
+    }
+
     pub(crate) fn send_message(&mut self, message: Message) {
         self.socket.send(message).expect("the connection is open");
     }
