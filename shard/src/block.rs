@@ -8,6 +8,9 @@ pub const BLOCK_MIN: usize = 2048;
 
 const CLASSES: usize = 16;
 
+/// Fills blocks that are laid in. Not zero: that is what the kernel gives without a page behind it.
+const WRITTEN: u8 = 0xA5;
+
 /// Owned bytes with a live range `start..end` inside a fixed capacity. The storage never moves
 /// while the block lives, so the kernel may be given its address.
 #[derive(Debug)]
@@ -110,14 +113,16 @@ impl BlockPool {
     }
 
     /// Lays in `count` blocks of at least `len` bytes, so that the first traffic does not have to
-    /// ask the allocator; fewer when they would take more than a quarter of the bound.
+    /// ask the allocator, nor the allocator's pages of the kernel; fewer when they would take more
+    /// than a quarter of the bound.
     pub fn lay_in(&mut self, len: usize, count: usize) {
         let Some(class) = class_of(len) else { return };
         let size = BLOCK_MIN << class;
         let affordable = (self.limit / 4).saturating_sub(self.allocated) / size;
         for _ in 0..count.min(affordable) {
-            let block = self.allocate(size);
-            self.free[class].extend(block);
+            let Some(mut block) = self.allocate(size) else { return };
+            block.bytes.fill(WRITTEN);
+            self.free[class].push(block);
         }
     }
 

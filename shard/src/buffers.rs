@@ -13,7 +13,7 @@
     reason = "buffers are shared with the kernel and with other shards by address"
 )]
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ops::Range;
 use std::ptr::NonNull;
 
@@ -22,6 +22,10 @@ use std::ptr::NonNull;
 pub struct BufferId(pub u16);
 
 const PAGE: usize = 4096;
+
+/// What a buffer holds before it is first used. Not zero: memory that is to be zero may be had
+/// without pages.
+const WRITTEN: u8 = 0xA5;
 
 /// The receive buffers of one shard.
 #[derive(Debug)]
@@ -52,15 +56,18 @@ pub struct Lent {
 }
 
 impl ReceiveBuffers {
-    /// `count` buffers of `size` bytes each, all to be provided to the kernel.
+    /// `count` buffers of `size` bytes each, all to be provided to the kernel. They are written
+    /// once: their pages belong to the process from the start, and no client waits for one.
     #[must_use]
     pub fn new(count: u16, size: usize) -> Self {
         let bytes = usize::from(count) * size;
         let layout =
             Layout::from_size_align(bytes.max(PAGE), PAGE).expect("bounded by configuration");
         // SAFETY: the layout's size is at least one page, never zero.
-        let base = unsafe { alloc_zeroed(layout) };
+        let base = unsafe { alloc(layout) };
         let Some(base) = NonNull::new(base) else { handle_alloc_error(layout) };
+        // SAFETY: all of the allocation, which nobody else knows yet.
+        unsafe { base.write_bytes(WRITTEN, layout.size()) };
         Self {
             base,
             layout,

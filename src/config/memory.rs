@@ -31,7 +31,8 @@ const LOOK_UP_BYTES: u64 = 8 << 20;
 /// An entry of the session directory, with its share of the map's spare room.
 const DIRECTORY_ENTRY_BYTES: u64 = 128;
 const SUBMISSION_BYTES: u64 = 64;
-const COMPLETION_BYTES: u64 = 16;
+/// In the kernel's queue, and two places in the shard's own.
+const COMPLETION_BYTES: u64 = 16 + 2 * 40;
 const COMPLETIONS_PER_SUBMISSION: u64 = 4;
 const LANE_SLOT_BYTES: u64 = 64;
 /// Requests and answers.

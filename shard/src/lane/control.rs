@@ -7,18 +7,20 @@
 
 use std::sync::Arc;
 
-use rtrb::{Consumer, Producer, RingBuffer};
+use rtrb::{Consumer, Producer};
 
 use super::doorbell::{Sleep, pushes_are_visible};
 use super::mesh::Park;
-use super::message::{ToControl, ToShard};
+use super::message::{DrainPhase, ToControl, ToShard};
+use super::places::ring;
 use crate::id::ShardId;
 
 /// The two ends of the lanes between the control core and one shard, `capacity` messages each way.
 pub(super) fn pair(capacity: usize) -> (ControlSide, ShardSide) {
-    let (requests, arriving) = RingBuffer::new(capacity);
-    let (answers, answered) = RingBuffer::new(capacity);
-    let (orders, ordered) = RingBuffer::new(capacity);
+    let (requests, arriving) =
+        ring(capacity, || ToControl::DrainReached { phase: DrainPhase::Grace, connections: 0 });
+    let (answers, answered) = ring(capacity, || ToShard::Drain(DrainPhase::Grace));
+    let (orders, ordered) = ring(capacity, || ToShard::Drain(DrainPhase::Grace));
     let shard = ControlSide { requests, answers: answered, orders: ordered, claims: 0 };
     (shard, ShardSide { requests: arriving, answers, orders, pushed: false })
 }

@@ -4,8 +4,8 @@ use std::ops::Deref;
 
 use super::borrowed::{BorrowedFrame, Loan};
 use crate::block::Block;
-use crate::id::ConnectionKey;
-use crate::wire::header::{Priority, ReplyTo};
+use crate::id::{ConnectionKey, Generation, Slot};
+use crate::wire::header::{Flags, Priority, ReplyTo};
 
 /// A lane slot is one cache line.
 const SLOT_BYTES: usize = 64;
@@ -66,6 +66,16 @@ pub struct Answer {
     pub guid: [u8; 16],
     /// Response code: 0 delivered, 31 refused.
     pub code: u8,
+}
+
+impl Answer {
+    /// What lies in a place that no answer has used.
+    pub(super) const FILLER: Self = Self {
+        to: ConnectionKey { slot: Slot(0), generation: Generation(0) },
+        reply: ReplyTo { flags: Flags::RESPONSE, channel: 0, sequence: 0, message_id: 0 },
+        guid: [0; 16],
+        code: 0,
+    };
 }
 
 /// A [`Crossing`] in the hands of its receiver; borrowed frames last until the lane is released.

@@ -23,6 +23,7 @@ mod eventfd;
 mod lending;
 mod mesh;
 mod message;
+mod places;
 mod receiver;
 mod sender;
 

@@ -2,26 +2,24 @@
 
 use std::collections::VecDeque;
 
-use rtrb::{Consumer, Producer, RingBuffer};
+use rtrb::{Consumer, Producer};
 use thiserror::Error;
 
 use super::crossing::{Answer, Crossing, Payload};
 use super::lending::{Lending, Returned};
+use super::places::ring;
 use super::receiver::LaneReceiver;
 
 /// A lane from one shard to another: `capacity` requests one way, as many answers the other.
 #[must_use]
 pub fn lane(capacity: usize) -> (LaneSender, LaneReceiver) {
-    let (requests, arriving) = RingBuffer::new(capacity);
-    let (answers, answered) = RingBuffer::new(capacity);
-    let sender = LaneSender {
-        requests,
-        answers: answered,
-        pushed: 0,
-        passed: 0,
-        unread: 0,
-        kept_alive: VecDeque::with_capacity(capacity),
-    };
+    let (requests, arriving) = ring(capacity, || None);
+    let (answers, answered) = ring(capacity, || Answer::FILLER);
+    let mut kept_alive = VecDeque::new();
+    kept_alive.resize(capacity, (0, Returned::Block { bytes: 0 }));
+    kept_alive.clear();
+    let sender =
+        LaneSender { requests, answers: answered, pushed: 0, passed: 0, unread: 0, kept_alive };
     (sender, LaneReceiver::new(arriving, answers))
 }
 
