@@ -7,7 +7,7 @@ use std::time::Duration;
 use corelane_shard::block::BlockPool;
 use corelane_shard::clock::{Instant, Now};
 use corelane_shard::id::{EndpointId, Generation, ServiceId, SessionId, ShardId, Slot};
-use corelane_shard::identity::Identity;
+use corelane_shard::identity::{Identity, Standing};
 use corelane_shard::session::capability::Capabilities;
 use corelane_shard::session::fingerprints::FingerprintTables;
 use corelane_shard::session::rate::RateLimits;
@@ -113,14 +113,13 @@ fn snapshot(endpoints: u16) -> Snapshot {
 }
 
 fn identity() -> Rc<Identity> {
-    Rc::new(Identity {
+    let standing = Standing {
         tenant: "default".into(),
-        session: SESSION,
-        account: None,
         roles: ["user".into()].into(),
         authorizations: Box::default(),
-        expires_at: None,
-    })
+    };
+    let standing = Rc::new(standing);
+    Rc::new(Identity { session: SESSION, account: None, standing, expires_at: None })
 }
 
 /// The messages that call each of the session's endpoints once.

@@ -8,6 +8,8 @@ pub const BLOCK_MIN: usize = 2048;
 
 const CLASSES: usize = 16;
 
+const _: () = assert!(BLOCK_MIN << (CLASSES - 1) <= u32::MAX as usize);
+
 /// Fills blocks that are laid in. Not zero: that is what the kernel gives without a page behind it.
 const WRITTEN: u8 = 0xA5;
 
@@ -16,9 +18,12 @@ const WRITTEN: u8 = 0xA5;
 #[derive(Debug)]
 pub struct Block {
     bytes: Box<[u8]>,
-    start: usize,
-    end: usize,
+    /// `start <= end <= bytes.len()`, which is far below 4 GiB.
+    start: u32,
+    end: u32,
 }
+
+const _: () = assert!(size_of::<Option<Block>>() == 24, "every connection has a place for one");
 
 impl Block {
     #[must_use]
@@ -29,12 +34,12 @@ impl Block {
     /// Bytes that can still be appended.
     #[must_use]
     pub fn room(&self) -> usize {
-        self.bytes.len() - self.end
+        self.bytes.len() - self.end as usize
     }
 
     #[must_use]
     pub fn len(&self) -> usize {
-        self.end - self.start
+        (self.end - self.start) as usize
     }
 
     #[must_use]
@@ -44,19 +49,19 @@ impl Block {
 
     #[must_use]
     pub fn as_slice(&self) -> &[u8] {
-        &self.bytes[self.start..self.end]
+        &self.bytes[self.start as usize..self.end as usize]
     }
 
     #[must_use]
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
-        &mut self.bytes[self.start..self.end]
+        &mut self.bytes[self.start as usize..self.end as usize]
     }
 
     /// Empties the block and leaves `headroom` bytes free in front of what will be appended.
     pub fn reset(&mut self, headroom: usize) {
         assert!(headroom <= self.bytes.len(), "headroom within the block");
-        self.start = headroom;
-        self.end = headroom;
+        self.start = headroom as u32;
+        self.end = headroom as u32;
     }
 
     /// Appends all of `bytes`; the caller has checked [`Self::room`].
@@ -66,29 +71,30 @@ impl Block {
 
     /// Appends `len` bytes of undefined (recycled) content and returns them to be written.
     pub fn reserve(&mut self, len: usize) -> &mut [u8] {
-        let at = self.end;
-        self.end += len;
-        &mut self.bytes[at..self.end]
+        let at = self.end as usize;
+        let reserved = &mut self.bytes[at..at + len];
+        self.end += len as u32;
+        reserved
     }
 
     /// Takes `len` bytes of the headroom in front of the live bytes and returns them.
     pub fn prepend(&mut self, len: usize) -> &mut [u8] {
-        assert!(len <= self.start, "headroom was reserved");
-        self.start -= len;
-        let at = self.start;
+        assert!(len <= self.start as usize, "headroom was reserved");
+        self.start -= len as u32;
+        let at = self.start as usize;
         &mut self.bytes[at..at + len]
     }
 
     /// Drops the first `len` live bytes.
     pub fn consume(&mut self, len: usize) {
         assert!(len <= self.len(), "consumes only live bytes");
-        self.start += len;
+        self.start += len as u32;
     }
 
     /// Keeps only the first `len` live bytes.
     pub fn truncate(&mut self, len: usize) {
         assert!(len <= self.len(), "truncates only live bytes");
-        self.end = self.start + len;
+        self.end = self.start + len as u32;
     }
 }
 
@@ -154,10 +160,11 @@ impl BlockPool {
         if block.room() >= more {
             return Ok(block);
         }
-        let Some(mut bigger) = self.take(block.start + block.len() + more) else {
+        let headroom = block.start as usize;
+        let Some(mut bigger) = self.take(headroom + block.len() + more) else {
             return Err(block);
         };
-        bigger.reset(block.start);
+        bigger.reset(headroom);
         bigger.append(block.as_slice());
         self.give_back(block);
         Ok(bigger)

@@ -8,6 +8,9 @@ use std::time::Duration;
 pub struct Instant(pub u64);
 
 impl Instant {
+    /// Later than any other.
+    pub const NEVER: Self = Self(u64::MAX);
+
     /// Time since `earlier`; zero when `earlier` lies in the future.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {

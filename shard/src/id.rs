@@ -33,8 +33,10 @@ pub struct ConnectionKey {
     pub generation: Generation,
 }
 
-/// The session key of the token; written as hyphenated lower-case UUID text.
+/// The session key of the token; written as hyphenated lower-case UUID text. Aligned as a word, or
+/// whatever holds one would be padded to a multiple of 16 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(Rust, packed(8))]
 pub struct SessionId(pub u128);
 
 impl fmt::Display for SessionId {

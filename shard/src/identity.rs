@@ -1,24 +1,64 @@
 //! Who a session is, and the door through which the gateway's authentication enters a shard.
 
+use std::num::NonZeroU64;
 use std::rc::Rc;
 
 use thiserror::Error;
+use uuid::Uuid;
+use uuid::fmt::Hyphenated;
 
 use crate::clock::Now;
 use crate::id::SessionId;
 
 /// What a verified token says. Immutable; shared by the session and the token cache of its shard.
-/// What many tokens say alike is shared among them too, so that a session does not pay for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    pub tenant: Rc<str>,
     pub session: SessionId,
-    pub account: Option<Box<str>>,
-    /// Sorted and without repeats, so that equal sets compare equal and can be interned.
-    pub roles: Rc<[Box<str>]>,
-    pub authorizations: Box<[Box<str>]>,
+    pub account: Option<Account>,
+    /// Shared with all that stand alike, so that a session does not pay for it.
+    pub standing: Rc<Standing>,
     /// Unix seconds.
-    pub expires_at: Option<u64>,
+    pub expires_at: Option<NonZeroU64>,
+}
+
+const _: () = assert!(size_of::<Identity>() == 56, "what a session pays for knowing who it is");
+
+/// What many tokens say alike.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Standing {
+    pub tenant: Box<str>,
+    /// Sorted and without repeats, so that equal sets compare equal.
+    pub roles: Box<[Box<str>]>,
+    pub authorizations: Box<[Box<str>]>,
+}
+
+/// The name of an account. Nearly all are UUIDs, and those need no memory of their own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Account {
+    Uuid(Uuid),
+    /// Anything else, other spellings of a UUID among it.
+    Text(Box<str>),
+}
+
+impl Account {
+    /// The name as it was given; `room` is for what has to be spelled out.
+    #[must_use]
+    pub fn text<'a>(&'a self, room: &'a mut [u8; Hyphenated::LENGTH]) -> &'a str {
+        match self {
+            Self::Uuid(id) => id.hyphenated().encode_lower(room),
+            Self::Text(text) => text,
+        }
+    }
+}
+
+impl From<&str> for Account {
+    fn from(text: &str) -> Self {
+        let mut spelled = [0; Hyphenated::LENGTH];
+        match Uuid::try_parse(text) {
+            Ok(id) if id.hyphenated().encode_lower(&mut spelled) == text => Self::Uuid(id),
+            Ok(_) | Err(_) => Self::Text(text.into()),
+        }
+    }
 }
 
 /// Verifies tokens on the shard's thread. Implemented by the gateway; one instance per shard.
@@ -67,6 +107,23 @@ impl AuthRefusal {
             Self::NoSession => "no_session",
             Self::Revoked => "revoked",
             Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_account_is_spelled_as_it_was_given() {
+        let plain = "3f2504e0-4f89-41d3-9a0c-0305e82c3301";
+        let upper = plain.to_uppercase();
+        let bare = plain.replace('-', "");
+        for name in [plain, &upper, &bare, "anna", "", "{3f2504e0-4f89-41d3-9a0c-0305e82c3301}"] {
+            let account = Account::from(name);
+            assert_eq!(account.text(&mut [0; Hyphenated::LENGTH]), name);
+            assert_eq!(matches!(account, Account::Uuid(_)), name == plain);
         }
     }
 }

@@ -95,6 +95,13 @@ impl Timers {
         }
     }
 
+    /// Makes sure that `slot` has a deadline at `at` or earlier.
+    pub fn set_by(&mut self, slot: u32, at: Instant) {
+        if self.place(slot).is_none_or(|place| self.tick_of(at) < place.tick()) {
+            self.set(slot, at);
+        }
+    }
+
     /// Sets or moves the deadline of `slot`. One that has passed expires at the next tick, so
     /// that a loop over [`Self::pop_expired`] ends even if each round sets a deadline in the past.
     pub fn set(&mut self, slot: u32, at: Instant) {
@@ -103,7 +110,7 @@ impl Timers {
             let unset = Link { previous: NONE, next: NONE, place: Place::UNSET };
             self.links.push(Box::new([unset; CHUNK]));
         }
-        self.insert(slot, at.0.div_ceil(TICK_NS).max(self.polled + 1));
+        self.insert(slot, self.tick_of(at));
     }
 
     /// Forgets the deadline of `slot`, if it has one.
@@ -115,9 +122,7 @@ impl Timers {
 
     #[must_use]
     pub fn is_set(&self, slot: u32) -> bool {
-        self.links
-            .get(slot as usize / CHUNK)
-            .is_some_and(|chunk| chunk[slot as usize % CHUNK].place != Place::UNSET)
+        self.place(slot).is_some()
     }
 
     /// Takes one slot whose deadline has passed; `None` when there is none left. In order of
@@ -232,6 +237,17 @@ impl Timers {
         }
     }
 
+    /// Where the deadline of `slot` is kept, if it has one.
+    fn place(&self, slot: u32) -> Option<Place> {
+        let chunk = self.links.get(slot as usize / CHUNK)?;
+        Some(chunk[slot as usize % CHUNK].place).filter(|place| *place != Place::UNSET)
+    }
+
+    /// When a deadline at `at` expires: never at a tick that was polled.
+    fn tick_of(&self, at: Instant) -> u64 {
+        at.0.div_ceil(TICK_NS).max(self.polled + 1)
+    }
+
     fn bucket_of(&self, tick: u64) -> usize {
         let differs = (tick ^ self.current) | 1;
         let level = (63 - differs.leading_zeros()) / LEVEL_BITS;
@@ -255,6 +271,7 @@ mod tests {
     #[derive(Debug, Clone)]
     enum Step {
         Set { slot: u32, after: u64 },
+        SetBy { slot: u32, after: u64 },
         SetInThePast { slot: u32, before: u64 },
         Cancel { slot: u32 },
         Wait { by: u64 },
@@ -277,6 +294,7 @@ mod tests {
         let slot = || prop_oneof![4 => 0u32..6, 1 => 250u32..600];
         prop_oneof![
             5 => (slot(), span()).prop_map(|(slot, after)| Step::Set { slot, after }),
+            2 => (slot(), span()).prop_map(|(slot, after)| Step::SetBy { slot, after }),
             1 => (slot(), span()).prop_map(|(slot, before)| Step::SetInThePast { slot, before }),
             2 => slot().prop_map(|slot| Step::Cancel { slot }),
             2 => span().prop_map(|by| Step::Wait { by }),
@@ -295,6 +313,12 @@ mod tests {
         fn apply(&mut self, step: &Step) {
             match *step {
                 Step::Set { slot, after } => self.set(slot, Instant(self.now.0 + after)),
+                Step::SetBy { slot, after } => {
+                    let at = Instant(self.now.0 + after);
+                    self.timers.set_by(slot, at);
+                    let known = self.deadlines.entry(slot).or_insert(at);
+                    *known = at.min(*known);
+                }
                 Step::SetInThePast { slot, before } => {
                     self.set(slot, Instant(self.now.0.saturating_sub(before)));
                 }

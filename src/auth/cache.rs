@@ -1,6 +1,7 @@
 //! Tokens that verified a moment ago, per shard, so that a reconnect storm costs no signatures.
 
 use std::collections::VecDeque;
+use std::num::NonZeroU64;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -37,7 +38,7 @@ struct Entry {
 
 impl Entry {
     fn is_fresh(&self, now: Now) -> bool {
-        let expires_at = self.identity.expires_at.unwrap_or(u64::MAX);
+        let expires_at = self.identity.expires_at.map_or(u64::MAX, NonZeroU64::get);
         now.mono < self.fresh_until && now.unix_ms < expires_at.saturating_mul(1000)
     }
 }
@@ -88,17 +89,21 @@ const FRESH_FOR: Duration = Duration::from_secs(60);
 #[cfg(test)]
 mod tests {
     use corelane_shard::id::SessionId;
+    use corelane_shard::identity::Standing;
 
     use super::*;
 
     fn identity(session: u128, expires_at: u64) -> Rc<Identity> {
-        Rc::new(Identity {
+        let standing = Standing {
             tenant: "default".into(),
+            roles: Box::default(),
+            authorizations: Box::default(),
+        };
+        Rc::new(Identity {
             session: SessionId(session),
             account: None,
-            roles: [].into(),
-            authorizations: Box::default(),
-            expires_at: Some(expires_at),
+            standing: Rc::new(standing),
+            expires_at: NonZeroU64::new(expires_at),
         })
     }
 

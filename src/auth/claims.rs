@@ -1,12 +1,15 @@
 //! What a token's claims say: the times and parties to check, and the identity they spell.
 
+use std::num::NonZeroU64;
+
 use corelane_shard::id::SessionId;
-use corelane_shard::identity::{AuthRefusal, Identity};
+use corelane_shard::identity::{AuthRefusal, Identity, Standing};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::key::Key;
+use super::standings::Standings;
 
 /// The claims of one token, not yet trusted.
 #[derive(Debug)]
@@ -54,17 +57,21 @@ impl Claims {
         key: &Key,
         session_claims: &[Box<str>],
         expires_at: u64,
+        standings: &mut Standings,
     ) -> Result<Identity, AuthRefusal> {
         let tenant = self.tenant()?;
         let session = self.session(key, session_claims, tenant)?;
         let account = ["sub", "nameid"].iter().find_map(|claim| self.text(claim));
-        Ok(Identity {
+        let standing = Standing {
             tenant: tenant.into(),
+            roles: self.names("roles")?,
+            authorizations: self.names("authorizations")?,
+        };
+        Ok(Identity {
             session,
             account: account.map(Into::into),
-            roles: self.names("roles")?.into(),
-            authorizations: self.names("authorizations")?,
-            expires_at: Some(expires_at),
+            standing: standings.share(standing),
+            expires_at: NonZeroU64::new(expires_at),
         })
     }
 

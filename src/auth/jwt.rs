@@ -16,7 +16,7 @@ use serde::de::IgnoredAny;
 use super::cache::{Fingerprint, TokenCache};
 use super::claims::Claims;
 use super::key::{Key, KeySet};
-use super::repeats::Repeats;
+use super::standings::Standings;
 
 /// Verifies tokens on one shard's thread; one per shard. Clocks are believed as they are: there is
 /// no tolerance around `exp` and `nbf`.
@@ -26,7 +26,7 @@ pub struct JwtAuthenticator {
     /// The set that `cache` speaks about; holding it keeps its address from being used again.
     keys: Arc<KeySet>,
     cache: TokenCache,
-    repeats: Repeats,
+    standings: Standings,
     counts: VerifyCounts,
 }
 
@@ -42,8 +42,8 @@ impl JwtAuthenticator {
     pub fn new(published: Arc<ArcSwap<KeySet>>) -> Self {
         let keys = published.load_full();
         let cache = TokenCache::new(CACHED_TOKENS_MAX);
-        let repeats = Repeats::default();
-        Self { published, keys, cache, repeats, counts: VerifyCounts::default() }
+        let standings = Standings::default();
+        Self { published, keys, cache, standings, counts: VerifyCounts::default() }
     }
 
     #[must_use]
@@ -71,7 +71,7 @@ impl JwtAuthenticator {
         }
         claims.check_start(now.unix_ms)?;
         claims.check_parties(key)?;
-        claims.identity(key, self.keys.session_claims(), expires_at)
+        claims.identity(key, self.keys.session_claims(), expires_at, &mut self.standings)
     }
 }
 
@@ -84,9 +84,7 @@ impl Authenticator for JwtAuthenticator {
             self.counts.cache_hits += 1;
             return Ok(identity);
         }
-        let mut identity = self.verify_fresh(&parts, now)?;
-        self.repeats.share(&mut identity);
-        let identity = Rc::new(identity);
+        let identity = Rc::new(self.verify_fresh(&parts, now)?);
         self.cache.insert(fingerprint, Rc::clone(&identity), now);
         Ok(identity)
     }

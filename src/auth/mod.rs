@@ -12,7 +12,7 @@ mod claims;
 mod jwt;
 mod key;
 mod key_files;
-mod repeats;
+mod standings;
 
 pub use jwt::{JwtAuthenticator, VerifyCounts};
 pub use key::{Algorithm, Key, KeyFault, KeySet, KeySpec, UnknownAlgorithm};

@@ -13,7 +13,7 @@ use corelane_shard::buffers::ReceiveBuffers;
 use corelane_shard::clock::Now;
 use corelane_shard::engine::{CredentialRoutes, Engine, EngineOptions, SPARE_SLOTS, Surroundings};
 use corelane_shard::id::{EndpointId, Epoch, ServiceId, SessionId, ShardId};
-use corelane_shard::identity::{AuthRefusal, Authenticator, Identity};
+use corelane_shard::identity::{AuthRefusal, Authenticator, Identity, Standing};
 use corelane_shard::lane::{
     ControlLanes, DrainPhase, EventBell, Mesh, MeshShape, ShardLanes, ToControl, ToShard, mesh,
 };
@@ -222,14 +222,13 @@ struct NumberedSessions;
 impl Authenticator for NumberedSessions {
     fn verify(&mut self, token: &str, _: Now) -> Result<Rc<Identity>, AuthRefusal> {
         let session = token.parse().map(SessionId).map_err(|_| AuthRefusal::Malformed)?;
-        Ok(Rc::new(Identity {
+        let standing = Standing {
             tenant: "default".into(),
-            session,
-            account: None,
             roles: [ROLE.into()].into(),
             authorizations: [].into(),
-            expires_at: None,
-        }))
+        };
+        let standing = Rc::new(standing);
+        Ok(Rc::new(Identity { session, account: None, standing, expires_at: None }))
     }
 }
 

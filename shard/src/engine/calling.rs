@@ -64,7 +64,7 @@ impl<S: Sockets> Engine<S> {
             self.discard(arrived);
             return self.refuse_message(key, &reply_to, SessionRefusal::BackendUnreachable);
         };
-        if self.player(key).is_some_and(|player| player.leaves_at.is_some()) {
+        if self.player(key).is_some_and(|player| player.leaves_at != Instant::NEVER) {
             self.discard(arrived);
             return self.refuse_message(key, &reply_to, SessionRefusal::Departing);
         }

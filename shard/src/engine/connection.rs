@@ -1,6 +1,6 @@
 //! One socket of the shard, whoever is behind it, and where it stands between accept and close.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::clock::Instant;
 use crate::outbox::Outbox;
@@ -23,11 +23,9 @@ pub(super) struct Connection<R> {
     /// Attached only while something waits to be sent.
     pub(super) outbox: Option<Box<Outbox>>,
     pub(super) quota: Quota,
-    pub(super) peer: Option<SocketAddr>,
+    /// Without what else an IPv6 address may carry: for logs and backends.
+    pub(super) peer: Option<(IpAddr, u16)>,
     pub(super) opened: Instant,
-    /// What the timer wheel knows; deadlines only ever move it closer, a wake-up that is too early
-    /// sets it again.
-    pub(super) wakes_at: Option<Instant>,
     /// Since when the peer takes nothing, while `sending` is `Waiting`.
     pub(super) stalled_since: Instant,
     pub(super) tally: Tally,
@@ -132,7 +130,6 @@ impl<R> Connection<R> {
             quota: Quota::default(),
             peer: None,
             opened: now,
-            wakes_at: None,
             stalled_since: now,
             tally: Tally::default(),
         }
@@ -143,6 +140,10 @@ impl<R> Connection<R> {
         self.phase == Phase::Closed
             && !matches!(self.receiving, Receiving::Armed | Receiving::Pausing)
             && self.sending == Sending::Free
+    }
+
+    pub(super) fn peer_address(&self) -> Option<SocketAddr> {
+        self.peer.map(SocketAddr::from)
     }
 
     pub(super) fn has_nothing_to_send(&self) -> bool {

@@ -128,7 +128,7 @@ impl<S: Sockets> Engine<S> {
             let key = self.players[index];
             let Some(connection) = self.table.get_mut(key) else { continue };
             let Role::Session(player) = &mut connection.role else { continue };
-            let roles = &player.session.identity().roles;
+            let roles = &player.session.identity().standing.roles;
             let capabilities = self.capabilities.of_roles(&self.snapshot, roles);
             player.session.adopt(capabilities, &self.snapshot, &mut self.tables);
             // A session that has not had its first manifest gets the new one in its time.
@@ -217,7 +217,8 @@ impl<S: Sockets> Engine<S> {
         let Some(player) = self.player(key) else {
             return;
         };
-        let until = *player.leaves_at.get_or_insert(now + patience);
+        player.leaves_at = player.leaves_at.min(now + patience);
+        let until = player.leaves_at;
         if player.calls.is_some() && now < until {
             self.drain.closes_at.push((now + DRAIN_LOOK, key));
             self.drain.closes_at.sort_unstable_by_key(|(moment, _)| std::cmp::Reverse(*moment));

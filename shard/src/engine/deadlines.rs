@@ -10,18 +10,16 @@ use crate::sockets::Sockets;
 use crate::wire::close::CloseCode;
 
 impl<S: Sockets> Engine<S> {
-    /// Makes sure that the wheel wakes `key` for its earliest deadline.
+    /// Makes sure that the wheel wakes `key` for its earliest deadline. The wheel's own is only ever
+    /// moved closer; one that comes too early is set again.
     pub(super) fn set_deadline(&mut self, key: ConnectionKey) {
-        let Some(connection) = self.table.get_mut(key) else {
+        let Some(connection) = self.table.get(key) else {
             return;
         };
         let Some(at) = earliest(connection, &self.limits.session) else {
             return;
         };
-        if connection.wakes_at.is_none_or(|known| at < known) {
-            connection.wakes_at = Some(at);
-            self.timers.set(key.slot.0, at);
-        }
+        self.timers.set_by(key.slot.0, at);
     }
 
     pub(super) fn act_on_deadlines(&mut self) {
@@ -29,9 +27,6 @@ impl<S: Sockets> Engine<S> {
             let Some(key) = self.table.key_at(Slot(slot)) else {
                 continue;
             };
-            if let Some(connection) = self.table.get_mut(key) {
-                connection.wakes_at = None;
-            }
             self.deadline_passed(key);
             self.set_deadline(key);
         }
@@ -70,11 +65,8 @@ impl<S: Sockets> Engine<S> {
 
     /// Makes sure that the wheel wakes `key` at `at` or earlier.
     pub(super) fn wake_by(&mut self, key: ConnectionKey, at: Instant) {
-        if let Some(connection) = self.table.get_mut(key)
-            && connection.wakes_at.is_none_or(|known| at < known)
-        {
-            connection.wakes_at = Some(at);
-            self.timers.set(key.slot.0, at);
+        if self.table.get(key).is_some() {
+            self.timers.set_by(key.slot.0, at);
         }
     }
 }

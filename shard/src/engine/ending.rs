@@ -143,7 +143,6 @@ impl<S: Sockets> Engine<S> {
         }
         connection.inbound.release(&mut self.blocks);
         self.timers.cancel(key.slot.0);
-        connection.wakes_at = None;
         match connection.socket {
             Some(socket) => {
                 connection.phase = Phase::Closing;
@@ -242,7 +241,7 @@ impl<S: Sockets> Engine<S> {
         };
         let line = SessionEnded {
             session: player.session.id(),
-            peer: connection.peer,
+            peer: connection.peer_address(),
             close_code,
             cause,
             duration_ms: self.now.mono.since(connection.opened).as_millis() as u64,

@@ -351,7 +351,7 @@ impl<S: Sockets> Engine<S> {
                 Completion::AcceptEnded { listener, cause } => self.accept_ended(listener, cause),
                 Completion::PeerName { key, peer } => {
                     if let Some(connection) = self.table.get_mut(key) {
-                        connection.peer = peer;
+                        connection.peer = peer.map(|peer| (peer.ip(), peer.port()));
                     }
                 }
                 Completion::Closed { key } => self.closed(key),

@@ -30,12 +30,15 @@ pub(super) struct Player {
     pub(super) liveness: Liveness,
     pub(super) epoch: Epoch,
     /// Position in the shard's list of players.
-    pub(super) position: usize,
+    pub(super) position: u32,
     /// Attached only while calls are open.
     pub(super) calls: Option<Box<OpenCalls>>,
-    /// The session is being sent away: it takes no new calls, and those that run have until then.
-    pub(super) leaves_at: Option<Instant>,
+    /// Once the session is being sent away: it takes no new calls, and those that run have until
+    /// then.
+    pub(super) leaves_at: Instant,
 }
+
+const _: () = assert!(size_of::<Player>() <= 168, "what a session pays for its rules");
 
 impl<S: Sockets> Engine<S> {
     /// Turns the granted claim of `key` into a session. The 101 has been queued.
@@ -45,12 +48,13 @@ impl<S: Sockets> Engine<S> {
         identity: Rc<Identity>,
         epoch: Epoch,
     ) {
-        let capabilities = self.capabilities.of_roles(&self.snapshot, &identity.roles);
+        let capabilities = self.capabilities.of_roles(&self.snapshot, &identity.standing.roles);
         let seed = self.random.u64(..);
         let session = Session::new(identity, capabilities, &self.snapshot, seed);
         let liveness = Liveness::new(&self.limits.session, self.now.mono);
-        let position = self.players.len();
-        let player = Player { session, liveness, epoch, position, calls: None, leaves_at: None };
+        let position = self.players.len() as u32;
+        let leaves_at = Instant::NEVER;
+        let player = Player { session, liveness, epoch, position, calls: None, leaves_at };
         let Some(connection) = self.table.get_mut(key) else {
             return;
         };
@@ -63,8 +67,8 @@ impl<S: Sockets> Engine<S> {
     /// Forgets a session that has ended, except for its calls.
     pub(super) fn forget_player(&mut self, player: &mut Player) {
         player.session.end(&mut self.tables);
-        self.players.swap_remove(player.position);
-        if let Some(&moved) = self.players.get(player.position)
+        self.players.swap_remove(player.position as usize);
+        if let Some(&moved) = self.players.get(player.position as usize)
             && let Some(Role::Session(other)) = self.table.get_mut(moved).map(|c| &mut c.role)
         {
             other.position = player.position;
@@ -354,7 +358,10 @@ impl<S: Sockets> Engine<S> {
             return;
         };
         let sequence = match &mut connection.role {
-            Role::Session(player) => player.session.next_message_id(now),
+            Role::Session(player) => {
+                player.session.rest();
+                player.session.next_message_id(now)
+            }
             _ => now.unix_ms,
         };
         let begun = connection.role.liveness().map(|liveness| liveness.begin_ping(sequence));

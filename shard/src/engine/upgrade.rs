@@ -5,7 +5,7 @@
 
 use std::rc::Rc;
 
-use super::connection::{Fin, Hold};
+use super::connection::{Connection, Fin, Hold};
 use super::{Engine, Role};
 use crate::block::Block;
 use crate::clock::Instant;
@@ -415,7 +415,7 @@ impl<S: Sockets> Engine<S> {
     fn report_refusal(&mut self, key: ConnectionKey, refusal: Refusal) {
         let line = UpgradeRefused {
             shard: self.options.shard,
-            peer: self.table.get(key).and_then(|connection| connection.peer),
+            peer: self.table.get(key).and_then(Connection::peer_address),
             status: refusal.status(),
             reason: refusal.label(),
         };

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::id::{EndpointId, ServiceId, SessionId};
-use crate::identity::Identity;
+use crate::identity::{Identity, Standing};
 use crate::session::capability::{Capabilities, CapabilitySet};
 use crate::snapshot::{
     BreakerLimits, ConnectionMode, Endpoint, Method, Role, Service, SessionLimits, Snapshot,
@@ -41,11 +41,13 @@ pub(crate) fn snapshot_of(endpoints: &[(&str, &str)], salt: &str) -> Snapshot {
 
 pub(crate) fn identity(session: SessionId) -> Rc<Identity> {
     Rc::new(Identity {
-        tenant: "default".into(),
         session,
         account: None,
-        roles: ["user".into()].into(),
-        authorizations: Box::default(),
+        standing: Rc::new(Standing {
+            tenant: "default".into(),
+            roles: ["user".into()].into(),
+            authorizations: Box::default(),
+        }),
         expires_at: None,
     })
 }

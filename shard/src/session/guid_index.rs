@@ -8,9 +8,13 @@ use crate::session::fingerprints::{
 };
 use crate::wire::guid::{Guid, SessionText};
 
-/// Per session, 80 bytes. Holds endpoints of one capability set only: cleared when it changes.
+/// Per session. Holds endpoints of one capability set only: cleared when it changes. One word until
+/// the session calls something.
+#[derive(Debug, Default)]
+pub struct GuidIndex(Option<Box<Known>>);
+
 #[derive(Debug)]
-pub struct GuidIndex {
+struct Known {
     recent: [Entry; RECENT],
     table: Option<TableTicket>,
     /// Derivations made for misses, less one for every hit since: what a table would have saved.
@@ -29,7 +33,7 @@ pub enum Remembered {
     Missed,
 }
 
-impl Default for GuidIndex {
+impl Default for Known {
     fn default() -> Self {
         Self { recent: [Entry::EMPTY; RECENT], table: None, debt: 0, next: 0 }
     }
@@ -38,20 +42,23 @@ impl Default for GuidIndex {
 impl GuidIndex {
     #[inline]
     pub fn recall(&mut self, guid: Guid, tables: &mut FingerprintTables) -> Remembered {
+        let Some(known) = self.0.as_deref_mut() else {
+            return Remembered::Missed;
+        };
         let fingerprint = fingerprint(guid);
-        let hit = self.recent.iter().find_map(|entry| entry.endpoint_of(fingerprint));
+        let hit = known.recent.iter().find_map(|entry| entry.endpoint_of(fingerprint));
         if let Some(endpoint) = hit {
-            self.debt = self.debt.saturating_sub(1);
+            known.debt = known.debt.saturating_sub(1);
             return Remembered::Found(endpoint);
         }
-        let Some(ticket) = self.table else {
+        let Some(ticket) = known.table else {
             return Remembered::Missed;
         };
         match tables.find(ticket, guid) {
             TableAnswer::Found(endpoint) => Remembered::Found(endpoint),
             TableAnswer::Unknown => Remembered::Unknown,
             TableAnswer::Evicted => {
-                self.table = None;
+                known.table = None;
                 Remembered::Missed
             }
         }
@@ -68,30 +75,37 @@ impl GuidIndex {
         set: &CapabilitySet,
         tables: &mut FingerprintTables,
     ) -> Option<EndpointId> {
+        let known = self.0.get_or_insert_default();
         let text = SessionText::new(session);
         let mut derived: u16 = 0;
         let found = set.derive(&text).find(|(_, candidate)| {
             derived = derived.saturating_add(1);
             *candidate == guid
         });
-        self.debt = self.debt.saturating_add(derived);
-        if set.len() > RECENT && usize::from(self.debt) >= PROMOTION_FACTOR * set.len() {
-            self.debt = 0;
-            self.table = tables.insert(set.len(), set.derive(&text));
+        known.debt = known.debt.saturating_add(derived);
+        if set.len() > RECENT && usize::from(known.debt) >= PROMOTION_FACTOR * set.len() {
+            known.debt = 0;
+            known.table = tables.insert(set.len(), set.derive(&text));
         }
         let (endpoint, _) = found?;
-        let next = usize::from(self.next) % RECENT;
-        self.recent[next] = Entry::new(fingerprint(guid), endpoint);
-        self.next = self.next.wrapping_add(1);
+        let next = usize::from(known.next) % RECENT;
+        known.recent[next] = Entry::new(fingerprint(guid), endpoint);
+        known.next = known.next.wrapping_add(1);
         Some(endpoint)
     }
 
     /// Forgets everything and gives the table back: the set has changed or the session ends.
     pub fn clear(&mut self, tables: &mut FingerprintTables) {
-        if let Some(ticket) = self.table {
+        if let Some(ticket) = self.0.take().and_then(|known| known.table) {
             tables.release(ticket);
         }
-        *self = Self::default();
+    }
+
+    /// Lets go of what is quickly derived again, since nothing is asked for.
+    pub fn rest(&mut self) {
+        if self.0.as_ref().is_some_and(|known| known.table.is_none()) {
+            self.0 = None;
+        }
     }
 }
 
@@ -135,8 +149,18 @@ mod tests {
     }
 
     #[test]
-    fn an_index_is_small() {
-        assert!(size_of::<GuidIndex>() <= 80, "{}", size_of::<GuidIndex>());
+    fn a_resting_index_keeps_its_table_and_nothing_else() {
+        let (set, mut tables) = (set_of(100), FingerprintTables::new(1 << 20));
+        let mut index = GuidIndex::default();
+        let guids = guids(&set);
+        find(&mut index, guids[0], &set, &mut tables);
+        index.rest();
+        assert_eq!(find(&mut index, guids[0], &set, &mut tables), (Some(EndpointId(0)), true));
+        for guid in &guids {
+            find(&mut index, *guid, &set, &mut tables);
+        }
+        index.rest();
+        assert_eq!(find(&mut index, guids[0], &set, &mut tables), (Some(EndpointId(0)), false));
     }
 
     #[test]

@@ -15,7 +15,8 @@ use crate::snapshot::SessionLimits;
 #[derive(Debug)]
 pub struct Liveness {
     phase: Phase,
-    /// Last byte of any kind from the peer.
+    /// Last byte of any kind from the peer, or the Ping that went out since: what it must answer
+    /// to in time.
     heard: Instant,
     /// Last data message in either direction; control frames do not count.
     active: Instant,
@@ -37,7 +38,6 @@ enum Phase {
     },
     PingSent {
         payload: u64,
-        at: Instant,
     },
     /// Our close frame is sent; the peer's is awaited.
     Closing {
@@ -133,13 +133,14 @@ impl Liveness {
     /// The Ping has left the outbox.
     pub fn on_ping_sent(&mut self, now: Instant) {
         if let Phase::PingQueued { payload } = self.phase {
-            self.phase = Phase::PingSent { payload, at: now };
+            self.phase = Phase::PingSent { payload };
+            self.heard = now;
         }
     }
 
     pub fn on_pong(&mut self, body: &[u8]) -> Pong {
         match self.phase {
-            Phase::PingSent { payload, .. } if body == payload.to_be_bytes() => {
+            Phase::PingSent { payload } if body == payload.to_be_bytes() => {
                 self.phase = Phase::Open;
                 Pong::Expected { payload }
             }
@@ -210,7 +211,7 @@ impl Liveness {
             Phase::Held { until } | Phase::Closing { until } => until,
             Phase::Open => after(self.heard, limits.ping_interval),
             Phase::PingQueued { .. } => NEVER,
-            Phase::PingSent { at, .. } => after(at.max(self.heard), limits.pong_timeout),
+            Phase::PingSent { .. } => after(self.heard, limits.pong_timeout),
         }
     }
 
@@ -224,7 +225,9 @@ fn after(start: Instant, timeout: Duration) -> Instant {
     if timeout.is_zero() { NEVER } else { start + timeout }
 }
 
-const NEVER: Instant = Instant(u64::MAX);
+const NEVER: Instant = Instant::NEVER;
+
+const _: () = assert!(size_of::<Liveness>() == 40, "what a session pays for its clocks");
 
 /// From the first to the last byte of one message. Long enough for the longest message on a slow
 /// mobile link; a client that trickles bytes holds a pooled block no longer than this.

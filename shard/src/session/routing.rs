@@ -146,6 +146,11 @@ impl Session {
         self.allowance = Allowance::default();
     }
 
+    /// Nothing has come from the client for a while: what only helps with its calls is let go.
+    pub fn rest(&mut self) {
+        self.index.rest();
+    }
+
     /// Gives back what the session holds of the shard's pools.
     pub fn end(&mut self, tables: &mut FingerprintTables) {
         self.index.clear(tables);
@@ -403,7 +408,7 @@ impl Session {
 
 fn inbound_priority(identity: &Identity, snapshot: &Snapshot) -> InboundPriority {
     let honoured = &snapshot.session.priority_roles;
-    if identity.roles.iter().any(|role| honoured.contains(role)) {
+    if identity.standing.roles.iter().any(|role| honoured.contains(role)) {
         InboundPriority::Honoured
     } else {
         InboundPriority::Ignored

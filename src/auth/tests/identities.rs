@@ -71,13 +71,13 @@ fn the_first_session_claim_that_is_present_wins() {
 
 #[test]
 fn roles_come_as_list_or_text_and_leave_sorted_and_unique() {
-    let roles = |value: Value| identity(&json!({ "roles": value })).roles.to_vec();
+    let roles = |value: Value| identity(&json!({ "roles": value })).standing.roles.to_vec();
     let expected: [Box<str>; 2] = ["admin", "player"].map(Into::into);
     assert_eq!(roles(json!(["player", "admin", "player", ""])), expected);
     assert_eq!(roles(json!(" player  admin player")), expected);
     assert!(roles(json!(null)).is_empty());
     assert_eq!(
-        identity(&json!({"authorizations": ["b", "a"]})).authorizations,
+        identity(&json!({"authorizations": ["b", "a"]})).standing.authorizations,
         ["a", "b"].map(Into::into).into()
     );
     for wrong in [json!({"roles": 7}), json!({"roles": ["a", 7]}), json!({"roles": {"a": 1}})] {
@@ -87,7 +87,10 @@ fn roles_come_as_list_or_text_and_leave_sorted_and_unique() {
 
 #[test]
 fn the_account_is_the_subject_or_else_the_name_id() {
-    let account = |changes: Value| identity(&changes).account.as_deref().map(String::from);
+    let account = |changes: Value| {
+        let account = identity(&changes).account.clone();
+        account.map(|account| account.text(&mut [0; 36]).to_owned())
+    };
     assert_eq!(account(json!({"sub": "s", "nameid": "n"})).as_deref(), Some("s"));
     assert_eq!(account(json!({"sub": null, "nameid": "n"})).as_deref(), Some("n"));
     assert_eq!(account(json!({"sub": "", "nameid": 7})), None);
@@ -95,8 +98,8 @@ fn the_account_is_the_subject_or_else_the_name_id() {
 
 #[test]
 fn a_tenant_is_a_plain_name() {
-    assert_eq!(&*identity(&json!({})).tenant, "default");
-    assert_eq!(&*identity(&json!({"tenant": "studio-7_a.b"})).tenant, "studio-7_a.b");
+    assert_eq!(&*identity(&json!({})).standing.tenant, "default");
+    assert_eq!(&*identity(&json!({"tenant": "studio-7_a.b"})).standing.tenant, "studio-7_a.b");
     let long = "t".repeat(65);
     for wrong in ["", ".", "..", ".hidden", "a/b", "a b", "a\n", "ä", "a%2fb", &long] {
         let refused = outcome(Algorithm::Hs256, &json!({ "tenant": wrong }));

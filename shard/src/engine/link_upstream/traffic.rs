@@ -31,7 +31,9 @@ impl<S: Sockets> Engine<S> {
         message: &[u8],
     ) {
         let client = self.table.get(call.client).and_then(|connection| match &connection.role {
-            Role::Session(player) => Some((Rc::clone(player.session.identity()), connection.peer)),
+            Role::Session(player) => {
+                Some((Rc::clone(player.session.identity()), connection.peer_address()))
+            }
             _ => None,
         });
         let Some((identity, peer)) = client else {
@@ -186,7 +188,7 @@ impl<S: Sockets> Engine<S> {
             && let Role::Session(player) = &connection.role
         {
             let identity = Rc::clone(player.session.identity());
-            let peer = connection.peer;
+            let peer = connection.peer_address();
             let client = Client { owner: client, identity: &identity, peer };
             let frame: &[u8] = arrived.bytes();
             let data = Data { endpoint: NO_ENDPOINT, trace: None, frame: [frame, &[]] };

@@ -30,11 +30,6 @@ fn pinged() -> Liveness {
 }
 
 #[test]
-fn liveness_is_small() {
-    assert!(size_of::<Liveness>() <= 48, "{}", size_of::<Liveness>());
-}
-
-#[test]
 fn the_first_frame_is_held_until_its_delay_is_over() {
     let mut liveness = Liveness::new(&limits(), START);
     assert_eq!(liveness.next_deadline(&limits()), at(20));

@@ -42,7 +42,8 @@ impl Bench {
         snapshot.session.messages_per_window = 0;
         adjust(&mut snapshot);
         let identity = fixtures::identity(SESSION);
-        let capabilities = Capabilities::new(&snapshot).of_roles(&snapshot, &identity.roles);
+        let capabilities =
+            Capabilities::new(&snapshot).of_roles(&snapshot, &identity.standing.roles);
         let mut session = Session::new(identity, capabilities, &snapshot, 1);
         for shortcut in shortcuts() {
             session.shortcuts_mut().publish(shortcut).unwrap();
@@ -470,7 +471,7 @@ fn a_reload_replaces_what_a_session_may_call() {
     assert_eq!(bench.request(0, before), call(1, WantsReply::Yes));
     bench.snapshot.version = 2;
     bench.snapshot.roles[0].endpoints = Box::new([EndpointId(2)]);
-    let roles = &bench.session.identity().roles;
+    let roles = &bench.session.identity().standing.roles;
     let set = Capabilities::new(&bench.snapshot).of_roles(&bench.snapshot, roles);
     bench.session.adopt(set, &bench.snapshot, &mut bench.tables);
     assert_eq!(bench.request(0, before), reply(30));
@@ -489,7 +490,7 @@ fn a_reload_measures_by_the_new_rate_limit_at_once() {
     }
     bench.snapshot.session.rate_window = Duration::from_secs(1);
     bench.rates = RateLimits::new(&bench.snapshot.session);
-    let roles = &bench.session.identity().roles;
+    let roles = &bench.session.identity().standing.roles;
     let set = Capabilities::new(&bench.snapshot).of_roles(&bench.snapshot, roles);
     bench.session.adopt(set, &bench.snapshot, &mut bench.tables);
     assert_eq!(bench.request(0, guid), call(0, WantsReply::Yes));

@@ -3,6 +3,8 @@
 use std::io::Write as _;
 use std::time::Duration;
 
+use uuid::fmt::Hyphenated;
+
 use super::Client;
 use super::credit::Window;
 use super::error::LinkError;
@@ -46,13 +48,13 @@ pub(super) fn hello(
 pub(super) fn open(out: &mut Vec<u8>, client: &Client<'_>, trace: Option<Trace>) {
     put(out, format_args!("{{\"account\":"));
     match &client.identity.account {
-        Some(account) => write_string(out, account),
+        Some(account) => write_string(out, account.text(&mut [0; Hyphenated::LENGTH])),
         None => put(out, format_args!("null")),
     }
     put(out, format_args!(",\"roles\":"));
-    write_strings(out, &client.identity.roles);
+    write_strings(out, &client.identity.standing.roles);
     put(out, format_args!(",\"tenant\":"));
-    write_string(out, &client.identity.tenant);
+    write_string(out, &client.identity.standing.tenant);
     if let Some(peer) = client.peer {
         put(out, format_args!(",\"peer\":\"{peer}\""));
     }

@@ -40,8 +40,8 @@ fn push(flags: u8, id: u64, payload: &str) -> Vec<u8> {
 
 fn anna() -> Identity {
     let account = Some("anna".into());
-    let roles = ["user".into()].into();
-    Identity { account, roles, ..identity(SESSION) }
+    let standing = standing(["user".into()].into());
+    Identity { account, standing, ..identity(SESSION) }
 }
 
 fn greet_and_call(link: &mut Link<u32>, shown: &mut Transcript) {

@@ -6,12 +6,14 @@ mod example;
 mod model;
 
 use std::io::{self, Cursor, Read, Write};
+use std::rc::Rc;
 
 use tungstenite::Message;
 use tungstenite::protocol::{Role, WebSocket};
 
 use super::*;
 use crate::id::{EndpointId, Generation, SessionId, ShardId, Slot};
+use crate::identity::Standing;
 use crate::snapshot::{ConnectionMode, Endpoint, Method, SessionLimits};
 
 const START: Instant = Instant(1_000_000_000);
@@ -30,13 +32,15 @@ const BACKEND_HELLO: &str = r#"{"version":1,"credit":{"messages":2,"bytes":100}}
 
 fn identity(session: u128) -> Identity {
     Identity {
-        tenant: "default".into(),
         session: SessionId(session),
         account: Some("anna \"a\"".into()),
-        roles: ["admin".into(), "user".into()].into(),
-        authorizations: Box::default(),
+        standing: standing(["admin".into(), "user".into()].into()),
         expires_at: None,
     }
+}
+
+fn standing(roles: Box<[Box<str>]>) -> Rc<Standing> {
+    Rc::new(Standing { tenant: "default".into(), roles, authorizations: Box::default() })
 }
 
 fn owner(slot: u32) -> ConnectionKey {
