@@ -20,6 +20,14 @@ pub struct OutboxLimits {
     pub batch_bytes: usize,
 }
 
+impl OutboxLimits {
+    /// For a message that begins no batch: a block of its own size will do.
+    #[must_use]
+    pub fn lone(self) -> Self {
+        Self { batch_bytes: 0, ..self }
+    }
+}
+
 /// Why a message was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {

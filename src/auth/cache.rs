@@ -1,17 +1,15 @@
 //! Tokens that verified a moment ago, per shard, so that a reconnect storm costs no signatures.
 
-use std::collections::VecDeque;
 use std::num::NonZeroU64;
 use std::rc::Rc;
 use std::time::Duration;
 
-use ahash::AHashMap;
 use corelane_shard::clock::{Instant, Now};
 use corelane_shard::identity::Identity;
 use sha2::{Digest, Sha256};
 
 /// SHA-256 of the whole token, signature included: who knows it had the token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Fingerprint([u8; 32]);
 
 impl Fingerprint {
@@ -20,18 +18,25 @@ impl Fingerprint {
     }
 }
 
-/// Verified tokens by fingerprint; first in, first out. At most `capacity` entries, and only
-/// tokens with a good signature get in, so nobody without a key can push others out.
+/// Verified tokens by fingerprint, in sets of a few; the oldest of its set makes room for a new one.
+/// Only tokens with a good signature get in, so nobody without a key can push others out. All its
+/// memory is there from the start.
 #[derive(Debug)]
 pub(super) struct TokenCache {
-    capacity: usize,
-    entries: AHashMap<Fingerprint, Entry>,
-    /// Every key of `entries` once, oldest first.
-    order: VecDeque<Fingerprint>,
+    /// A power of two.
+    sets: Box<[TokenSet]>,
+}
+
+#[derive(Debug, Default)]
+struct TokenSet {
+    entries: [Option<Entry>; TOKENS_PER_SET],
+    /// Where the next one goes, round robin.
+    next: usize,
 }
 
 #[derive(Debug)]
 struct Entry {
+    token: Fingerprint,
     identity: Rc<Identity>,
     fresh_until: Instant,
 }
@@ -44,44 +49,41 @@ impl Entry {
 }
 
 impl TokenCache {
-    pub(super) fn new(capacity: usize) -> Self {
-        Self { capacity, entries: AHashMap::new(), order: VecDeque::new() }
+    /// `sets` is a power of two.
+    pub(super) fn new(sets: usize) -> Self {
+        Self { sets: std::iter::repeat_with(TokenSet::default).take(sets).collect() }
     }
 
-    pub(super) fn find(&self, token: Fingerprint, now: Now) -> Option<Rc<Identity>> {
-        self.entries.get(&token).filter(|e| e.is_fresh(now)).map(|e| Rc::clone(&e.identity))
+    pub(super) fn find(&mut self, token: Fingerprint, now: Now) -> Option<Rc<Identity>> {
+        let mut known = self.set_of(token).entries.iter().flatten();
+        let entry = known.find(|entry| entry.token == token && entry.is_fresh(now))?;
+        Some(Rc::clone(&entry.identity))
     }
 
     pub(super) fn insert(&mut self, token: Fingerprint, identity: Rc<Identity>, now: Now) {
-        if self.capacity == 0 {
-            return;
-        }
-        let entry = Entry { identity, fresh_until: now.mono + FRESH_FOR };
-        if let Some(stale) = self.entries.get_mut(&token) {
-            *stale = entry;
-            return;
-        }
-        self.make_room(now);
-        self.entries.insert(token, entry);
-        self.order.push_back(token);
+        let set = self.set_of(token);
+        let known = set.entries.iter().position(|e| e.as_ref().is_some_and(|e| e.token == token));
+        let place = known.unwrap_or_else(|| {
+            let next = set.next;
+            set.next = (next + 1) % TOKENS_PER_SET;
+            next
+        });
+        set.entries[place] = Some(Entry { token, identity, fresh_until: now.mono + FRESH_FOR });
     }
 
     pub(super) fn clear(&mut self) {
-        self.entries.clear();
-        self.order.clear();
+        self.sets.fill_with(TokenSet::default);
     }
 
-    fn make_room(&mut self, now: Now) {
-        while let Some(oldest) = self.order.front() {
-            let stale = self.entries.get(oldest).is_none_or(|entry| !entry.is_fresh(now));
-            if !stale && self.order.len() < self.capacity {
-                return;
-            }
-            self.entries.remove(oldest);
-            self.order.pop_front();
-        }
+    fn set_of(&mut self, token: Fingerprint) -> &mut TokenSet {
+        let bits = usize::from(u16::from_le_bytes([token.0[0], token.0[1]]));
+        let at = bits & (self.sets.len() - 1);
+        &mut self.sets[at]
     }
 }
+
+/// Few enough to look at all of them, enough that they seldom fill up before the whole cache does.
+const TOKENS_PER_SET: usize = 8;
 
 /// Longest time that a result is believed; never beyond the token's `exp`.
 const FRESH_FOR: Duration = Duration::from_secs(60);
@@ -111,6 +113,10 @@ mod tests {
         Now { mono: Instant(seconds * 1_000_000_000), unix_ms: seconds * 1000 }
     }
 
+    fn fingerprints() -> impl Iterator<Item = Fingerprint> {
+        (0u32..).map(|n| Fingerprint::of(&n.to_string()))
+    }
+
     #[test]
     fn an_entry_is_found_for_a_minute_and_not_beyond_its_expiry() {
         let mut cache = TokenCache::new(4);
@@ -124,35 +130,39 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_entry_makes_room_and_the_bound_holds() {
-        let mut cache = TokenCache::new(3);
-        for n in 0..100u32 {
-            cache.insert(Fingerprint::of(&n.to_string()), identity(u128::from(n), 1000), at(0));
-            assert!(cache.entries.len() <= 3);
-            assert_eq!(cache.entries.len(), cache.order.len());
+    fn the_oldest_of_a_set_makes_room() {
+        let mut cache = TokenCache::new(1);
+        let tokens: Vec<_> = fingerprints().take(100).collect();
+        for &token in &tokens {
+            cache.insert(token, identity(1, 1000), at(0));
         }
-        assert!(cache.find(Fingerprint::of("96"), at(0)).is_none());
-        assert!(cache.find(Fingerprint::of("97"), at(0)).is_some());
+        let mut kept = tokens.iter().map(|&token| cache.find(token, at(0)).is_some());
+        assert!(kept.by_ref().take(100 - TOKENS_PER_SET).all(|found| !found));
+        assert!(kept.all(|found| found));
+    }
+
+    #[test]
+    fn a_cache_that_is_half_full_has_forgotten_nearly_nothing() {
+        let mut cache = TokenCache::new(64);
+        let tokens: Vec<_> = fingerprints().take(64 * TOKENS_PER_SET / 2).collect();
+        for &token in &tokens {
+            cache.insert(token, identity(1, 1000), at(0));
+        }
+        let forgotten = tokens.iter().filter(|&&token| cache.find(token, at(0)).is_none()).count();
+        assert!(forgotten <= tokens.len() / 50, "{forgotten} of {}", tokens.len());
     }
 
     #[test]
     fn a_token_verified_again_takes_one_place() {
-        let mut cache = TokenCache::new(3);
-        let token = Fingerprint::of("token");
+        let mut cache = TokenCache::new(1);
+        let (token, other) = (Fingerprint::of("token"), Fingerprint::of("other"));
+        cache.insert(other, identity(2, 1000), at(0));
         for minute in 0..10 {
             cache.insert(token, identity(1, 1000), at(minute * 60));
         }
-        assert_eq!((cache.entries.len(), cache.order.len()), (1, 1));
+        assert_eq!(cache.sets[0].entries.iter().flatten().count(), 2);
         assert!(cache.find(token, at(9 * 60)).is_some());
-    }
-
-    #[test]
-    fn stale_entries_leave_before_the_cache_is_full() {
-        let mut cache = TokenCache::new(100);
-        for n in 0..10 {
-            cache.insert(Fingerprint::of(&n.to_string()), identity(n, 1000), at(0));
-        }
-        cache.insert(Fingerprint::of("later"), identity(99, 1000), at(61));
-        assert_eq!(cache.entries.len(), 1);
+        cache.clear();
+        assert!(cache.find(token, at(9 * 60)).is_none());
     }
 }

@@ -29,7 +29,7 @@ const OTHER_CONNECTIONS: u64 = 2048 + 64;
 /// GUID tables and the token cache of one shard.
 const LOOK_UP_BYTES: u64 = 8 << 20;
 /// An entry of the session directory, with its share of the map's spare room.
-const DIRECTORY_ENTRY_BYTES: u64 = 128;
+const DIRECTORY_ENTRY_BYTES: u64 = 80;
 const SUBMISSION_BYTES: u64 = 64;
 /// In the kernel's queue, and two places in the shard's own.
 const COMPLETION_BYTES: u64 = 16 + 2 * 40;

@@ -5,7 +5,7 @@
 //! the one named, also when it overtakes the `Granted` of that connection.
 
 use ahash::AHashMap;
-use corelane_shard::id::{ConnectionKey, Epoch, SessionId, ShardId};
+use corelane_shard::id::{ConnectionKey, Epoch, Generation, SessionId, ShardId, Slot};
 use corelane_shard::lane::{ClaimRefusal, ToShard};
 
 /// Who owns a session.
@@ -14,6 +14,31 @@ pub struct Owner {
     pub shard: ShardId,
     pub key: ConnectionKey,
     pub epoch: Epoch,
+}
+
+/// An [`Owner`] in 16 bytes, as the directory keeps it.
+#[derive(Debug, Clone, Copy)]
+struct Kept {
+    /// Shard, slot and generation, 8, 24 and 32 bits wide.
+    place: u64,
+    epoch: Epoch,
+}
+
+const _: () = assert!(size_of::<(SessionId, Kept)>() == 32, "what a session pays here");
+
+impl From<Owner> for Kept {
+    fn from(Owner { shard, key, epoch }: Owner) -> Self {
+        let (slot, generation) = (u64::from(key.slot.0), u64::from(key.generation.0));
+        Self { place: u64::from(shard.0) << 56 | slot << 32 | generation, epoch }
+    }
+}
+
+impl From<Kept> for Owner {
+    fn from(Kept { place, epoch }: Kept) -> Self {
+        let slot = Slot((place >> 32) as u32 & 0x00FF_FFFF);
+        let key = ConnectionKey { slot, generation: Generation(place as u32) };
+        Self { shard: ShardId((place >> 56) as u8), key, epoch }
+    }
 }
 
 /// Whether claims are still granted.
@@ -28,7 +53,7 @@ pub enum Admission {
 pub struct Directory {
     sessions_max: usize,
     admission: Admission,
-    owners: AHashMap<SessionId, Owner>,
+    owners: AHashMap<SessionId, Kept>,
     /// The greatest epoch that left the directory with its entry: a session that comes back gets a
     /// greater one even if the clock stood still or went back.
     retired: Epoch,
@@ -56,7 +81,8 @@ impl Directory {
         Self {
             sessions_max,
             admission: Admission::Open,
-            owners: AHashMap::new(),
+            // At once: a map that grows moves every entry while claims wait.
+            owners: AHashMap::with_capacity(sessions_max),
             retired: Epoch(0),
         }
     }
@@ -73,7 +99,7 @@ impl Directory {
 
     #[must_use]
     pub fn owner(&self, session: SessionId) -> Option<Owner> {
-        self.owners.get(&session).copied()
+        self.owners.get(&session).copied().map(Owner::from)
     }
 
     /// A smaller bound than before lets entries go by themselves; nobody is put out for it.
@@ -102,7 +128,7 @@ impl Directory {
         }
         let stored = old.map_or(self.retired, |owner| owner.epoch);
         let epoch = Epoch(unix_ms.max(stored.0.saturating_add(1)));
-        self.owners.insert(session, Owner { shard, key, epoch });
+        self.owners.insert(session, Owner { shard, key, epoch }.into());
         let other = old.filter(|owner| (owner.shard, owner.key) != (shard, key));
         ClaimOutcome {
             // The old epoch, not the new one: it can reach nobody but the old owner.

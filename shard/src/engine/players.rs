@@ -344,8 +344,7 @@ impl<S: Sockets> Engine<S> {
                 reason,
             };
             manifest.write(message_id, now, &mut self.random, &mut message);
-            let queued = self.queue_frame(key, OpCode::Binary, &message, Priority::Urgent);
-            if queued.is_err() {
+            if self.queue_notice(key, &message, Priority::Urgent).is_err() {
                 self.overflowed(key);
             }
         }

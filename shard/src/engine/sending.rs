@@ -102,7 +102,22 @@ impl<S: Sockets> Engine<S> {
 
     /// Queues bytes that are no frame: what is said before and instead of a WebSocket.
     pub(super) fn queue_raw(&mut self, to: ConnectionKey, bytes: &[u8]) -> Result<(), NotQueued> {
-        self.queue_with(to, bytes.len(), Priority::Normal, |room| room.copy_from_slice(bytes))
+        let write = |room: &mut [u8]| room.copy_from_slice(bytes);
+        self.queue_lone(to, bytes.len(), Priority::Normal, write)
+    }
+
+    /// As [`Self::queue_frame`], for what the gateway may have to say to everybody in one turn.
+    pub(super) fn queue_notice(
+        &mut self,
+        to: ConnectionKey,
+        payload: &[u8],
+        priority: Priority,
+    ) -> Result<(), NotQueued> {
+        let header_len = server_header_len(payload.len());
+        self.queue_lone(to, header_len + payload.len(), priority, |room| {
+            write_server_header(&mut room[..header_len], OpCode::Binary, payload.len());
+            room[header_len..].copy_from_slice(payload);
+        })
     }
 
     /// Queues a frame made of `payload`, which is copied.
@@ -133,6 +148,20 @@ impl<S: Sockets> Engine<S> {
         self.after_queueing(to, len, queued)
     }
 
+    /// As [`Self::queue_with`], for a message that is likely to leave without company: the block that
+    /// it begins holds little more.
+    fn queue_lone(
+        &mut self,
+        to: ConnectionKey,
+        len: usize,
+        priority: Priority,
+        write: impl FnOnce(&mut [u8]),
+    ) -> Result<(), NotQueued> {
+        let (outbox, limits, mut memory) = self.outbox_of(to).ok_or(NotQueued::Gone)?;
+        let queued = outbox.reserve(len, priority, limits.lone(), &mut memory).map(write);
+        self.after_queueing(to, len, queued)
+    }
+
     /// Queues a control frame, which is no message: it is not counted as one and does not keep a
     /// session from being idle.
     pub(super) fn queue_control(
@@ -145,7 +174,7 @@ impl<S: Sockets> Engine<S> {
         let frame = ControlFrame::unmasked(kind, payload);
         let bytes = frame.as_slice();
         let (outbox, limits, mut memory) = self.outbox_of(to).ok_or(NotQueued::Gone)?;
-        let room = outbox.reserve(bytes.len(), priority, limits, &mut memory);
+        let room = outbox.reserve(bytes.len(), priority, limits.lone(), &mut memory);
         let queued = room.map(|room| room.copy_from_slice(bytes));
         self.mark_dirty(to);
         Ok(queued?)

@@ -1,7 +1,5 @@
 //! Claims, takeovers and releases; `model` tries their interleavings.
 
-use corelane_shard::id::{Generation, Slot};
-
 use super::*;
 
 mod model;
