@@ -17,7 +17,7 @@ const SESSIONS: usize = 10_000;
 const WAVE: usize = 250;
 
 /// Bytes for each.
-const BOUND: u64 = 1024;
+const BOUND: u64 = 512;
 
 const CONFIG: &str = "
 [shards]
@@ -28,7 +28,7 @@ max_concurrent_connections = 12000
 ";
 
 #[test]
-fn ten_thousand_idle_sessions_take_at_most_a_kibibyte_each() {
+fn ten_thousand_idle_sessions_take_at_most_half_a_kibibyte_each() {
     raise_open_files();
     let gateway = Launch::new(CONFIG).start();
     let before = pss_bytes(gateway.pid());

@@ -157,6 +157,11 @@ impl<T> Table<T> {
         self.capacity
     }
 
+    /// Every slot that was ever used.
+    pub fn slots(&self) -> impl Iterator<Item = Slot> + use<T> {
+        (0..self.touched as u32).map(Slot)
+    }
+
     /// All tenants, by slot. Walks every slot that was ever used: for rare work only.
     pub fn iter(&self) -> impl Iterator<Item = (ConnectionKey, &T)> {
         (0u32..).zip(self.chunks.iter().flatten()).filter_map(|(slot, entry)| {

@@ -23,7 +23,7 @@ pub struct MemoryBudget {
 
 /// A slot with everything that an idle session keeps, and the allocator's share of it.
 /// `tests/idle_memory.rs` measures it together with the directory entry.
-const CONNECTION_BYTES: u64 = 768;
+const CONNECTION_BYTES: u64 = 512;
 /// Slots beside those of clients: sockets towards backends, and spare ones.
 const OTHER_CONNECTIONS: u64 = 2048 + 64;
 /// GUID tables and the token cache of one shard.

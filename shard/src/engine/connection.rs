@@ -14,6 +14,8 @@ pub(super) struct Connection<R> {
     pub(super) socket: Option<Socket>,
     pub(super) role: R,
     pub(super) phase: Phase,
+    /// Means something while the phase is `Leaving` or `Lingering`.
+    pub(super) closes_at: Instant,
     pub(super) receiving: Receiving,
     pub(super) sending: Sending,
     /// On the list of connections to be flushed at the end of the turn.
@@ -35,15 +37,11 @@ pub(super) struct Connection<R> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
     Open,
-    /// The last bytes are queued; no new work is accepted. Ends at `until` at the latest.
-    Leaving {
-        fin: Fin,
-        until: Instant,
-    },
+    /// The last bytes are queued; no new work is accepted. Ends at `closes_at` at the latest.
+    Leaving(Fin),
     /// FIN is sent; what still arrives is thrown away, so that no reset overtakes the last bytes.
-    Lingering {
-        until: Instant,
-    },
+    /// Ends at `closes_at` at the latest.
+    Lingering,
     /// Closed by us; waiting for the kernel to confirm.
     Closing,
     /// Confirmed; the slot is freed when no operation of it is left.
@@ -88,20 +86,22 @@ pub(super) enum Hold {
     On,
 }
 
-/// Receive buffers taken in one turn.
+/// Receive buffers taken in one turn. Turns are told apart by their lower half: whoever comes back
+/// after exactly 65 536 of them finds its old count, and is paused a little early.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Quota {
-    turn: u32,
-    taken: u32,
+    turn: u16,
+    taken: u16,
 }
 
 impl Quota {
     /// Counts one buffer and returns how many it took in this turn.
-    pub(super) fn take(&mut self, turn: u32) -> u32 {
+    pub(super) fn take(&mut self, turn: u32) -> u16 {
+        let turn = turn as u16;
         if self.turn != turn {
             *self = Self { turn, taken: 0 };
         }
-        self.taken += 1;
+        self.taken = self.taken.saturating_add(1);
         self.taken
     }
 }
@@ -121,6 +121,7 @@ impl<R> Connection<R> {
             socket,
             role,
             phase: Phase::Open,
+            closes_at: Instant::NEVER,
             receiving: Receiving::Off,
             sending: Sending::Free,
             dirty: false,

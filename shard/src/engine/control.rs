@@ -124,8 +124,8 @@ impl<S: Sockets> Engine<S> {
         self.upstreams.adopt(&snapshot);
         self.snapshot = snapshot;
         self.announce_endpoints();
-        for index in 0..self.players.len() {
-            let key = self.players[index];
+        for slot in self.slots() {
+            let Some(key) = self.session_in(slot) else { continue };
             let Some(connection) = self.table.get_mut(key) else { continue };
             let Role::Session(player) = &mut connection.role else { continue };
             let roles = &player.session.identity().standing.roles;

@@ -44,10 +44,10 @@ impl<S: Sockets> Engine<S> {
             return;
         };
         match connection.phase {
-            Phase::Leaving { until, .. } | Phase::Lingering { until } if now >= until => {
+            Phase::Leaving(_) | Phase::Lingering if now >= connection.closes_at => {
                 self.close(key);
             }
-            Phase::Leaving { .. } | Phase::Lingering { .. } => {}
+            Phase::Leaving(_) | Phase::Lingering => {}
             Phase::Closing | Phase::Closed => {}
             Phase::Open => match &connection.role {
                 Role::Head(head) if now >= head.until() => self.head_timed_out(key),
@@ -79,7 +79,7 @@ fn earliest(connection: &Connection<Role>, limits: &SessionLimits) -> Option<Ins
     let stall = (connection.sending == Sending::Waiting)
         .then_some(connection.stalled_since + limits.write_stall);
     let own = match connection.phase {
-        Phase::Leaving { until, .. } | Phase::Lingering { until } => Some(until),
+        Phase::Leaving(_) | Phase::Lingering => Some(connection.closes_at),
         Phase::Closing | Phase::Closed => None,
         Phase::Open => match &connection.role {
             Role::Head(head) => Some(head.until()),

@@ -31,7 +31,7 @@ impl<S: Sockets> Engine<S> {
         let Some(connection) = self.table.get_mut(key) else {
             return;
         };
-        if let Phase::Leaving { fin, .. } = &mut connection.phase {
+        if let Phase::Leaving(fin) = &mut connection.phase {
             *fin = Fin::Flushed;
             return self.finish_if_flushed(key);
         }
@@ -73,10 +73,11 @@ impl<S: Sockets> Engine<S> {
         let Some(connection) = self.table.get_mut(key) else {
             return;
         };
-        connection.phase = Phase::Leaving { fin, until };
+        connection.phase = Phase::Leaving(fin);
+        connection.closes_at = until;
         connection.hold = Hold::Off;
         if connection.receiving == Receiving::Ended {
-            connection.phase = Phase::Leaving { fin: Fin::Flushed, until };
+            connection.phase = Phase::Leaving(Fin::Flushed);
         }
         self.mark_dirty(key);
         self.set_deadline(key);
@@ -89,9 +90,9 @@ impl<S: Sockets> Engine<S> {
         let Some(connection) = self.table.get_mut(key) else {
             return;
         };
-        let Phase::Leaving { fin: Fin::Flushed, .. } = connection.phase else {
+        if connection.phase != Phase::Leaving(Fin::Flushed) {
             return;
-        };
+        }
         if !connection.has_nothing_to_send() {
             return;
         }
@@ -101,7 +102,8 @@ impl<S: Sockets> Engine<S> {
         if connection.receiving == Receiving::Ended {
             return self.close(key);
         }
-        connection.phase = Phase::Lingering { until };
+        connection.phase = Phase::Lingering;
+        connection.closes_at = until;
         self.sockets.finish(socket, key);
         self.set_deadline(key);
     }
@@ -116,7 +118,7 @@ impl<S: Sockets> Engine<S> {
 
     pub(super) fn peer_finished_while_leaving(&mut self, key: ConnectionKey) {
         if let Some(connection) = self.table.get_mut(key)
-            && let Phase::Leaving { fin, .. } = &mut connection.phase
+            && let Phase::Leaving(fin) = &mut connection.phase
         {
             *fin = Fin::Flushed;
         }

@@ -78,7 +78,7 @@ const ACCEPTS_PER_TURN: usize = 128;
 const BLOCK_HEADROOM: usize = 64;
 
 /// Receive buffers that one connection may fill in one turn before it is paused.
-const BUFFERS_PER_TURN: u32 = 32;
+const BUFFERS_PER_TURN: u16 = 32;
 
 /// Slots beyond `connections_max`, so that the one too many is told 503 instead of left waiting.
 pub const SPARE_SLOTS: usize = 64;
@@ -127,6 +127,8 @@ impl Role {
         matches!(self, Self::Http(_) | Self::Link(_))
     }
 }
+
+const _: () = assert!(size_of::<Connection<Role>>() <= 152, "what a slot pays for its connection");
 
 /// A message and where its payload lies.
 struct Arrived<'a> {
@@ -180,8 +182,8 @@ pub struct Engine<S> {
     accept_again_at: Option<Instant>,
     downstream: usize,
     copies: u64,
-    /// Sessions of this shard, in no order.
-    players: Vec<ConnectionKey>,
+    /// Sessions of this shard.
+    sessions: usize,
     /// Heads that wait for signatures to spare.
     authenticating: VecDeque<ConnectionKey>,
     verifications: usize,
@@ -238,7 +240,7 @@ impl<S: Sockets> Engine<S> {
             accept_again_at: None,
             downstream: 0,
             copies: 0,
-            players: Vec::new(),
+            sessions: 0,
             authenticating: VecDeque::new(),
             verifications: 0,
             releases: VecDeque::new(),

@@ -222,8 +222,8 @@ impl<S: Sockets> Engine<S> {
         except: Option<ConnectionKey>,
         priority: Priority,
     ) {
-        for index in 0..self.players.len() {
-            let to = self.players[index];
+        for slot in self.slots() {
+            let Some(to) = self.session_in(slot) else { continue };
             if Some(to) != except {
                 let again = self.buffers.lend_again(&lent);
                 if self.queue_lent(to, again, priority).is_err() {
@@ -240,8 +240,8 @@ impl<S: Sockets> Engine<S> {
         except: Option<ConnectionKey>,
         priority: Priority,
     ) {
-        for index in 0..self.players.len() {
-            let to = self.players[index];
+        for slot in self.slots() {
+            let Some(to) = self.session_in(slot) else { continue };
             if Some(to) != except {
                 self.copies += 1;
                 let queued = self.queue_with(to, frame.len(), priority, |room| {

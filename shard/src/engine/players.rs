@@ -6,7 +6,7 @@ use super::calling::{OpenCalls, Question};
 use super::connection::{Hold, Phase};
 use super::{Arrived, Engine, Role, Source};
 use crate::clock::Instant;
-use crate::id::{ConnectionKey, Epoch};
+use crate::id::{ConnectionKey, Epoch, Slot};
 use crate::identity::Identity;
 use crate::probe::{Route, Shed};
 use crate::session::liveness::{DropCause, Liveness, LivenessAction, Pong};
@@ -29,8 +29,6 @@ pub(super) struct Player {
     pub(super) session: Session,
     pub(super) liveness: Liveness,
     pub(super) epoch: Epoch,
-    /// Position in the shard's list of players.
-    pub(super) position: u32,
     /// Attached only while calls are open.
     pub(super) calls: Option<Box<OpenCalls>>,
     /// Once the session is being sent away: it takes no new calls, and those that run have until
@@ -38,7 +36,7 @@ pub(super) struct Player {
     pub(super) leaves_at: Instant,
 }
 
-const _: () = assert!(size_of::<Player>() <= 168, "what a session pays for its rules");
+const _: () = assert!(size_of::<Player>() <= 152, "what a session pays for its rules");
 
 impl<S: Sockets> Engine<S> {
     /// Turns the granted claim of `key` into a session. The 101 has been queued.
@@ -52,28 +50,32 @@ impl<S: Sockets> Engine<S> {
         let seed = self.random.u64(..);
         let session = Session::new(identity, capabilities, &self.snapshot, seed);
         let liveness = Liveness::new(&self.limits.session, self.now.mono);
-        let position = self.players.len() as u32;
         let leaves_at = Instant::NEVER;
-        let player = Player { session, liveness, epoch, position, calls: None, leaves_at };
+        let player = Player { session, liveness, epoch, calls: None, leaves_at };
         let Some(connection) = self.table.get_mut(key) else {
             return;
         };
         connection.role = Role::Session(Box::new(player));
-        self.players.push(key);
-        self.probe.sessions.set(self.players.len() as u64);
+        self.sessions += 1;
+        self.probe.sessions.set(self.sessions as u64);
         self.set_deadline(key);
     }
 
     /// Forgets a session that has ended, except for its calls.
     pub(super) fn forget_player(&mut self, player: &mut Player) {
         player.session.end(&mut self.tables);
-        self.players.swap_remove(player.position as usize);
-        if let Some(&moved) = self.players.get(player.position as usize)
-            && let Some(Role::Session(other)) = self.table.get_mut(moved).map(|c| &mut c.role)
-        {
-            other.position = player.position;
-        }
-        self.probe.sessions.set(self.players.len() as u64);
+        self.sessions -= 1;
+        self.probe.sessions.set(self.sessions as u64);
+    }
+
+    /// Every slot that may be a session's, so that all of them can be visited while they change.
+    pub(super) fn slots(&self) -> impl Iterator<Item = Slot> + use<S> {
+        self.table.slots()
+    }
+
+    pub(super) fn session_in(&self, slot: Slot) -> Option<ConnectionKey> {
+        let session = matches!(self.table.at(slot)?.role, Role::Session(_));
+        self.table.key_at(slot).filter(|_| session)
     }
 
     pub(super) fn player(&mut self, key: ConnectionKey) -> Option<&mut Player> {

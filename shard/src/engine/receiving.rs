@@ -24,11 +24,11 @@ impl<S: Sockets> Engine<S> {
                 self.sockets.stop_receiving(key);
             }
             match connection.phase {
-                Phase::Open | Phase::Leaving { fin: Fin::Answered, .. } => {
+                Phase::Open | Phase::Leaving(Fin::Answered) => {
                     self.read(key, &mut received);
                 }
-                Phase::Leaving { fin: Fin::Flushed, .. }
-                | Phase::Lingering { .. }
+                Phase::Leaving(Fin::Flushed)
+                | Phase::Lingering
                 | Phase::Closing
                 | Phase::Closed => {}
             }
@@ -218,9 +218,9 @@ impl<S: Sockets> Engine<S> {
         match (connection.phase, cause) {
             (Phase::Closing | Phase::Closed, _) => self.free_if_over(key),
             (Phase::Open, ReceiveEnd::Eof) => self.peer_finished(key),
-            (Phase::Leaving { .. }, ReceiveEnd::Eof) => self.peer_finished_while_leaving(key),
-            (Phase::Lingering { .. }, _) => self.close(key),
-            (Phase::Open | Phase::Leaving { .. }, _) => self.lost(key, "connection reset"),
+            (Phase::Leaving(_), ReceiveEnd::Eof) => self.peer_finished_while_leaving(key),
+            (Phase::Lingering, _) => self.close(key),
+            (Phase::Open | Phase::Leaving(_), _) => self.lost(key, "connection reset"),
         }
     }
 

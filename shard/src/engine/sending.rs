@@ -304,7 +304,7 @@ impl<S: Sockets> Engine<S> {
         let (Some(socket), Some(outbox)) = (connection.socket, connection.outbox.as_mut()) else {
             return;
         };
-        let sendable = matches!(connection.phase, Phase::Open | Phase::Leaving { .. });
+        let sendable = matches!(connection.phase, Phase::Open | Phase::Leaving(_));
         if connection.sending == Sending::Waiting || connection.hold == Hold::On || !sendable {
             return;
         }
@@ -362,8 +362,8 @@ impl<S: Sockets> Engine<S> {
             }
         }
         match connection.phase {
-            Phase::Open | Phase::Lingering { .. } => {}
-            Phase::Leaving { .. } => self.finish_if_flushed(key),
+            Phase::Open | Phase::Lingering => {}
+            Phase::Leaving(_) => self.finish_if_flushed(key),
             Phase::Closing | Phase::Closed => self.free_if_over(key),
         }
     }
@@ -393,7 +393,7 @@ impl<S: Sockets> Engine<S> {
         let Some(connection) = self.table.get_mut(key) else {
             return self.blocks.give_back(rest);
         };
-        let alive = matches!(connection.phase, Phase::Open | Phase::Leaving { .. });
+        let alive = matches!(connection.phase, Phase::Open | Phase::Leaving(_));
         let (true, Some(socket)) = (alive, connection.socket) else {
             connection.sending = Sending::Free;
             self.blocks.give_back(rest);

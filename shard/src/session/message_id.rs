@@ -2,23 +2,23 @@
 
 use crate::clock::Now;
 
-/// Source of one session's message ids: Unix milliseconds shifted left by 16, with 16 random bits
+/// Source of one session's message ids: Unix milliseconds shifted left by 16, with 16 scattered bits
 /// below, and always greater than the one before: an event's id is also its place in the order of
 /// acknowledgement.
 #[derive(Debug, Clone)]
 pub struct MessageIds {
     last: u64,
-    random: fastrand::Rng,
 }
 
 impl MessageIds {
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self { last: 0, random: fastrand::Rng::with_seed(seed) }
+        Self { last: seed >> 48 }
     }
 
     pub fn next(&mut self, now: Now) -> u64 {
-        let fresh = now.unix_ms << 16 | u64::from(self.random.u16(..));
+        let scattered = (self.last ^ now.unix_ms).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 48;
+        let fresh = now.unix_ms << 16 | scattered;
         self.last = fresh.max(self.last.saturating_add(1));
         self.last
     }

@@ -193,8 +193,8 @@ impl<S: Sockets> Engine<S> {
                 backend.retired.extend(at.key.replace(key));
             }
         }
-        for index in 0..self.players.len() {
-            let client = self.players[index];
+        for slot in self.slots() {
+            let Some(client) = self.session_in(slot) else { continue };
             self.dispatch_waiting(client);
         }
         self.set_deadline(key);
