@@ -1,11 +1,11 @@
 //! The shard's thread: a glommio executor whose one pump task owns the ring and drives the engine.
 //!
-//! While there is work the pump sleeps inside the private ring, never through glommio, whose
-//! reactor turn costs more than a message. glommio's reactor gets a turn now and then, and the
-//! thread parks there only after a while without anything to do.
+//! The pump sleeps inside the private ring, never through glommio, whose reactor turn costs more than
+//! a message. glommio's reactor gets a turn now and then: often while there is work, seldom while the
+//! shard is parked, which is a sleep without a heartbeat.
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -28,6 +28,9 @@ const PARK_AFTER: Duration = Duration::from_millis(50);
 
 /// How often glommio's reactor runs while the pump is busy.
 const REACTOR_EVERY: Duration = Duration::from_millis(100);
+
+/// And how often it runs at least while nothing happens.
+const REACTOR_WITHIN: Duration = Duration::from_secs(1);
 
 /// glommio 0.9 can park with runnable tasks; any pending timer bounds that stall.
 const GUARD: Duration = Duration::from_millis(20);
@@ -205,7 +208,7 @@ impl<O: TurnObserver> Pump<O> {
                 Wait::ForOne
             };
             if wait == Wait::ForOne && now.mono.since(self.active_at) > PARK_AFTER {
-                self.park().await?;
+                self.park()?;
             } else {
                 self.wait(wait)?;
             }
@@ -246,27 +249,24 @@ impl<O: TurnObserver> Pump<O> {
         self.engine.exchange(wait)
     }
 
-    /// Sleeps in glommio until a completion, a doorbell or the next deadline.
-    async fn park(&mut self) -> io::Result<()> {
-        let deadline = self.engine.next_deadline();
+    /// Sleeps until a completion, a doorbell, the next deadline, or glommio's.
+    fn park(&mut self) -> io::Result<()> {
+        let reactor_at = self.reactor_at + REACTOR_WITHIN;
+        let deadline = self.engine.next_deadline().map_or(reactor_at, |at| at.min(reactor_at));
         self.engine.parks();
         let ring = self.engine.sockets();
         ring.heartbeat(None);
-        ring.deadline(deadline);
-        ring.register_eventfd(self.bell.as_raw_fd())?;
+        ring.deadline(Some(deadline));
         self.engine.exchange(Wait::No)?;
         // Timers that were just removed report so: nothing that a turn would act on.
         while self.engine.sockets().has_unseen() && !self.must_turn() {
             self.engine.exchange(Wait::No)?;
         }
-        if !self.must_turn() {
-            self.wait_for_bell().await?;
-        }
-        self.engine.sockets().unregister_eventfd()?;
-        if self.engine.sockets().has_settled() {
+        // A deadline that had passed is spent already: nothing would end the sleep.
+        if self.must_turn() || !self.engine.sockets().has_deadline() {
             return Ok(());
         }
-        self.engine.exchange(Wait::No)
+        self.wait(Wait::ForOne)
     }
 
     /// Whether sleeping would keep something waiting: work, or memory of sends that have ended.

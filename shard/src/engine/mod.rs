@@ -310,7 +310,7 @@ impl<S: Sockets> Engine<S> {
         self.lanes.prepare_park()
     }
 
-    /// The thread leaves its ring and sleeps until it is rung.
+    /// The thread goes to sleep for as long as nothing happens.
     pub fn parks(&self) {
         self.probe.parks.increment();
     }

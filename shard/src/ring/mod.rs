@@ -287,13 +287,10 @@ impl Uring {
         }
     }
 
-    /// While `eventfd` is registered every completion signals it.
-    pub fn register_eventfd(&self, eventfd: RawFd) -> io::Result<()> {
-        self.ring.submitter().register_eventfd(eventfd)
-    }
-
-    pub fn unregister_eventfd(&self) -> io::Result<()> {
-        self.ring.submitter().unregister_eventfd()
+    /// Whether a deadline is armed that has not come, as far as the last exchange knew.
+    #[must_use]
+    pub fn has_deadline(&self) -> bool {
+        self.deadline_at.is_some()
     }
 
     /// Submits and waits for a batch, at least for `window`. Only called by a turn that has sent

@@ -5,14 +5,12 @@ mod rig;
 use std::collections::HashSet;
 use std::io::Write;
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, TcpStream};
-use std::os::fd::AsRawFd;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant as Moment};
 
 use io_uring::opcode;
 use io_uring::types::Fixed;
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
 use super::{Operation, RingDirectory, Tag};
 use crate::clock::Instant;
@@ -508,35 +506,13 @@ fn a_deadline_ends_the_wait_once_and_a_later_one_replaces_it() {
     rig.uring.deadline(Some(last));
     rig.exchange(Wait::ForOne);
     assert!(last <= mono() && mono().since(last) < PATIENCE, "the former one is spent");
-    assert!(rig.taken().is_empty(), "time is not a completion");
-}
 
-#[test]
-fn what_arrives_for_a_parked_ring_signals_its_eventfd() {
-    let mut rig = rig();
-    let (mut client, socket) = rig.connect();
-    rig.uring.receive(socket, key(1));
-    let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
-    rig.uring.register_eventfd(bell.as_raw_fd()).unwrap();
+    rig.uring.deadline(Some(last));
+    assert!(rig.uring.has_deadline());
+    rig.exchange(Wait::No);
     calm(&mut rig);
-    assert!(!rig.uring.has_pending());
-    // What was counted before is forgotten; when nothing was, there is nothing to read.
-    if let Ok(len) = rustix::io::read(&bell, &mut [0; 8]) {
-        assert_eq!(len, 8);
-    }
-
-    let writer = thread::spawn(move || client.write_all(b"wake up").map(|()| client).unwrap());
-    let patience = rustix::time::Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
-    let rung = poll(&mut [PollFd::new(&bell, PollFlags::IN)], Some(&patience)).unwrap();
-    assert_eq!(rung, 1);
-    assert!(rig.uring.has_pending(), "the kernel says that there is something to fetch");
-    rig.uring.unregister_eventfd().unwrap();
-    let bytes = rig.until("the bytes", |completion| match completion {
-        Completion::Received { .. } => Some(*completion),
-        _ => None,
-    });
-    assert_eq!(rig.take(&bytes), b"wake up");
-    drop(writer.join().unwrap());
+    assert!(!rig.uring.has_deadline(), "one that has passed is spent by the exchange that arms it");
+    assert!(rig.taken().is_empty(), "time is not a completion");
 }
 
 #[test]
