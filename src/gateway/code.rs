@@ -3,9 +3,17 @@
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 
+use tracing::debug;
+
 /// Maps every page of the running program, so that no client waits while the kernel finds, or reads
 /// from a disk, the code that serves it. Reading through `/proc/self/mem` does what running would.
-pub(super) fn bring_in() -> io::Result<()> {
+pub(super) fn bring_in() {
+    if let Err(reason) = read_all() {
+        debug!(%reason, "the program's code comes into memory as it is used");
+    }
+}
+
+fn read_all() -> io::Result<()> {
     let program = fs::read_link("/proc/self/exe")?;
     let mut memory = File::open("/proc/self/mem")?;
     for mapping in fs::read_to_string("/proc/self/maps")?.lines() {
@@ -45,6 +53,6 @@ mod tests {
 
     #[test]
     fn a_program_can_read_itself() {
-        bring_in().unwrap();
+        read_all().unwrap();
     }
 }

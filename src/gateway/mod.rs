@@ -20,7 +20,7 @@ use corelane_shard::probe::Probe;
 use corelane_shard::pump::Pace;
 use corelane_shard::ring::{RingDirectory, RingSizes, locked_bytes, try_operations};
 use thiserror::Error;
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
 use self::ports::{LaneBell, Port};
 use self::settings::{drain_plan, engine_options, key_rules, reload_hook, settings, targets};
@@ -151,9 +151,7 @@ pub fn run(
         joins.push(start_shard(index, pace, part, started.clone())?);
     }
     drop(started);
-    if let Err(reason) = code::bring_in() {
-        debug!(%reason, "the program's code comes into memory as it is used");
-    }
+    code::bring_in();
     let joins = await_starts(&starts, joins)?;
 
     ready(&Ready { public, admin: admin_address, shards });
