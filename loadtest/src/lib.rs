@@ -1,0 +1,13 @@
+//! A load harness for WebSocket servers with a client codec of its own. It shares no code with the
+//! gateway, so a mistake of the gateway's codec shows here.
+//!
+//! A [`scenario::Scenario`] goes in, an [`outcome::Outcome`] comes out:
+//!
+//! ```text
+//! scenario ─► schedule ─► sending threads ─► outcome ─► judge ─► report
+//! ```
+
+pub mod outcome;
+pub mod run;
+pub mod scenario;
+pub mod stamp;
