@@ -7,7 +7,9 @@
 //! scenario ─► schedule ─► sending threads ─► outcome ─► judge ─► report
 //! ```
 
+pub mod judge;
 pub mod outcome;
+mod quantity;
 pub mod run;
 pub mod scenario;
 pub mod stamp;
