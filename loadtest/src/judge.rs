@@ -227,7 +227,7 @@ fn notes(outcome: &Outcome) -> Vec<String> {
     let samples = outcome.latency.from_intended.0.len();
     if samples > 0 && samples < SAMPLES_BEYOND_P999 * 1000 {
         notes.push(format!(
-            "The p99.9 rests on the {} longest of {} times: mostly chance.",
+            "The p99.9 rests on the longest {} of {} times: mostly chance.",
             count(samples.div_ceil(1000)),
             count(samples),
         ));

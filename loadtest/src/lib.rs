@@ -10,6 +10,7 @@
 pub mod judge;
 pub mod outcome;
 mod quantity;
+pub mod report;
 pub mod run;
 pub mod scenario;
 pub mod stamp;

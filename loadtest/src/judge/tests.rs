@@ -161,7 +161,7 @@ fn loopback_and_one_way_times_are_noted() {
 fn few_samples_are_noted() {
     let mut outcome = synthetic::outcome(1, 2, 1000, 1.0);
     judge(&mut outcome);
-    assert!(outcome.judgement.notes[0].contains("the 2 longest of 2\u{202f}000"));
+    assert!(outcome.judgement.notes[0].contains("the longest 2 of 2\u{202f}000"));
 }
 
 #[test]

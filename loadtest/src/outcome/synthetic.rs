@@ -155,3 +155,53 @@ fn long_tailed(rng: &mut fastrand::Rng, median: f64) -> f64 {
     let common = median * (0.3 * normal).exp();
     if rng.f64() < 1e-3 { common * (1.0 / (1.0 - rng.f64())).min(200.0) } else { common }
 }
+
+/// A run in which nearly everything went wrong that can: errors of two kinds, faults, thresholds
+/// that hold and that do not, a search. Not judged.
+pub(crate) fn troubled(measured: usize, per_interval: u64) -> Outcome {
+    let mut outcome = outcome(7, measured, per_interval, 1.0);
+    outcome.errors = BTreeMap::from([("code 60".to_owned(), 2), ("refused: 503".to_owned(), 4)]);
+    let late = outcome.intervals.len() * 2 / 3;
+    outcome.intervals[late].errors = 6;
+    outcome.intervals[late].received -= per_interval / 4;
+    outcome.messages.lost = 3;
+    outcome.messages.received -= 3;
+    outcome.scenario.thresholds = [
+        (Metric::P99Us, Bound::AtMost(5_000.0)),
+        (Metric::P999Us, Bound::AtMost(900.0)),
+        (Metric::Rate, Bound::AtLeast(per_interval as f64 * 0.9)),
+        (Metric::ServerBytesPerConnection, Bound::AtMost(16_384.0)),
+        (Metric::ReadyP99Us, Bound::AtMost(1_000.0)),
+    ]
+    .into_iter()
+    .map(|(metric, bound)| Threshold { metric, bound })
+    .collect();
+    outcome.scenario.search = Some(Search {
+        from: 5_000.0,
+        to: 80_000.0,
+        p999_max: Duration::from_millis(5),
+        step_duration: Duration::from_secs(10),
+        precision: 0.02,
+        curve_points: 8,
+    });
+    let point = |rate: f64| {
+        let load = rate / 52_000.0;
+        let stretch = 1.0 / (1.0 - load.min(0.995));
+        RatePoint {
+            rate,
+            achieved: rate.min(50_500.0),
+            verdict: if rate > 48_000.0 { Verdict::Failed } else { Verdict::Passed },
+            p50_us: (90.0 + 30.0 * stretch).round(),
+            p99_us: (180.0 + 120.0 * stretch).round(),
+            p999_us: (400.0 + 330.0 * stretch).round(),
+            faults: if rate > 50_000.0 { 812 } else { 0 },
+        }
+    };
+    let rates = [5e3, 11e3, 17e3, 24e3, 30e3, 36e3, 42e3, 47_600.0, 49e3, 52e3];
+    outcome.search = Some(SearchFound {
+        highest: Some(47_600.0),
+        limit: "at 49000 per second the p99.9 was 6.1 ms".to_owned(),
+        points: rates.map(point).into(),
+    });
+    outcome
+}
