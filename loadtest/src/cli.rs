@@ -10,8 +10,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use corelane_loadtest::judge;
-use corelane_loadtest::outcome::Verdict;
+use corelane_loadtest::judge::Exit;
 
 /// Puts load on WebSocket servers: open loop, checked message by message
 ///
@@ -123,13 +122,10 @@ pub(crate) fn run() -> ExitCode {
         Command::Compare { a, b } => results::compare(&a, &b),
     };
     match done {
-        Ok(verdict) => ExitCode::from(judge::exit_code(verdict)),
+        Ok(exit) => exit.into(),
         Err(error) => {
             eprintln!("{error:?}");
-            ExitCode::from(judge::EXIT_USAGE)
+            Exit::Usage.into()
         }
     }
 }
-
-/// What commands say that judge nothing.
-const DONE: Verdict = Verdict::Passed;

@@ -7,7 +7,11 @@
 //! scenario ─► schedule ─► sending threads ─► outcome ─► judge ─► report
 //! ```
 
+pub mod judge;
 pub mod outcome;
+mod quantity;
+pub mod report;
 pub mod run;
 pub mod scenario;
+pub mod search;
 pub mod stamp;

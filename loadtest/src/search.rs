@@ -99,7 +99,9 @@ fn broken(outcome: &Outcome, bounds: &Search, rate: f64) -> Option<String> {
     let p999_us = outcome.latency.from_intended.quantile_us(0.999);
     let most_us = bounds.p999_max.as_secs_f64() * 1e6;
     if p999_us > most_us {
-        return Some(format!("at {rate:.0}/s p99.9 is {p999_us:.0} µs, {most_us:.0} µs are allowed"));
+        return Some(format!(
+            "at {rate:.0}/s p99.9 is {p999_us:.0} µs, {most_us:.0} µs are allowed"
+        ));
     }
     let achieved = achieved(outcome);
     if achieved < rate * ANSWERED_SHARE {

@@ -2,34 +2,37 @@
 
 use std::io::{self, BufWriter, Write};
 
-use corelane_loadtest::outcome::Verdict;
+use corelane_loadtest::judge::Exit;
 use corelane_loadtest::scenario::{self, Builtin};
 use corelane_loadtest::schedule;
 use miette::{IntoDiagnostic, miette};
 
-use super::{CommandError, DONE, ScenarioArguments};
+use super::{CommandError, ScenarioArguments};
 
-pub(super) fn list() -> Verdict {
+pub(super) fn list() -> Exit {
     for builtin in Builtin::all() {
         println!("{:20} {}", builtin.name, builtin.description());
     }
-    DONE
+    Exit::Passed
 }
 
-pub(super) fn show(name: &str) -> Result<Verdict, CommandError> {
+pub(super) fn show(name: &str) -> Result<Exit, CommandError> {
     let builtin = Builtin::find(name).ok_or_else(|| {
-        miette!(help = "`corelane-loadtest list` shows them", "there is no built-in scenario {name}")
+        miette!(
+            help = "`corelane-loadtest list` shows them",
+            "there is no built-in scenario {name}"
+        )
     })?;
     print!("{}", builtin.text);
-    Ok(DONE)
+    Ok(Exit::Passed)
 }
 
-pub(super) fn schema() -> Verdict {
+pub(super) fn schema() -> Exit {
     println!("{}", scenario::schema());
-    DONE
+    Exit::Passed
 }
 
-pub(super) fn plan(arguments: &ScenarioArguments) -> Result<Verdict, CommandError> {
+pub(super) fn plan(arguments: &ScenarioArguments) -> Result<Exit, CommandError> {
     let scenario = scenario::load(&arguments.scenario, &arguments.settings)?;
     if !scenario.is_open_loop() {
         return Err(miette!("a closed loop has no plan: it sends when it is answered"));
@@ -39,5 +42,5 @@ pub(super) fn plan(arguments: &ScenarioArguments) -> Result<Verdict, CommandErro
         writeln!(out, "{offset}").into_diagnostic()?;
     }
     out.flush().into_diagnostic()?;
-    Ok(DONE)
+    Ok(Exit::Passed)
 }

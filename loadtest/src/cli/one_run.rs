@@ -1,12 +1,13 @@
 //! `run` and `search`: one scenario against a server that somebody else started.
 
 use std::fs;
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, Read};
 use std::path::Path;
 
-use corelane_loadtest::judge::judge;
-use corelane_loadtest::outcome::{Outcome, Verdict};
-use corelane_loadtest::report::{self, Console};
+use corelane_loadtest::judge::{Exit, judge};
+use corelane_loadtest::outcome::Outcome;
+use corelane_loadtest::report;
+use corelane_loadtest::report::console::Progress;
 use corelane_loadtest::run::{self, ServerAt, Surroundings};
 use corelane_loadtest::scenario::{self, Scenario};
 use corelane_loadtest::search;
@@ -14,14 +15,14 @@ use miette::{Context, IntoDiagnostic, miette};
 
 use super::{CommandError, RunArguments};
 
-pub(super) fn run(arguments: &RunArguments) -> Result<Verdict, CommandError> {
+pub(super) fn run(arguments: &RunArguments) -> Result<Exit, CommandError> {
     let scenario = load(arguments)?;
     let surroundings = surroundings(arguments)?;
     let outcome = judged(&scenario, &surroundings)?;
     show(&outcome, arguments.out.as_deref())
 }
 
-pub(super) fn search(arguments: &RunArguments) -> Result<Verdict, CommandError> {
+pub(super) fn search(arguments: &RunArguments) -> Result<Exit, CommandError> {
     let scenario = load(arguments)?;
     let surroundings = surroundings(arguments)?;
     let outcome = search::search(&scenario, |step| {
@@ -36,22 +37,21 @@ pub(super) fn judged(
     scenario: &Scenario,
     surroundings: &Surroundings,
 ) -> Result<Outcome, CommandError> {
-    let mut console = Console::new(scenario, io::stderr().is_terminal());
-    let mut outcome = run::run(scenario, surroundings, &mut console).into_diagnostic()?;
-    console.finish();
+    let mut progress = Progress::on_stderr(scenario);
+    let mut outcome = run::run(scenario, surroundings, &mut progress).into_diagnostic()?;
+    drop(progress);
     judge(&mut outcome);
     Ok(outcome)
 }
 
 /// Prints the summary and writes the reports.
-pub(super) fn show(outcome: &Outcome, out: Option<&Path>) -> Result<Verdict, CommandError> {
+pub(super) fn show(outcome: &Outcome, out: Option<&Path>) -> Result<Exit, CommandError> {
     print!("{}", report::summary(outcome));
     if let Some(folder) = out {
-        for path in report::write_all(outcome, folder).into_diagnostic()? {
-            println!("wrote {}", path.display());
-        }
+        let written = report::write_all(outcome, folder).into_diagnostic()?;
+        println!("report: {}", written.page.display());
     }
-    Ok(outcome.judgement.verdict)
+    Ok(outcome.judgement.verdict.into())
 }
 
 fn load(arguments: &RunArguments) -> Result<Scenario, CommandError> {

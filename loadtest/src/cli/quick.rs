@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-use corelane_loadtest::outcome::Verdict;
+use corelane_loadtest::judge::Exit;
 use corelane_loadtest::run::{ServerAt, Surroundings};
 use corelane_loadtest::scenario;
 use miette::{Context, IntoDiagnostic, miette};
@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use super::{CommandError, QuickArguments, one_run};
 
-pub(super) fn run(arguments: &QuickArguments) -> Result<Verdict, CommandError> {
+pub(super) fn run(arguments: &QuickArguments) -> Result<Exit, CommandError> {
     let program = match &arguments.corelane {
         Some(path) => path.clone(),
         None => find_program()?,
