@@ -6,11 +6,15 @@
 //! ```text
 //! scenario ─► schedule ─► sending threads ─► outcome ─► judge ─► report
 //! ```
+//!
+//! Outcomes of generators that ran together make one by [`merge`].
 
 pub mod judge;
+pub mod merge;
 pub mod outcome;
 mod quantity;
 pub mod report;
 pub mod run;
 pub mod scenario;
+mod scenario_difference;
 pub mod stamp;
