@@ -7,8 +7,10 @@
 //! scenario ─► schedule ─► sending threads ─► outcome ─► judge ─► report
 //! ```
 //!
-//! Outcomes of generators that ran together make one by [`merge`].
+//! Outcomes of generators that ran together make one by [`merge`], and outcomes of repeated runs of
+//! two servers are held against each other by [`compare`].
 
+pub mod compare;
 pub mod judge;
 pub mod merge;
 pub mod outcome;
