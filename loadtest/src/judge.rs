@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use crate::outcome::metrics::Dimension;
 use crate::outcome::{Judgement, Outcome, ThresholdResult, Verdict};
-use crate::quantity::{count, in_dimension, microseconds, per_second, share};
+use crate::quantity::{self, count, in_dimension, microseconds, per_second, share};
 use crate::scenario::{Arrival, Bound, Threshold, Traffic};
 
 /// How the process ends: the one list of exit codes.
@@ -120,7 +120,7 @@ fn hold_against(threshold: &Threshold, outcome: &Outcome) -> ThresholdResult {
 fn broken_threshold(result: &ThresholdResult) -> String {
     let Threshold { metric, bound } = result.threshold;
     let title = metric.title();
-    let wanted = crate::quantity::bound(bound, metric.dimension());
+    let wanted = quantity::bound(bound, metric.dimension());
     let Some(value) = result.value else {
         return format!("The {title} must be {wanted}, and the run did not measure it.");
     };

@@ -41,14 +41,7 @@ pub(crate) fn outcome(seed: u64, measured: usize, per_interval: u64, slowness: f
     scenario.arrival = Arrival::Poisson { rate: per_interval as f64, window: None };
     scenario.timing.duration = Duration::from_secs(measured as u64);
     let mut rng = fastrand::Rng::with_seed(seed);
-    let mut latency = Latency {
-        from_intended: Series::new(),
-        from_send: Series::new(),
-        send_lag: Series::new(),
-        connect: Series::new(),
-        upgrade: Series::new(),
-        first_message: Series::new(),
-    };
+    let mut latency = empty_latency();
     let mut intervals = Vec::new();
     for index in 0..WARM_UP_INTERVALS + measured {
         let in_measurement = index >= WARM_UP_INTERVALS;
@@ -114,6 +107,17 @@ pub(crate) fn outcome(seed: u64, measured: usize, per_interval: u64, slowness: f
             thresholds: Vec::new(),
         },
         search: None,
+    }
+}
+
+pub(crate) fn empty_latency() -> Latency {
+    Latency {
+        from_intended: Series::new(),
+        from_send: Series::new(),
+        send_lag: Series::new(),
+        connect: Series::new(),
+        upgrade: Series::new(),
+        first_message: Series::new(),
     }
 }
 

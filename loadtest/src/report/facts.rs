@@ -3,8 +3,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::outcome::{Outcome, Series, Verdict};
+use crate::outcome::{GeneratorUse, Outcome, Series, Verdict};
 use crate::quantity::{bound, bytes, count, in_dimension, microseconds, per_second, share};
+use crate::scenario::Metric;
 
 /// The first column says what a row is; the others are figures.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,7 +79,7 @@ pub(super) fn counts(outcome: &Outcome) -> Table {
     let (messages, connections) = (&outcome.messages, &outcome.connections);
     let rows = [
         ("Rate sent", or_dash(outcome.sent_rate(), per_second)),
-        ("Rate received", or_dash(outcome.value_of(crate::scenario::Metric::Rate), per_second)),
+        ("Rate received", or_dash(outcome.value_of(Metric::Rate), per_second)),
         ("Messages planned", count(messages.planned)),
         ("Messages sent", count(messages.sent)),
         ("Messages expected", count(messages.expected)),
@@ -176,9 +177,7 @@ pub(super) fn efficiency(outcome: &Outcome) -> Table {
     row("– in user mode", per_message(user));
     row("– in the kernel", per_message(system));
     row("Generator's busiest thread", share(threads().map(|t| t.busy).fold(0.0, f64::max)));
-    let switches = |of: fn(&crate::outcome::GeneratorUse) -> u64| {
-        count(outcome.generators.iter().map(of).sum())
-    };
+    let switches = |of: fn(&GeneratorUse) -> u64| count(outcome.generators.iter().map(of).sum());
     row("Generator switches, voluntary", switches(|generator| generator.voluntary_switches));
     row("Generator switches, involuntary", switches(|generator| generator.involuntary_switches));
     Table { title: "Efficiency", head: vec!["", ""], rows }

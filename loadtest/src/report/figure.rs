@@ -3,7 +3,7 @@
 
 use super::chart::{Axis, Chart, Line, Mark, Scale, Size};
 use crate::outcome::{Interval, Outcome, RatePoint, SearchFound, Series, Verdict};
-use crate::quantity::microseconds;
+use crate::quantity::{count, microseconds};
 
 const WIDE: Size = Size { width: 860.0, height: 340.0 };
 const NARROW: Size = Size { width: 360.0, height: 300.0 };
@@ -134,7 +134,7 @@ fn rates_over_time(outcome: &Outcome) -> Option<Figure> {
         y: Axis {
             title: "messages per second",
             scale: Scale::Linear { from: 0.0, to: highest * 1.1 },
-            label: |rate| crate::quantity::count(rate.round() as u64),
+            label: |rate| count(rate.round() as u64),
             fixed: None,
         },
         shaded: time.warm_up(&intervals),
@@ -218,7 +218,7 @@ fn rate_latency(outcome: &Outcome, search: &SearchFound) -> Option<Figure> {
         x: Axis {
             title: "rate (events per second)",
             scale: Scale::Linear { from: (first - margin).max(0.0), to: last + margin },
-            label: |rate| crate::quantity::count(rate.round() as u64),
+            label: |rate| count(rate.round() as u64),
             fixed: None,
         },
         y: latency_axis_over(

@@ -8,7 +8,7 @@ use super::WriteError;
 use super::facts::{self, Table};
 use super::figure::{self, Figure, Key};
 use crate::outcome::{Outcome, Verdict};
-use crate::quantity::{bytes, microseconds, per_second, seconds};
+use crate::quantity::{bytes, count, microseconds, per_second, seconds};
 use crate::scenario::Metric;
 
 #[derive(Template)]
@@ -88,8 +88,8 @@ fn key_facts(outcome: &Outcome) -> Vec<Fact> {
         time(Metric::P999Us, "Latency p99.9", "from the intended send"),
         Some(Fact {
             name: "Faults",
-            value: crate::quantity::count(outcome.messages.faults()),
-            detail: format!("{} errors", crate::quantity::count(outcome.error_count())),
+            value: count(outcome.messages.faults()),
+            detail: format!("{} errors", count(outcome.error_count())),
         }),
         time(Metric::ServerCpuUsPerMessage, "Server processor time", "per message"),
         outcome.value_of(Metric::ServerBytesPerConnection).map(|value| Fact {
