@@ -7,7 +7,13 @@
 //! scenario ─► schedule ─► sending threads ─► outcome ─► judge ─► report
 //! ```
 
+mod generator_use;
 pub mod outcome;
+mod protocol;
 pub mod run;
 pub mod scenario;
+pub mod schedule;
+mod server_use;
 pub mod stamp;
+mod track;
+mod wire;
