@@ -20,8 +20,14 @@ use support::{ACCEPTED, BINARY, frame, outcome_of, parse, scenario};
 
 const STALL: Duration = Duration::from_millis(100);
 const PERIOD_NS: u64 = 1_000_000_000;
-const RATE: f64 = 1000.0;
-const CONNECTIONS: usize = 5;
+/// Between two messages that are due, so that the log and the plan agree on which one was held up.
+const FIRST_STALL_NS: u64 = PERIOD_NS / 2 + (0.5e9 / RATE) as u64;
+
+/// So few that the messages of the 99th percentile are the first two of their connections after a stall:
+/// how fast the machine works off what has piled up behind them is not the question.
+const RATE: f64 = 450.0;
+/// The uncorrected percentile sees one message of each in a stall: 2 of 450.
+const CONNECTIONS: usize = 2;
 
 /// What the server saw and did, in nanoseconds of the clock of the stamps.
 #[derive(Default)]
@@ -77,7 +83,7 @@ fn stalling_server() -> (std::net::SocketAddr, Arc<Mutex<Log>>) {
             }
             let first = shared.lock().unwrap().first_intended;
             if let (Some(first), u64::MAX) = (first, next_stall) {
-                next_stall = first + PERIOD_NS / 2;
+                next_stall = first + FIRST_STALL_NS;
             }
         }
     });
@@ -168,9 +174,9 @@ fn a_stall_is_reported_as_long_as_it_was() {
     println!(
         "p99: analytic {expected:.1} µs, reported {reported:.1}, uncorrected {uncorrected:.1}"
     );
-    assert_eq!(outcome.messages.planned, 4000);
-    assert_eq!((outcome.messages.received, outcome.messages.lost), (4000, 0));
-    assert_eq!(outcome.latency.from_intended.0.len(), 4000);
+    assert_eq!(outcome.messages.planned, 1800);
+    assert_eq!((outcome.messages.received, outcome.messages.lost), (1800, 0));
+    assert_eq!(outcome.latency.from_intended.0.len(), 1800);
     let tolerance = (expected * 0.01).max(500.0);
     assert!((reported - expected).abs() <= tolerance, "{reported} is not {expected} ± {tolerance}");
     assert!(uncorrected * 10.0 < expected, "{uncorrected} is not far from {expected}");
