@@ -1,5 +1,4 @@
 //! Connections as the load: storms, holding, coming back.
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod support;
 

@@ -1,5 +1,4 @@
 //! Open loops keep to their plan, and a generator that cannot says so itself.
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod support;
 

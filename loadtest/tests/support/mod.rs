@@ -75,10 +75,12 @@ impl Peer {
     pub(crate) fn read_messages(&mut self) -> Option<Vec<Message>> {
         let mut messages = Vec::new();
         loop {
-            while let Some((message, used)) = parse(&self.received) {
-                self.received.drain(..used);
+            let mut used = 0;
+            while let Some((message, len)) = parse(&self.received[used..]) {
+                used += len;
                 messages.push(message);
             }
+            self.received.drain(..used);
             if !messages.is_empty() {
                 return Some(messages);
             }
