@@ -8,7 +8,7 @@ use corelane_loadtest::outcome::Outcome;
 use corelane_loadtest::scenario::{Arrival, Protocol, Reply, Scenario, Traffic};
 use corelane_loadtest::stamp::Stamp;
 
-use support::{BINARY, Peer, frame, outcome_of, scenario, serve};
+use support::{BINARY, CLOSE, Peer, frame, outcome_of, scenario, serve};
 
 fn echo() -> std::net::SocketAddr {
     serve(|mut peer| {
@@ -20,10 +20,14 @@ fn echo_all(peer: &mut Peer) -> Option<()> {
     peer.upgrade()?;
     loop {
         let mut out = Vec::new();
-        for (first, payload) in peer.read_messages()? {
-            out.extend(frame(first, &payload));
+        let messages = peer.read_messages()?;
+        for (first, payload) in &messages {
+            out.extend(frame(*first, payload));
         }
         peer.send(&out)?;
+        if messages.iter().any(|(first, _)| *first == CLOSE) {
+            return None;
+        }
     }
 }
 
@@ -135,7 +139,7 @@ fn pushed_messages_are_tracked_by_their_sender() {
                 out.extend(frame(BINARY, &payload));
             }
             peer.send(&out)?;
-            while peer.read_messages()?.iter().all(|(first, _)| *first != support::CLOSE) {}
+            while peer.read_messages()?.iter().all(|(first, _)| *first != CLOSE) {}
             Some(())
         })();
     });
