@@ -8,8 +8,15 @@
 //! sending   messages become bytes of a socket
 //! ```
 //!
-//! Each turn waits once for all sockets, then costs one `recv` and one `send` for each that has
-//! something, and one reading of the clock.
+//! Each turn waits once for all sockets, then costs one `recv`, one `send` and one reading of the
+//! clock for each that has something.
+//!
+//! Why epoll: with 64 connections and 16 messages of 200 bytes in flight on each, a loop of this
+//! shape that does nothing else moved 1.62 M messages a second against `null_echo`, and one over
+//! io_uring (multishot receives into provided buffers, sends queued in the ring) 1.53 M: medians of
+//! five pairs on a busy machine whose single runs differ by 20 %. With one batch per system call
+//! the network stack is the cost, not the call; a ring would bring buffers that the kernel owns,
+//! and nothing else.
 
 mod load;
 mod opening;
@@ -171,10 +178,13 @@ impl<'a, D: Dialect> Driver<'a, D> {
     /// The connection at `at` is no more, and not because we wanted it.
     #[cold]
     fn end(&mut self, at: usize, ended: &Ended) {
+        let is_reset = ended.0 == socket::RESET;
+        let told = if is_reset { self.last_words(at).err() } else { None };
+        let told = told.filter(|Ended(kind)| kind.starts_with("closed"));
         let Some(line) = self.drop_line(at) else {
             return;
         };
-        let Ended(kind) = ended;
+        let Ended(kind) = told.as_ref().unwrap_or(ended);
         if line.phase == Phase::Closing || self.leaving {
             return; // its end was asked for
         }

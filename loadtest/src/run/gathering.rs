@@ -8,6 +8,7 @@ use crate::server_use::{Observed, Sample};
 
 use super::driver::Found;
 use super::intervals::span;
+use super::plan::Layout;
 use super::tally::{Part, Tally};
 use super::{ServerAt, Watcher};
 
@@ -104,7 +105,7 @@ pub(crate) fn gather(
     if !scenario.is_open_loop() {
         latency.from_send = latency.from_intended.clone();
     }
-    let notes = notes(&whole);
+    let notes = notes(scenario, &whole);
     let server = seen.server.zip(seen.server_at).map(|((before, after), server)| {
         let observed = Observed {
             server: &server,
@@ -140,8 +141,15 @@ pub(crate) fn gather(
     }
 }
 
-fn notes(whole: &Tally) -> Vec<String> {
+fn notes(scenario: &Scenario, whole: &Tally) -> Vec<String> {
     let mut notes = Vec::new();
+    let places = Layout::new(scenario).places;
+    if places < scenario.connections.count {
+        let wanted = scenario.connections.count;
+        notes.push(format!(
+            "{places} of {wanted} connections were opened: the rest makes no whole pair or room"
+        ));
+    }
     if whole.foreign > 0 {
         notes.push(format!(
             "{} messages of senders outside this generator were received and not counted",

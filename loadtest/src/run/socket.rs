@@ -33,10 +33,13 @@ pub(crate) fn reset_on_close(socket: impl AsFd) {
     drop(SockRef::from(&socket.as_fd()).set_linger(Some(Duration::ZERO)));
 }
 
+/// The other side's RST, as a kind of error.
+pub(crate) const RESET: &str = "reset";
+
 /// The kind of an error of a socket, in words.
 pub(crate) fn kind_of(error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => "reset".to_owned(),
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => RESET.to_owned(),
         io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
         io::ErrorKind::TimedOut => "timed out".to_owned(),
         io::ErrorKind::AddrNotAvailable | io::ErrorKind::AddrInUse => {

@@ -14,21 +14,37 @@ impl<D: Dialect> Driver<'_, D> {
     /// Reads once, and sends what the connection may send then.
     #[inline]
     pub(super) fn readable(&mut self, at: usize) -> Result<(), Ended> {
+        match self.receive(at)? {
+            Some(now) => self.flush(at, now),
+            None => Ok(()),
+        }
+    }
+
+    /// A connection that cannot be sent to may have said why: what it sent before is still there.
+    #[cold]
+    pub(super) fn last_words(&mut self, at: usize) -> Result<(), Ended> {
+        while self.receive(at)?.is_some() {}
+        Ok(())
+    }
+
+    /// Says when something was received.
+    #[inline]
+    fn receive(&mut self, at: usize) -> Result<Option<u64>, Ended> {
         let Some(line) = &mut self.lines[at] else {
-            return Ok(());
+            return Ok(None);
         };
         if line.carry.len() + RECEIVE_BYTES / 4 > self.buffer.len() {
             self.buffer.resize(line.carry.len() + RECEIVE_BYTES, 0);
         }
         let Some((filled, received)) = line.receive(&mut self.buffer)? else {
-            return Ok(());
+            return Ok(None);
         };
         let now = clock::now();
         self.tally.messages.bytes_received += received as u64;
         let buffer = std::mem::take(&mut self.buffer);
         self.out.clear();
         let used = self.take_bytes(at, &buffer[..filled], now);
-        let kept = used.as_ref().map_or(0, |&used| used);
+        let kept = used.as_ref().map_or(filled, |&used| used);
         if let Some(line) = &mut self.lines[at]
             && kept < filled
         {
@@ -36,7 +52,7 @@ impl<D: Dialect> Driver<'_, D> {
         }
         self.buffer = buffer;
         used?;
-        self.flush(at, now)
+        Ok(Some(now))
     }
 
     /// Says how many of `bytes` were whole.
@@ -150,7 +166,8 @@ impl<D: Dialect> Driver<'_, D> {
         }
         let answer = payload.get(..2).unwrap_or_default();
         frame::encode(Opcode::Close, answer, key(self.masks.next()), &mut self.out);
-        line.send(&self.out)?;
+        // A server that no longer takes the answer has closed all the same.
+        drop(line.send(&self.out));
         Err(format!("closed: {}", code.map_or("no code".to_owned(), |code| code.to_string()))
             .into())
     }
