@@ -5,8 +5,10 @@
 
 mod drive;
 mod exchange;
+mod machine;
 mod ratio;
 mod server_process;
+mod statistics;
 
 use std::fs;
 use std::io;
