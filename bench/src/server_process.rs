@@ -29,6 +29,7 @@ pub(crate) struct Launch {
 }
 
 const READY_WITHIN: Duration = Duration::from_secs(20);
+const FREE_WITHIN: Duration = Duration::from_secs(5);
 const STOP_WITHIN: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(20);
 
@@ -42,9 +43,7 @@ impl ServerProcess {
 
     /// Starts what `launch` says and waits until `authority` accepts a connection.
     pub(crate) fn launch(launch: Launch, authority: &str) -> io::Result<Self> {
-        if TcpStream::connect(authority).is_ok() {
-            return Err(io::Error::other(format!("something else answers at {authority}")));
-        }
+        wait_until_free(authority)?;
         let (program, arguments) =
             launch.words.split_first().ok_or_else(|| io::Error::other("the command is empty"))?;
         let mut command = Command::new(program);
@@ -102,6 +101,18 @@ impl Drop for ServerProcess {
         // A child that is gone already cannot be stopped, and nothing is lost by that.
         let _stopped = self.stop();
     }
+}
+
+/// The kernel closes the listener of a ring only some time after its process has ended.
+fn wait_until_free(authority: &str) -> io::Result<()> {
+    let deadline = Instant::now() + FREE_WITHIN;
+    while TcpStream::connect(authority).is_ok() {
+        if Instant::now() > deadline {
+            return Err(io::Error::other(format!("something else answers at {authority}")));
+        }
+        thread::sleep(POLL);
+    }
+    Ok(())
 }
 
 /// A child inherits the processors of the thread that starts it, so a thread of its own is pinned.

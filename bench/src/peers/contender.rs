@@ -98,13 +98,18 @@ impl Server {
 
     /// What the server says it is; nothing if it is absent.
     pub(super) fn version(&self, place: &Place) -> Option<String> {
+        if matches!(self, Self::NchanCalls | Self::NchanRooms) {
+            // A module has no voice of its own; its package's number is the best there is.
+            let query = place::find("dpkg-query")?;
+            return place::said(&query, &["--show", "libnginx-mod-nchan"]);
+        }
         let argument = match self {
-            Self::Corelane(_) | Self::Envoy | Self::Nats => "--version",
-            Self::Nginx | Self::Haproxy | Self::NchanCalls | Self::NchanRooms => "-v",
-            Self::Centrifugo => "version",
-            Self::BareRelay { .. } | Self::NullEcho => return None,
+            Self::Envoy | Self::Nats => "--version",
+            Self::Nginx | Self::Haproxy => "-v",
+            Self::Corelane(_) | Self::Centrifugo => "version",
+            _ => return None,
         };
-        place::version(&self.path(place).ok()?, argument)
+        place::said(&self.path(place).ok()?, &[argument])
     }
 
     /// Starts the server and its backend, and mints tokens for `connections`.
@@ -223,15 +228,23 @@ impl Place {
     }
 }
 
-/// nginx that answers every request with 200 bytes.
+/// 200 bytes. Centrifugo wants an answer of its own shape; to the others it is one like any.
+fn http_body() -> String {
+    let [begin, end] = [r#"{"result":{"data":""#, r#""}}"#];
+    let filler = "x".repeat(200 - begin.len() - end.len());
+    format!("{begin}{filler}{end}")
+}
+
+/// nginx that answers every request.
 fn http_backend(place: &Place) -> io::Result<ServerProcess> {
     let nginx = place::find("nginx")
         .ok_or_else(|| io::Error::other("the HTTP backend, nginx, is not installed"))?;
     let folder = place.scratch.display().to_string();
-    // Centrifugo wants an answer of its own shape; to the others it is 200 bytes like any.
-    let body = format!("{{\"result\":{{\"data\":\"{}\"}}}}", "x".repeat(200 - 24));
-    let values =
-        [("folder", folder.clone()), ("backend_port", BACKEND_PORT.to_string()), ("body", body)];
+    let values = [
+        ("folder", folder.clone()),
+        ("backend_port", BACKEND_PORT.to_string()),
+        ("body", http_body()),
+    ];
     let config = place.fill("http_backend.conf", &values)?.display().to_string();
     let launch = Launch {
         words: vec![nginx.display().to_string(), "-p".to_owned(), folder, "-c".to_owned(), config],
@@ -261,4 +274,45 @@ pub(super) fn admin_url() -> String {
 /// Makes the folder that the servers' files go to.
 pub(super) fn make_scratch(place: &Place) -> io::Result<()> {
     fs::create_dir_all(&place.scratch)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_http_backend_answers_200_bytes_of_json() {
+        let body = http_body();
+        assert_eq!(body.len(), 200);
+        assert!(serde_json::from_str::<serde_json::Value>(&body).is_ok(), "{body}");
+    }
+
+    #[test]
+    fn every_template_can_be_filled() {
+        let folder = std::env::temp_dir().join(format!("peers-templates-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let place = Place {
+            templates: PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/peers")),
+            scratch: folder.clone(),
+            programs: PathBuf::new(),
+            server_cpu: 0,
+            load_cpu: 1,
+        };
+        let servers =
+            [Server::Nginx, Server::NchanCalls, Server::Haproxy, Server::Envoy, Server::Nats];
+        for server in servers.into_iter().chain([Server::Centrifugo]) {
+            let words = server.arguments(&place).unwrap();
+            let text = fs::read_to_string(words.last().unwrap()).unwrap();
+            assert!(text.contains(&PORT.to_string()), "{text}");
+        }
+        Gateway { endpoints: 3, ..Gateway::routing(GatewayBackend::Link) }
+            .write_config(&place)
+            .unwrap();
+        let text = fs::read_to_string(place.own_config()).unwrap();
+        assert!(
+            text.contains("link://127.0.0.1:17210") && text.contains("/bench/echo-2"),
+            "{text}"
+        );
+        fs::remove_dir_all(&folder).unwrap();
+    }
 }

@@ -78,10 +78,13 @@ pub(super) fn find(program: &str) -> Option<PathBuf> {
 }
 
 /// The first line that holds a digit of what a program says about itself.
-pub(super) fn version(program: &Path, argument: &str) -> Option<String> {
-    let said = Command::new(program).arg(argument).output().ok()?;
+pub(super) fn said(program: &Path, arguments: &[&str]) -> Option<String> {
+    let said = Command::new(program).args(arguments).output().ok()?;
     let text = [said.stdout, said.stderr].concat();
     let text = String::from_utf8_lossy(&text);
-    let line = text.lines().find(|line| line.contains(|c: char| c.is_ascii_digit()))?;
-    Some(line.trim().to_owned())
+    let line = text.lines().find(|line| line.contains(|c: char| c.is_ascii_digit()))?.trim();
+    // Some name themselves as they were called.
+    let called = program.display().to_string();
+    let own = program.file_name()?.to_str()?;
+    Some(line.replacen(&called, own, 1).split_whitespace().collect::<Vec<_>>().join(" "))
 }

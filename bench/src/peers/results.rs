@@ -1,6 +1,6 @@
 //! The report: one section of Markdown for each workload, and its place in the file of results.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use super::generator::Timing;
 use super::pairs::{CellOutcome, Plan};
@@ -14,17 +14,14 @@ use crate::machine::{machine, today};
 pub(super) struct Origin {
     pub(super) date: String,
     pub(super) machine: String,
-    /// By server.
-    pub(super) versions: BTreeMap<String, String>,
+    pub(super) versions: BTreeSet<String>,
     pub(super) plan: String,
 }
 
 impl Origin {
     pub(super) fn of(workload: &Workload, plan: &Plan, place: &Place) -> Self {
         let contenders = workload.cells.iter().flat_map(|cell| cell.contenders());
-        let versions = contenders
-            .filter_map(|c| Some((c.server.program().to_owned(), c.server.version(place)?)))
-            .collect();
+        let versions = contenders.filter_map(|c| c.server.version(place)).collect();
         let Timing { warm_up, duration, .. } = plan.timing;
         let (rounds, rate_rounds) = (plan.rounds, plan.rate_rounds);
         let [server, load] = [place.server_cpu, place.load_cpu];
@@ -57,7 +54,7 @@ pub(super) fn section(
     origin: &Origin,
     chart: &str,
 ) -> String {
-    let versions: Vec<_> = origin.versions.values().cloned().collect();
+    let versions: Vec<_> = origin.versions.iter().map(String::as_str).collect();
     let mut lines = vec![
         format!("{}, {}", heading(workload), origin.date),
         String::new(),
@@ -150,7 +147,7 @@ mod tests {
         Origin {
             date: "2026-11-21".to_owned(),
             machine: "a machine".to_owned(),
-            versions: BTreeMap::from([("nginx".to_owned(), "nginx 1.22".to_owned())]),
+            versions: BTreeSet::from(["nginx 1.22".to_owned()]),
             plan: "5 rounds".to_owned(),
         }
     }
