@@ -27,10 +27,6 @@ struct Arguments {
     /// Who gets a message
     #[arg(long, value_enum, default_value_t = Deliver::Others)]
     deliver: Deliver,
-    /// Fills rooms with so many connections in the order of their upgrades, whatever their path; 0
-    /// takes the path
-    #[arg(long, default_value_t = 0)]
-    members: usize,
     /// When a connection's messages are sent
     #[arg(long, value_enum, default_value_t = Sends::PerTurn)]
     sends: Sends,
@@ -78,7 +74,7 @@ fn main() -> io::Result<()> {
         deliver: arguments.deliver,
         sends: arguments.sends,
         connections,
-        rooms: Rooms { size: arguments.members, ..Rooms::default() },
+        rooms: Rooms::default(),
         unsent: Vec::with_capacity(1024),
         spent: Vec::with_capacity(1024),
         starved: Vec::with_capacity(64),
@@ -105,24 +101,16 @@ struct Connection {
     out: Vec<u8>,
 }
 
-/// Who is in which room.
+/// Who is in which room, by path.
 #[derive(Default)]
 struct Rooms {
-    /// Of each, if the path does not decide.
-    size: usize,
-    joined: usize,
     by_path: HashMap<String, usize>,
     members: Vec<Vec<u32>>,
 }
 
 impl Rooms {
     fn join(&mut self, path: &str, slot: u32) -> usize {
-        let key = match self.joined.checked_div(self.size) {
-            Some(room) => room.to_string(),
-            None => path.to_owned(),
-        };
-        self.joined += 1;
-        let room = *self.by_path.entry(key).or_insert_with(|| {
+        let room = *self.by_path.entry(path.to_owned()).or_insert_with(|| {
             self.members.push(Vec::new());
             self.members.len() - 1
         });

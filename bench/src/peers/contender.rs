@@ -32,7 +32,6 @@ pub(super) enum Server {
     /// The yardsticks.
     BareRelay {
         send_each: bool,
-        members: usize,
     },
     NullEcho,
 }
@@ -174,10 +173,9 @@ impl Server {
             ),
             Self::Nats => words(&["-c"], config("nats.conf")?),
             Self::Centrifugo => words(&["-c"], config("centrifugo.json")?),
-            Self::BareRelay { send_each, members } => {
+            Self::BareRelay { send_each } => {
                 let sends = if *send_each { "per-message" } else { "per-turn" };
-                let members = members.to_string();
-                words(&["--members", &members, "--sends", sends, "--port"], PORT.to_string())
+                words(&["--sends", sends, "--port"], PORT.to_string())
             }
             Self::NullEcho => words(&["--port"], PORT.to_string()),
         })
@@ -196,8 +194,8 @@ impl Server {
             Self::Nginx | Self::Haproxy | Self::Envoy => "/ws",
             // The harness puts the number of the room or of the caller behind it.
             Self::NchanCalls => "/rpc/",
-            Self::NchanRooms => "/room/",
-            Self::Nats | Self::BareRelay { .. } | Self::NullEcho => "/",
+            Self::NchanRooms | Self::BareRelay { .. } => "/room/",
+            Self::Nats | Self::NullEcho => "/",
             Self::Centrifugo => "/connection/websocket",
         }
     }

@@ -57,11 +57,17 @@ impl Place {
         File::create(self.scratch.join(format!("{of}.log")))
     }
 
-    /// The last line that a server said.
+    /// The line that says what went wrong, as far as one can tell.
     pub(super) fn last_message(&self, of: &str) -> Option<String> {
-        let text = fs::read_to_string(self.scratch.join(format!("{of}.log"))).ok()?;
-        text.lines().rev().find(|line| !line.trim().is_empty()).map(str::to_owned)
+        telling_line(&fs::read_to_string(self.scratch.join(format!("{of}.log"))).ok()?)
     }
+}
+
+/// Our own programs mark it with a cross; others say it last.
+fn telling_line(text: &str) -> Option<String> {
+    let marked = text.lines().find_map(|line| Some(line.split_once('×')?.1));
+    let last = || text.lines().rev().find(|line| !line.trim().is_empty());
+    Some(marked.or_else(last)?.trim().to_owned())
 }
 
 /// The file of `program`, in PATH or where the variable of its name says.
@@ -87,4 +93,17 @@ pub(super) fn said(program: &Path, arguments: &[&str]) -> Option<String> {
     let called = program.display().to_string();
     let own = program.file_name()?.to_str()?;
     Some(line.replacen(&called, own, 1).split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_telling_line_is_the_marked_one_or_the_last() {
+        let told = |text| telling_line(text);
+        assert_eq!(told("Error:\n  × no tokens\n  help: mint\n").as_deref(), Some("no tokens"));
+        assert_eq!(told("starting\nbind failed\n\n").as_deref(), Some("bind failed"));
+        assert_eq!(told("\n"), None);
+    }
 }

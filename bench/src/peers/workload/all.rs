@@ -55,7 +55,7 @@ fn routed_16() -> Workload {
     Workload {
         name: "routed-16",
         title: "Routed calls, 16 in flight",
-        about: "As `routed`, with 16 unanswered calls on each connection.",
+        about: "As `routed`, with 16 unanswered calls on each connection, on 32 channels in turn.",
         operation: "round trip",
         measure: Measure::Cost,
         cells: vec![cell],
@@ -102,10 +102,10 @@ fn gateway_pairs(placement: &'static str, shards: usize, label: &'static str) ->
     Contender::new(label, Server::Corelane(Gateway::relaying(shards)), traffic)
 }
 
+/// The bare ring has nchan's rooms by path, but no copy for the sender.
 fn bare_relay(traffic: Traffic, send_each: bool) -> Contender {
-    let members = if let Traffic::Room { members, .. } = traffic { members } else { 2 };
     let label = if send_each { "bare ring, a send for each" } else { "bare ring" };
-    Contender::new(label, Server::BareRelay { send_each, members }, traffic)
+    Contender::new(label, Server::BareRelay { send_each }, traffic)
 }
 
 fn peers() -> Workload {
@@ -113,7 +113,7 @@ fn peers() -> Workload {
     let cell = |connections| {
         let name = format!("{connections} connections in pairs");
         Cell::new(name, connections, 1, gateway_pairs("any", 1, "corelane"))
-            .against(bare_relay(pairs("echo"), false), Goal::RatioAtLeast(0.9))
+            .against(bare_relay(pairs("nchan"), false), Goal::RatioAtLeast(0.9))
     };
     let first = cell(64)
         .beside(Contender::new("nchan", Server::NchanRooms, pairs("nchan")))
@@ -141,7 +141,7 @@ fn broadcast() -> Workload {
         let ours = Contender::new("corelane", server, room("corelane", members));
         Cell::new(format!("{members} sessions, {in_flight} in flight"), members, in_flight, ours)
     };
-    let bare = |members, send_each| bare_relay(room("echo", members), send_each);
+    let bare = |members, send_each| bare_relay(room("nchan", members), send_each);
     let small = cell(8, 1).against(bare(8, false), Goal::RatioAtLeast(0.9));
     let large = cell(200, 1)
         .against(bare(200, false), Goal::RatioAtLeast(0.9))
@@ -194,7 +194,7 @@ fn connect() -> Workload {
     let ours = |ready, gateway| {
         Contender::new("corelane", Server::Corelane(gateway), storm("corelane", ready))
     };
-    let upgraded = Cell::new("up to the 101", 64, 1, ours("upgraded", Gateway::relaying(1)))
+    let upgraded = Cell::new("up to the 101", 64, 64, ours("upgraded", Gateway::relaying(1)))
         .against(nginx(), Goal::RatioAtLeast(2.0));
     let gateway = Gateway {
         endpoints: 10,
@@ -202,15 +202,15 @@ fn connect() -> Workload {
         ..Gateway::routing(GatewayBackend::Link)
     };
     let manifest =
-        Cell::new("up to a manifest of 10 endpoints", 64, 1, ours("first-message", gateway))
+        Cell::new("up to a manifest of 10 endpoints", 64, 64, ours("first-message", gateway))
             .against(nginx(), Goal::RatioAtLeast(1.6))
             .noting("nginx's connections are ready at the 101: it has no first message.");
     Workload {
         name: "connect",
         title: "Connections",
         about: "Connections as fast as they are taken: TCP, upgrade (with an HS256 token for the \
-                gateway), reset. 64 are being opened at a time. nginx opens one to its backend \
-                for each.",
+                gateway), reset. 64 are being opened at a time, by 64 sessions. nginx opens one \
+                to its backend for each.",
         operation: "connection",
         measure: Measure::Cost,
         cells: vec![upgraded, manifest],
