@@ -6,8 +6,18 @@
 //! ```text
 //! scenario ─► schedule ─► sending threads ─► outcome ─► judge ─► report
 //! ```
+//!
+//! Outcomes of generators that ran together make one by [`merge`], and outcomes of repeated runs of
+//! two servers are held against each other by [`compare`].
 
+pub mod compare;
+pub mod judge;
+pub mod merge;
 pub mod outcome;
+mod quantity;
+pub mod report;
 pub mod run;
 pub mod scenario;
+pub mod search;
+mod scenario_difference;
 pub mod stamp;

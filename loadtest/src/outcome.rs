@@ -186,4 +186,7 @@ pub struct RatePoint {
     pub faults: u64,
 }
 
+pub mod metrics;
 mod series;
+#[cfg(test)]
+pub(crate) mod synthetic;

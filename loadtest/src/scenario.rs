@@ -1,9 +1,20 @@
 //! One load, fully specified: whom it goes to, what is sent, when, and what counts as good. These
-//! are the checked values; the TOML file that people write, and its mistakes, are in `file`.
+//! are the checked values; the TOML file that people write, and its mistakes, are in `file`, `check` and `source`.
+
+mod builtin;
+mod check;
+mod file;
+mod schema;
+mod source;
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+pub use builtin::Builtin;
+pub use schema::schema;
+pub use source::{Mistake, Refused, load};
 
 /// Everything that decides a run except where the results go.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -34,7 +45,7 @@ pub struct Target {
 }
 
 /// What is spoken inside the WebSocket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Protocol {
     /// Any server that sends each binary message back as it came.
@@ -75,7 +86,7 @@ pub enum Traffic {
 }
 
 /// What a reply's payload must be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reply {
     Echo,
@@ -83,7 +94,7 @@ pub enum Reply {
 }
 
 /// On which shards the two of a pair must live. `Any` needs no admin listener.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Placement {
     Any,
@@ -92,7 +103,7 @@ pub enum Placement {
 }
 
 /// When a connection counts as ready.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Ready {
     /// At the 101.
@@ -101,7 +112,7 @@ pub enum Ready {
     FirstMessage,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum CloseBy {
     /// RST; no state stays behind on either side.
@@ -211,8 +222,10 @@ pub enum Bound {
 }
 
 /// What a threshold looks at. Times are in microseconds, of latency from the intended send.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
 pub enum Metric {
     P50Us,
     P90Us,

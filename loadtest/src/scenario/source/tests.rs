@@ -1,0 +1,129 @@
+use super::*;
+use crate::scenario::{Arrival, Bound, Metric, Traffic};
+
+const GOOD: &str = r#"name = "x"
+
+[target]
+url = "ws://127.0.0.1:1/"
+protocol = "corelane"
+
+[traffic]
+kind = "call"
+endpoints = ["/a", "/b"]
+
+[arrival]
+mode = "poisson"
+rate = 100
+
+[thresholds]
+p99_us = { at_most = 250 }
+"#;
+
+fn taken(text: &str, settings: &[&str]) -> Scenario {
+    let settings: Vec<String> = settings.iter().map(|&s| s.to_owned()).collect();
+    parse("x.toml", text, &settings, Path::new("")).unwrap()
+}
+
+/// The places, messages and helps of all mistakes in `text`.
+fn refusals(text: &str) -> Vec<String> {
+    match parse("x.toml", text, &[], Path::new("")) {
+        Ok(scenario) => panic!("taken: {scenario:?}"),
+        Err(Refused::Mistakes { mistakes }) => mistakes
+            .iter()
+            .map(|mistake| format!("{mistake} {}", mistake.help.as_deref().unwrap_or_default()))
+            .collect(),
+        Err(other) => panic!("{other}"),
+    }
+}
+
+#[track_caller]
+fn refused_with(from: &str, to: &str, place: &str, words: &str) {
+    assert!(GOOD.contains(from), "{from}");
+    let refusals = refusals(&GOOD.replace(from, to));
+    let found =
+        refusals.iter().any(|r| r.starts_with(&format!("x.toml:{place}: ")) && r.contains(words));
+    assert!(found, "no mistake at {place} with {words:?} in {refusals:#?}");
+}
+
+#[test]
+fn a_file_with_the_least_keys_gets_defaults() {
+    let scenario = taken(GOOD, &[]);
+    assert_eq!(scenario.arrival, Arrival::Poisson { rate: 100.0, window: None });
+    assert_eq!((scenario.connections.count, scenario.payload_bytes), (64, 200));
+    let threshold = &scenario.thresholds[0];
+    assert_eq!((threshold.metric, threshold.bound), (Metric::P99Us, Bound::AtMost(250.0)));
+}
+
+#[test]
+fn mistakes_are_named_with_their_place_and_the_nearest_name() {
+    refused_with("rate = 100", "rrate = 100", "13:1", "did you mean `rate`?");
+    refused_with("[arrival]", "[arival]", "11:2", "did you mean `arrival`?");
+    refused_with("\"poisson\"", "\"poison\"", "12:8", "did you mean `poisson`?");
+    refused_with("rate = 100", "rate = \"fast\"", "13:8", "invalid type");
+    refused_with("rate = 100", "rate = 0", "13:8", "not a rate");
+    refused_with("p99_us", "p99", "16:1", "did you mean `p99_us`?");
+    refused_with("name = \"x\"", "name = ", "1:8", "");
+}
+
+#[test]
+fn keys_that_mean_nothing_together_are_refused() {
+    refused_with("rate = 100", "", "12:8", "`rate`");
+    refused_with("rate = 100", "rate = 100\nin_flight = 3", "14:13", "no effect");
+    refused_with("kind = \"call\"", "kind = \"hold\"", "9:13", "`endpoints` has no effect");
+    refused_with("kind = \"call\"", "kind = \"call\"\nmembers = 2", "9:11", "no effect");
+    refused_with("endpoints = [\"/a\", \"/b\"]", "payload_bytes = 3", "9:17", "48 to");
+    refused_with("endpoints = [\"/a\", \"/b\"]", "", "8:8", "`endpoints`");
+    refused_with("\"corelane\"", "\"nats\"", "8:8", "protocol nats");
+    refused_with("{ at_most = 250 }", "{}", "16:10", "`at_most`");
+}
+
+#[test]
+fn every_mistake_is_found_in_one_look() {
+    let text = GOOD.replace("rate = 100", "in_flight = 3").replace("{ at_most = 250 }", "{}");
+    assert_eq!(refusals(&text).len(), 3, "{:?}", refusals(&text));
+}
+
+#[test]
+fn settings_replace_values_and_a_new_mode_starts_with_no_keys() {
+    let scenario = taken(GOOD, &["connections.count=7", "target.url=ws://h:2/x"]);
+    assert_eq!((scenario.connections.count, &scenario.target.url[..]), (7, "ws://h:2/x"));
+    let scenario = taken(GOOD, &["arrival.mode=closed", "arrival.in_flight=16"]);
+    assert_eq!(scenario.arrival, Arrival::Closed { in_flight: 16 });
+    let wrong = load("echo", &["connections".to_owned()]).unwrap_err();
+    assert!(wrong.to_string().contains("KEY=VALUE"), "{wrong}");
+}
+
+#[test]
+fn a_pattern_names_many_endpoints() {
+    let text = GOOD.replace(
+        "endpoints = [\"/a\", \"/b\"]",
+        "endpoint_pattern = \"/e-{}\"\nendpoint_count = 3",
+    );
+    let Traffic::Call { endpoints, .. } = taken(&text, &[]).traffic else { panic!() };
+    assert_eq!(endpoints, ["/e-0", "/e-1", "/e-2"]);
+}
+
+#[test]
+fn replayed_offsets_come_from_beside_the_file() {
+    let folder = std::env::temp_dir().join(format!("corelane-replay-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("good.txt"), "# ns\n0\n1500\n1500\n").unwrap();
+    fs::write(folder.join("bad.txt"), "5\n4\n").unwrap();
+    let text =
+        |file| GOOD.replace("\"poisson\"\nrate = 100", &format!("\"replay\"\nfile = \"{file}\""));
+    let scenario = parse("x.toml", &text("good.txt"), &[], &folder).unwrap();
+    let Arrival::Replay { offsets, .. } = scenario.arrival else { panic!() };
+    assert_eq!(offsets, [0, 1500, 1500]);
+    for (file, words) in [("bad.txt", "bad.txt:2"), ("none.txt", "none.txt")] {
+        let refused = parse("x.toml", &text(file), &[], &folder).unwrap_err();
+        assert!(format!("{refused:?}").contains(words), "{refused:?}");
+    }
+    fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn an_unknown_scenario_is_told_its_nearest_neighbour() {
+    let refused = load("call-lnk", &[]).unwrap_err();
+    let Refused::NotFound { help, .. } = refused else { panic!() };
+    assert_eq!(help, "there is a built-in scenario call-link");
+}
