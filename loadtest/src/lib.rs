@@ -18,6 +18,6 @@ mod quantity;
 pub mod report;
 pub mod run;
 pub mod scenario;
-pub mod search;
 mod scenario_difference;
+pub mod search;
 pub mod stamp;

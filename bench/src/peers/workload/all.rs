@@ -123,7 +123,8 @@ fn peers() -> Workload {
         title: "Peer to peer",
         about: "Connections in pairs, each sends to the other, 1 in flight, 200 bytes. The bare \
                 ring parses frames and sends them on, and does nothing else. nchan sends each \
-                message to its sender too.",
+                message to its sender too, and with Nagle's algorithm, so that pairs wait for \
+                delayed acknowledgements; its cost per delivery counts, not its rate.",
         operation: "delivery",
         measure: Measure::Cost,
         cells: vec![first, cell(1000)],
