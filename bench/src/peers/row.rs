@@ -11,7 +11,7 @@ pub(super) fn head(workload: &Workload) -> [String; 2] {
     let line = match workload.measure {
         Measure::Cost => format!(
             "| load | server | µs per {operation} | ratio (of all pairs) | goal | per second | \
-             server's and load's core | others | remark |"
+             server's and load's core | remark |"
         ),
         Measure::Idle => {
             "| load | server | bytes per connection | µs/s per connection | ms/s with \
@@ -35,7 +35,7 @@ pub(super) fn lines(what: Measure, outcome: &CellOutcome<'_>) -> Vec<String> {
         let rival = index.checked_sub(1).map(|rival| &cell.rivals[rival]);
         let found = if rounds.usable(index).next().is_none() {
             let columns = match what {
-                Measure::Cost => 6,
+                Measure::Cost => 5,
                 Measure::Idle => 4,
                 Measure::Latency => 6,
             };
@@ -68,11 +68,10 @@ fn cost(rounds: &Rounds, index: usize, rival: Option<&Rival>) -> String {
         Some(rival) => (ratio(rounds, index), goal(rounds, index, rival)),
     };
     format!(
-        "{}{of_threads} | {ratio} | {goal} | {:.0} | {} | {} | {}",
+        "{}{of_threads} | {ratio} | {goal} | {:.0} | {} | {}",
         figure(cost),
         rounds.median(index, |run| run.per_second),
         cores(rounds, index),
-        others(rounds, index),
         remark(rounds, index, Measure::Cost),
     )
 }
@@ -80,13 +79,7 @@ fn cost(rounds: &Rounds, index: usize, rival: Option<&Rival>) -> String {
 fn cores(rounds: &Rounds, index: usize) -> String {
     let [server, load] =
         [rounds.median(index, |run| run.server_core), rounds.median(index, |run| run.load_core)];
-    format!("{server:.2}, {load:.2}")
-}
-
-/// The worst of all runs counts.
-fn others(rounds: &Rounds, index: usize) -> String {
-    let (_, most) = extremes(rounds.usable(index).map(|run| run.disturbance));
-    format!("{most:.2}")
+    if server.is_nan() { "–".to_owned() } else { format!("{server:.2}, {load:.2}") }
 }
 
 fn ratio(rounds: &Rounds, index: usize) -> String {
@@ -196,8 +189,15 @@ fn remark(rounds: &Rounds, index: usize, what: Measure) -> String {
         let share = rounds.median(index, |run: &Run| run.server_share);
         remarks.push(format!("not saturated: {:.0} % of its core", share * 100.0));
     }
+    let (_, most) = extremes(rounds.usable(index).map(|run| run.disturbance));
+    if most > DISTURBED {
+        remarks.push(format!("disturbed: others used {most:.2} processors"));
+    }
     remarks.join("; ")
 }
+
+/// Processors' worth of other work that makes a run doubtful.
+const DISTURBED: f64 = 0.1;
 
 /// As a cell of a table.
 fn one_line(text: &str) -> String {
@@ -242,16 +242,20 @@ fn rate_line(
     };
     let median = |of: fn(&Run) -> f64| rounds.median(index, of);
     format!(
-        "| {} | {rate} | {} | {} | {} | {:.0} | {:.0} | {} | {} |",
+        "| {} | {rate} | {} | {} | {} | {} | {} | {} | {} |",
         outcome.cell.name,
         contender.label,
         figure(median(|run| run.cost_us)),
         if index == 0 { "–".to_owned() } else { ratio(rounds, index) },
-        median(|run| run.p50_us),
-        median(|run| run.p99_us),
+        whole(median(|run| run.p50_us)),
+        whole(median(|run| run.p99_us)),
         cores(rounds, index),
         remark(rounds, index, Measure::Cost),
     )
+}
+
+fn whole(value: f64) -> String {
+    if value.is_nan() { "–".to_owned() } else { format!("{value:.0}") }
 }
 
 /// Three digits that say something.
@@ -291,14 +295,15 @@ mod tests {
     fn a_line_says_ratio_goal_and_saturation() {
         let mut ours = run(5.0, 0.8);
         ours.message_threads_us = Some(4.9);
-        let lines = cell_lines("routed-16", rounds(&[ours], &[run(10.0, 1.0)]));
+        let theirs = Run { disturbance: 0.3, ..run(10.0, 1.0) };
+        let lines = cell_lines("routed-16", rounds(&[ours], &[theirs]));
         assert_eq!(
             lines,
             [
                 "| 64 connections, 16 in flight | corelane | 5.00 (shards 4.90) | – | – | 160000 | \
-                 0.80, 1.00 | 0.00 | not saturated: 80 % of its core |",
+                 0.80, 1.00 | not saturated: 80 % of its core |",
                 "| 64 connections, 16 in flight | nginx | 10.00 | **2.00** (2.00) | ≥ 1.4: reached \
-                 | 100000 | 1.00, 1.00 | 0.00 |  |",
+                 | 100000 | 1.00, 1.00 | disturbed: others used 0.30 processors |",
             ]
         );
     }
@@ -308,10 +313,7 @@ mod tests {
         let mut rounds = rounds(&[run(5.0, 1.0)], &[run(1.0, 1.0)]);
         rounds.runs[1] = vec![Err(NoRun::NotStarted("absent: x | y\nis not".to_owned()))];
         let lines = cell_lines("routed-16", rounds);
-        assert!(
-            lines[1].ends_with("| – | – | – | – | – | – | absent: x / y is not |"),
-            "{lines:?}"
-        );
+        assert!(lines[1].ends_with("| – | – | – | – | – | absent: x / y is not |"), "{lines:?}");
     }
 
     #[test]
