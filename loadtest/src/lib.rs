@@ -11,13 +11,19 @@
 //! two servers are held against each other by [`compare`].
 
 pub mod compare;
+mod generator_use;
 pub mod judge;
 pub mod merge;
 pub mod outcome;
+mod protocol;
 mod quantity;
 pub mod report;
 pub mod run;
 pub mod scenario;
 mod scenario_difference;
+pub mod schedule;
 pub mod search;
+mod server_use;
 pub mod stamp;
+mod track;
+mod wire;

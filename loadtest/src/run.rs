@@ -1,13 +1,28 @@
 //! One run of one scenario: opens the connections, drives the load on the sending threads, watches
 //! the server, and puts the outcome together. The judgement is made in `judge`.
 
+mod buckets;
+mod clock;
+mod conduct;
+mod driver;
+mod ear;
+mod flow;
+mod gathering;
+mod intervals;
+mod line;
+mod placement;
+mod plan;
+mod socket;
+mod tally;
+
 use std::io;
 use std::path::PathBuf;
 
 use thiserror::Error;
 
 use crate::outcome::{Interval, Outcome};
-use crate::scenario::Scenario;
+use crate::protocol::{centrifugo, corelane, echo, nats, nchan};
+use crate::scenario::{Protocol, Scenario, Traffic};
 
 /// What a run needs beside the scenario.
 #[derive(Clone, Debug, Default)]
@@ -47,15 +62,53 @@ pub enum RunError {
     OpenFiles { needed: u64, limit: u64 },
     #[error("none of {attempted} connections became ready: {cause}")]
     NoConnection { attempted: u64, cause: String },
+    #[error("connections cannot be placed on shards: {cause}")]
+    Placement { cause: String },
+    #[error("{protocol} does not know this traffic: {traffic}")]
+    Traffic { protocol: &'static str, traffic: &'static str },
     #[error("{what}: {source}")]
     Io { what: String, source: io::Error },
 }
 
 /// Runs `scenario` to its end.
 pub fn run(
-    _scenario: &Scenario,
-    _surroundings: &Surroundings,
-    _watcher: &mut dyn Watcher,
+    scenario: &Scenario,
+    surroundings: &Surroundings,
+    watcher: &mut dyn Watcher,
 ) -> Result<Outcome, RunError> {
-    todo!()
+    check_traffic(scenario)?;
+    match scenario.target.protocol {
+        Protocol::Echo => conduct::run::<echo::Echo>(scenario, surroundings, watcher),
+        Protocol::Corelane => conduct::run::<corelane::Corelane>(scenario, surroundings, watcher),
+        Protocol::Nats => conduct::run::<nats::Nats>(scenario, surroundings, watcher),
+        Protocol::Nchan => conduct::run::<nchan::Nchan>(scenario, surroundings, watcher),
+        Protocol::Centrifugo => {
+            conduct::run::<centrifugo::Centrifugo>(scenario, surroundings, watcher)
+        }
+    }
+}
+
+/// Not every protocol has every kind of traffic.
+fn check_traffic(scenario: &Scenario) -> Result<(), RunError> {
+    let (protocol, known): (_, fn(&Traffic) -> bool) = match scenario.target.protocol {
+        Protocol::Echo => ("echo", |traffic| matches!(traffic, Traffic::Echo | Traffic::Push)),
+        Protocol::Corelane => ("corelane", |traffic| !matches!(traffic, Traffic::Echo)),
+        Protocol::Nats => ("nats", |traffic| {
+            matches!(traffic, Traffic::Echo | Traffic::Peer { .. } | Traffic::Broadcast { .. })
+        }),
+        Protocol::Nchan => ("nchan", |traffic| !matches!(traffic, Traffic::Push | Traffic::Echo)),
+        Protocol::Centrifugo => {
+            ("centrifugo", |traffic| matches!(traffic, Traffic::Call { .. } | Traffic::Push))
+        }
+    };
+    let traffic = match scenario.traffic {
+        // Connections are connections everywhere.
+        Traffic::Connect { .. } | Traffic::Hold | Traffic::Reconnect { .. } => return Ok(()),
+        Traffic::Echo => "echo",
+        Traffic::Call { .. } => "call",
+        Traffic::Peer { .. } => "peer",
+        Traffic::Broadcast { .. } => "broadcast",
+        Traffic::Push => "push",
+    };
+    if known(&scenario.traffic) { Ok(()) } else { Err(RunError::Traffic { protocol, traffic }) }
 }

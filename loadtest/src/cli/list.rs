@@ -4,7 +4,7 @@ use std::io::{self, BufWriter, Write};
 
 use corelane_loadtest::judge::Exit;
 use corelane_loadtest::scenario::{self, Builtin};
-use corelane_loadtest::schedule;
+use corelane_loadtest::schedule::Schedule;
 use miette::{IntoDiagnostic, miette};
 
 use super::{CommandError, ScenarioArguments};
@@ -38,7 +38,8 @@ pub(super) fn plan(arguments: &ScenarioArguments) -> Result<Exit, CommandError> 
         return Err(miette!("a closed loop has no plan: it sends when it is answered"));
     }
     let mut out = BufWriter::new(io::stdout().lock());
-    for offset in schedule::plan(&scenario) {
+    let horizon = scenario.timing.warm_up + scenario.timing.duration;
+    for offset in Schedule::new(&scenario.arrival, horizon, scenario.generator.seed) {
         writeln!(out, "{offset}").into_diagnostic()?;
     }
     out.flush().into_diagnostic()?;

@@ -116,23 +116,15 @@ fn payload(table: &TrafficTable, findings: &mut Findings) -> usize {
 /// Which protocols know which traffic.
 fn check_pairing(file: &File, findings: &mut Findings) {
     let kind = *file.traffic.kind.get_ref();
-    let speaks = match file.target.protocol {
-        Protocol::Echo => {
-            matches!(
-                kind,
-                Kind::Echo
-                    | Kind::Connect
-                    | Kind::Hold
-                    | Kind::Reconnect
-                    | Kind::Peer
-                    | Kind::Broadcast
-            )
-        }
-        Protocol::Corelane => kind != Kind::Echo,
-        Protocol::Nats => matches!(kind, Kind::Peer | Kind::Broadcast | Kind::Hold),
-        Protocol::Nchan => matches!(kind, Kind::Call | Kind::Peer | Kind::Broadcast | Kind::Hold),
-        Protocol::Centrifugo => matches!(kind, Kind::Call | Kind::Hold),
-    };
+    let everywhere = matches!(kind, Kind::Connect | Kind::Hold | Kind::Reconnect);
+    let speaks = everywhere
+        || match file.target.protocol {
+            Protocol::Echo => matches!(kind, Kind::Echo | Kind::Push),
+            Protocol::Corelane => kind != Kind::Echo,
+            Protocol::Nats => matches!(kind, Kind::Echo | Kind::Peer | Kind::Broadcast),
+            Protocol::Nchan => matches!(kind, Kind::Call | Kind::Peer | Kind::Broadcast),
+            Protocol::Centrifugo => matches!(kind, Kind::Call | Kind::Push),
+        };
     if !speaks {
         let message = format!(
             "there is no such traffic with the protocol {}",

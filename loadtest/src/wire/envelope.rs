@@ -4,9 +4,18 @@
 use thiserror::Error;
 
 pub(crate) const EVENT: u8 = 0x10;
+/// To another client, or with the broadcast GUID to all.
+pub(crate) const CLIENT: u8 = 0x20;
 pub(crate) const RESPONSE: u8 = 0x40;
 
+pub(crate) const REQUEST_HEADER: usize = 31;
+
 pub(crate) type Guid = [u8; 16];
+
+/// All sessions but the sender's.
+pub(crate) const BROADCAST: Guid = [0xff; 16];
+/// What the gateway itself says.
+pub(crate) const GATEWAY: Guid = [0; 16];
 
 /// A message with the long header.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,20 +51,25 @@ pub(crate) enum Envelope<'a> {
 pub(crate) struct TooShort(usize);
 
 impl Request<'_> {
+    #[inline]
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
-        out.push(self.flags);
-        out.extend(self.channel.to_be_bytes());
-        out.extend(self.sequence.to_be_bytes());
-        out.extend(self.guid);
-        out.extend(self.message_id.to_be_bytes());
-        out.extend(self.payload);
+        let mut header = [0; REQUEST_HEADER];
+        header[0] = self.flags;
+        header[1..3].copy_from_slice(&self.channel.to_be_bytes());
+        header[3..7].copy_from_slice(&self.sequence.to_be_bytes());
+        header[7..23].copy_from_slice(&self.guid);
+        header[23..].copy_from_slice(&self.message_id.to_be_bytes());
+        out.extend_from_slice(&header);
+        out.extend_from_slice(self.payload);
     }
 }
 
+#[inline]
 pub(crate) fn decode(message: &[u8]) -> Result<Envelope<'_>, TooShort> {
     parse(message).ok_or(TooShort(message.len()))
 }
 
+#[inline]
 fn parse(message: &[u8]) -> Option<Envelope<'_>> {
     let mut rest = message;
     let [flags] = take(&mut rest)?;
@@ -80,6 +94,7 @@ fn parse(message: &[u8]) -> Option<Envelope<'_>> {
     Some(Envelope::Request(Request { flags, channel, sequence, guid, message_id, payload }))
 }
 
+#[inline]
 fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
     let (taken, left) = rest.split_first_chunk()?;
     *rest = left;

@@ -15,6 +15,7 @@ pub(crate) enum Opcode {
 }
 
 impl Opcode {
+    #[inline]
     fn from_bits(bits: u8) -> Option<Self> {
         Some(match bits {
             0x0 => Self::Continuation,
@@ -27,6 +28,7 @@ impl Opcode {
         })
     }
 
+    #[inline]
     fn bits(self) -> u8 {
         match self {
             Self::Continuation => 0x0,
@@ -38,6 +40,7 @@ impl Opcode {
         }
     }
 
+    #[inline]
     fn is_control(self) -> bool {
         self.bits() >= 0x8
     }
@@ -56,6 +59,10 @@ pub(crate) struct Frame<'a> {
 /// A rule of RFC 6455 that the server broke.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub(crate) enum FrameError {
+    #[error("fragments do not follow each other as they must")]
+    Fragments,
+    #[error("a close frame of one byte, with a code that must not be sent, or a broken reason")]
+    CloseFrame,
     #[error("a frame from the server is masked")]
     Masked,
     #[error("a reserved bit is set")]
@@ -74,6 +81,7 @@ pub(crate) enum FrameError {
 const PAYLOAD_BYTES_MAX: u64 = 16 << 20;
 
 /// The frame at the start of `bytes`, or nothing if it is not complete yet.
+#[inline]
 pub(crate) fn decode(bytes: &[u8]) -> Result<Option<Frame<'_>>, FrameError> {
     let Some(([first, second], rest)) = bytes.split_first_chunk() else {
         return Ok(None);
@@ -104,6 +112,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Option<Frame<'_>>, FrameError> {
 }
 
 /// The payload's length and what follows it.
+#[inline]
 fn decode_length(short: u8, rest: &[u8]) -> Result<Option<(u64, &[u8])>, FrameError> {
     let (length, rest, least) = match short {
         126 => match rest.split_first_chunk() {
@@ -122,22 +131,57 @@ fn decode_length(short: u8, rest: &[u8]) -> Result<Option<(u64, &[u8])>, FrameEr
     Ok(Some((length, rest)))
 }
 
+/// The code of a close frame's payload, if it has one.
+pub(crate) fn close_code(payload: &[u8]) -> Result<Option<u16>, FrameError> {
+    let Some((code, reason)) = payload.split_first_chunk() else {
+        return if payload.is_empty() { Ok(None) } else { Err(FrameError::CloseFrame) };
+    };
+    let code = u16::from_be_bytes(*code);
+    let may_be_sent = matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999);
+    if !may_be_sent || str::from_utf8(reason).is_err() {
+        return Err(FrameError::CloseFrame);
+    }
+    Ok(Some(code))
+}
+
 /// Appends one whole, masked frame to `out`.
-pub(crate) fn encode(opcode: Opcode, payload: &[u8], mask: [u8; 4], out: &mut Vec<u8>) {
-    out.push(0x80 | opcode.bits());
-    match payload.len() {
-        short @ 0..=125 => out.push(0x80 | short as u8),
+pub(crate) fn encode(opcode: Opcode, payload: &[u8], key: [u8; 4], out: &mut Vec<u8>) {
+    begin(opcode, payload.len(), key, out);
+    let start = out.len();
+    out.extend_from_slice(payload);
+    mask(&mut out[start..], key);
+}
+
+/// Appends the header of an unfragmented frame with `payload_bytes`, which the caller appends and
+/// masks.
+#[inline]
+pub(crate) fn begin(opcode: Opcode, payload_bytes: usize, key: [u8; 4], out: &mut Vec<u8>) {
+    let first = 0x80 | opcode.bits();
+    match payload_bytes {
+        short @ 0..=125 => out.extend_from_slice(&[first, 0x80 | short as u8]),
         medium @ 126..=0xffff => {
-            out.push(0x80 | 126);
-            out.extend((medium as u16).to_be_bytes());
+            let [high, low] = (medium as u16).to_be_bytes();
+            out.extend_from_slice(&[first, 0x80 | 126, high, low]);
         }
         long => {
-            out.push(0x80 | 127);
-            out.extend((long as u64).to_be_bytes());
+            out.extend_from_slice(&[first, 0x80 | 127]);
+            out.extend_from_slice(&(long as u64).to_be_bytes());
         }
     }
-    out.extend(mask);
-    out.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, key)| byte ^ key));
+    out.extend_from_slice(&key);
+}
+
+/// Masks or unmasks `payload`. Whole words of a fixed length: the compiler makes vectors of them.
+#[inline]
+pub(crate) fn mask(payload: &mut [u8], key: [u8; 4]) {
+    let wide = u64::from_ne_bytes([key[0], key[1], key[2], key[3], key[0], key[1], key[2], key[3]]);
+    let (words, rest) = payload.as_chunks_mut::<8>();
+    for word in words {
+        *word = (u64::from_ne_bytes(*word) ^ wide).to_ne_bytes();
+    }
+    for (byte, key) in rest.iter_mut().zip(key.iter().cycle()) {
+        *byte ^= key;
+    }
 }
 
 #[cfg(test)]
@@ -161,6 +205,29 @@ mod tests {
         // RFC 6455 section 5.7
         let expected = [0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58];
         assert_eq!(out, expected);
+    }
+
+    #[test]
+    fn close_frames_have_no_code_or_a_good_one() {
+        assert_eq!(close_code(&[]), Ok(None));
+        assert_eq!(close_code(&[0x0f, 0xa2, b'x']), Ok(Some(4002)));
+        for wrong in [&[0x03][..], &[0x03, 0xed], &[0, 0], &[0x0f, 0xa2, 0xff]] {
+            assert_eq!(close_code(wrong), Err(FrameError::CloseFrame), "{wrong:02x?}");
+        }
+    }
+
+    #[test]
+    fn masking_twice_is_nothing_at_every_length() {
+        for len in 0..40 {
+            let plain: Vec<u8> = (0..len).collect();
+            let mut bytes = plain.clone();
+            mask(&mut bytes, [1, 2, 3, 4]);
+            let one_by_one: Vec<u8> =
+                plain.iter().zip([1, 2, 3, 4].iter().cycle()).map(|(a, b)| a ^ b).collect();
+            assert_eq!(bytes, one_by_one);
+            mask(&mut bytes, [1, 2, 3, 4]);
+            assert_eq!(bytes, plain);
+        }
     }
 
     #[test]
