@@ -45,11 +45,13 @@ pub(crate) struct Driver<'a, D> {
     plan: &'a Plan<'a>,
     thread: usize,
     epoll: OwnedFd,
-    /// These five have one entry for each of the thread's places.
+    /// These six have one entry for each of the thread's places.
     lines: Vec<Option<Line<D>>>,
     flows: Vec<Flow>,
     receptions: Vec<Reception>,
     seats: Vec<Seat<'a>>,
+    /// To whose messages each listens; the sender of a room listens to nobody.
+    from_numbers: Vec<Option<u32>>,
     /// Counts the connections a place has had, so that a late event of an old one is known.
     generations: Vec<u32>,
     expectation: Expectation,
@@ -91,13 +93,20 @@ impl<'a, D: Dialect> Driver<'a, D> {
             plan.layout.of_thread(thread).into_iter().map(|place| plan.seat(place)).collect();
         let places = seats.len();
         let scenario = plan.scenario;
+        let receptions: Vec<_> =
+            (0..places).map(|at| new_reception::<D>(plan, &seats, at)).collect();
+        let in_room = matches!(scenario.traffic, Traffic::Broadcast { .. });
+        let from_number = |(at, reception): (usize, &Reception)| {
+            (!in_room || reception.from != at).then_some(seats[reception.from].number)
+        };
         Ok(Self {
             plan,
             thread,
             epoll,
             lines: (0..places).map(|_| None).collect(),
             flows: seats.iter().map(|_| new_flow(plan)).collect(),
-            receptions: (0..places).map(|at| new_reception::<D>(plan, &seats, at)).collect(),
+            from_numbers: receptions.iter().enumerate().map(from_number).collect(),
+            receptions,
             generations: vec![0; places],
             expectation: expectation::<D>(plan),
             tally: Tally { open_loop: scenario.is_open_loop(), ..Tally::default() },

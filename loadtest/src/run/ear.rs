@@ -71,7 +71,8 @@ pub(crate) struct Ear<'a> {
     /// The connection itself, and the number of the one it listens to.
     pub(crate) at: usize,
     pub(crate) number: u32,
-    pub(crate) from_number: u32,
+    /// Nothing for the sender of a room, who listens to nobody.
+    pub(crate) from_number: Option<u32>,
     pub(crate) now: u64,
 }
 
@@ -79,7 +80,7 @@ impl Ear<'_> {
     #[inline]
     pub(crate) fn payload(&mut self, payload: &[u8]) {
         match Stamp::read(payload) {
-            Ok(stamp) if stamp.sender == self.from_number && self.is_whole(payload) => {
+            Ok(stamp) if Some(stamp.sender) == self.from_number && self.is_whole(payload) => {
                 self.arrived(stamp);
             }
             Ok(stamp) | Err(Damaged::Filler(stamp)) => self.unexpected(stamp),
@@ -147,7 +148,7 @@ impl Ear<'_> {
     fn unexpected(&mut self, stamp: Stamp) {
         let Expectation { first_number, connections, hears_itself, .. } = *self.expectation;
         let ours = stamp.sender.wrapping_sub(first_number) < connections;
-        if stamp.sender == self.from_number {
+        if Some(stamp.sender) == self.from_number {
             self.tally.error("payload: changed bytes");
             return self.corrupted(stamp.sequence);
         }

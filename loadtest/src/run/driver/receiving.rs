@@ -78,7 +78,7 @@ impl<D: Dialect> Driver<'_, D> {
         let reception = &mut self.receptions[at];
         let mut ear = Ear {
             number: self.seats[at].number,
-            from_number: self.seats[reception.from].number,
+            from_number: self.from_numbers[at],
             expectation: &self.expectation,
             reception,
             flows: &mut self.flows,

@@ -1,0 +1,176 @@
+//! Small servers on loopback for the tests, and scenarios to send at them. They speak WebSocket
+//! with code of their own.
+#![allow(
+    dead_code,
+    clippy::allow_attributes,
+    reason = "each test program uses a part; which one differs"
+)]
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use corelane_loadtest::outcome::{Interval, Outcome};
+use corelane_loadtest::run::{RunError, Surroundings, Watcher, run};
+use corelane_loadtest::scenario::{
+    Arrival, Connections, Generator, Protocol, Scenario, Target, Timing, Traffic, Validity,
+};
+
+/// The answer to the one key that the harness sends.
+pub const ACCEPTED: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
+    Connection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+
+pub const BINARY: u8 = 0x82;
+pub const CLOSE: u8 = 0x88;
+pub const PING: u8 = 0x89;
+pub const PONG: u8 = 0x8a;
+
+/// Accepts for ever; each connection is served on a thread of its own.
+pub fn serve(each: impl Fn(Peer) + Send + Clone + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let each = each.clone();
+            let stream = stream.unwrap();
+            stream.set_nodelay(true).unwrap();
+            thread::spawn(move || each(Peer { stream, path: String::new(), received: Vec::new() }));
+        }
+    });
+    address
+}
+
+/// A client as a server sees it.
+pub struct Peer {
+    pub stream: TcpStream,
+    pub path: String,
+    received: Vec<u8>,
+}
+
+/// One unmasked message of a client: first byte of its frame, and payload.
+pub type Message = (u8, Vec<u8>);
+
+impl Peer {
+    /// Reads the request; nothing if the client is gone.
+    pub fn read_request(&mut self) -> Option<String> {
+        loop {
+            if let Some(end) = self.received.windows(4).position(|four| four == b"\r\n\r\n") {
+                let head: Vec<u8> = self.received.drain(..end + 4).collect();
+                let head = String::from_utf8(head).unwrap();
+                self.path = head.split(' ').nth(1).unwrap().to_owned();
+                return Some(head);
+            }
+            self.read_more()?;
+        }
+    }
+
+    pub fn upgrade(&mut self) -> Option<()> {
+        self.read_request()?;
+        self.stream.write_all(ACCEPTED.as_bytes()).ok()
+    }
+
+    /// All messages that are here; waits for the first.
+    pub fn read_messages(&mut self) -> Option<Vec<Message>> {
+        let mut messages = Vec::new();
+        loop {
+            while let Some((message, used)) = parse(&self.received) {
+                self.received.drain(..used);
+                messages.push(message);
+            }
+            if !messages.is_empty() {
+                return Some(messages);
+            }
+            self.read_more()?;
+        }
+    }
+
+    pub fn send(&mut self, bytes: &[u8]) -> Option<()> {
+        self.stream.write_all(bytes).ok()
+    }
+
+    fn read_more(&mut self) -> Option<()> {
+        let mut chunk = [0; 16 << 10];
+        match self.stream.read(&mut chunk) {
+            Ok(0) => None,
+            Ok(len) => {
+                self.received.extend_from_slice(&chunk[..len]);
+                Some(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Some(()),
+            Err(_) => None,
+        }
+    }
+}
+
+/// The masked frame at the start of `bytes`, and its length.
+pub fn parse(bytes: &[u8]) -> Option<(Message, usize)> {
+    let (&[first, second], rest) = bytes.split_first_chunk()?;
+    assert!(second & 0x80 != 0, "a client masks");
+    let (length, header) = match second & 0x7f {
+        126 => (usize::from(u16::from_be_bytes(*rest.first_chunk()?)), 4),
+        127 => (u64::from_be_bytes(*rest.first_chunk()?) as usize, 10),
+        short => (usize::from(short), 2),
+    };
+    let key = bytes.get(header..header + 4)?;
+    let masked = bytes.get(header + 4..header + 4 + length)?;
+    let payload = masked.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key).collect();
+    Some(((first, payload), header + 4 + length))
+}
+
+/// An unmasked frame.
+pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![first];
+    match payload.len() {
+        short @ 0..126 => bytes.push(short as u8),
+        medium => {
+            bytes.push(126);
+            bytes.extend(u16::try_from(medium).unwrap().to_be_bytes());
+        }
+    }
+    bytes.extend_from_slice(payload);
+    bytes
+}
+
+/// Four connections in a closed loop for a second.
+pub fn scenario(address: SocketAddr) -> Scenario {
+    Scenario {
+        name: "test".to_owned(),
+        description: String::new(),
+        target: Target {
+            url: format!("ws://{address}/"),
+            protocol: Protocol::Echo,
+            admin_url: None,
+        },
+        traffic: Traffic::Echo,
+        payload_bytes: 200,
+        connections: Connections { count: 4, per_second: 0.0, opening: 4, sources: Vec::new() },
+        arrival: Arrival::Closed { in_flight: 16 },
+        timing: Timing {
+            warm_up: Duration::from_millis(100),
+            duration: Duration::from_millis(900),
+            patience: Duration::from_millis(300),
+            interval: Duration::from_millis(250),
+        },
+        generator: Generator { threads: 1, cpus: Vec::new(), seed: 1, first_sender: 0 },
+        validity: Validity { lag_p99_max: Duration::from_millis(1), busy_max: 0.85 },
+        thresholds: Vec::new(),
+        search: None,
+    }
+}
+
+/// Watches nothing.
+pub struct Blind;
+
+impl Watcher for Blind {
+    fn opening(&mut self, _ready: u64, _wanted: u64) {}
+    fn interval(&mut self, _interval: &Interval) {}
+}
+
+pub fn outcome_of(scenario: &Scenario) -> Outcome {
+    run(scenario, &Surroundings::default(), &mut Blind).unwrap()
+}
+
+pub fn error_of(scenario: &Scenario) -> RunError {
+    run(scenario, &Surroundings::default(), &mut Blind).unwrap_err()
+}
