@@ -19,6 +19,8 @@ pub(super) struct Timing {
     pub(super) warm_up: Duration,
     pub(super) duration: Duration,
     pub(super) patience: Duration,
+    /// A load that is sent later than this at its 99th percentile says nothing of the server.
+    pub(super) lag_max: Duration,
 }
 
 /// One load on one server.
@@ -81,8 +83,9 @@ impl Order<'_> {
             }
             _ => String::new(),
         };
-        let [warm_up, duration, patience] =
-            [timing.warm_up, timing.duration, timing.patience].map(|time| time.as_millis());
+        let [warm_up, duration, patience, lag_max] =
+            [timing.warm_up, timing.duration, timing.patience, timing.lag_max]
+                .map(|time| time.as_millis());
         format!(
             "name = \"peers\"\ndescription = \"{}\"\n\n\
              [target]\nprotocol = \"{protocol}\"{admin}\n\n\
@@ -92,7 +95,7 @@ impl Order<'_> {
              [timing]\nwarm_up = \"{warm_up}ms\"\nduration = \"{duration}ms\"\n\
              patience = \"{patience}ms\"\n\n\
              [generator]\ncpus = [{load_cpu}]\n\n\
-             [validity]\nlag_p99_max = \"5ms\"\nbusy_max = 0.95\n",
+             [validity]\nlag_p99_max = \"{lag_max}ms\"\nbusy_max = 1.0\n",
             contender.label
         )
     }
@@ -222,7 +225,8 @@ mod tests {
         let scaling = all.iter().find(|workload| workload.name == "scaling").unwrap();
         let cell = &scaling.cells[0];
         let ms = Duration::from_millis;
-        let timing = Timing { warm_up: ms(1000), duration: ms(4000), patience: ms(500) };
+        let timing =
+            Timing { warm_up: ms(1000), duration: ms(4000), patience: ms(500), lag_max: ms(5) };
         let order = |contender| Order {
             contender,
             connections: cell.connections,

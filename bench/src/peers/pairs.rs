@@ -37,7 +37,6 @@ pub(super) struct Plan {
     /// Of rounds at fixed rates; 0 leaves them out.
     pub(super) rate_rounds: usize,
     pub(super) timing: Timing,
-    pub(super) connections_max: usize,
 }
 
 /// Runs one cell.
@@ -118,7 +117,7 @@ fn run_rounds(
                 continue;
             }
             let contender = chosen[index];
-            let connections = cell.connections.min(plan.connections_max);
+            let connections = cell.connections;
             let order = Order { contender, connections, arrival, timing: plan.timing };
             let run = measure(&order, place, what);
             tell(&describe(cell, contender.label, round, arrival, &run));

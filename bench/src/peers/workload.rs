@@ -121,6 +121,15 @@ impl Cell {
         self
     }
 
+    /// The same load with at most `most` connections, which its name says.
+    pub(super) fn cut_to(mut self, most: usize) -> Self {
+        if self.connections > most {
+            self.connections = most;
+            self.name = format!("{}, cut to {most}", self.name);
+        }
+        self
+    }
+
     /// Ours first.
     pub(super) fn contenders(&self) -> impl Iterator<Item = &Contender> {
         std::iter::once(&self.ours).chain(self.rivals.iter().map(|rival| &rival.contender))
