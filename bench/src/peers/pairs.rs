@@ -39,6 +39,15 @@ pub(super) struct Plan {
     pub(super) timing: Timing,
 }
 
+/// One cell on its way.
+struct Bout<'a, 't> {
+    cell: &'a Cell,
+    what: Measure,
+    plan: &'t Plan,
+    place: &'t Place,
+    tell: &'t mut dyn FnMut(&str),
+}
+
 /// Runs one cell.
 pub(super) fn run_cell<'a>(
     cell: &'a Cell,
@@ -48,8 +57,9 @@ pub(super) fn run_cell<'a>(
     tell: &mut dyn FnMut(&str),
 ) -> CellOutcome<'a> {
     let all = cell.rivals.len() + 1;
+    let mut bout = Bout { cell, what, plan, place, tell };
     let arrival = match what {
-        Measure::Latency => latency_arrival(cell, plan, place, tell),
+        Measure::Latency => bout.latency_arrival(),
         Measure::Cost | Measure::Idle => Some(cell.arrival),
     };
     let Some(arrival) = arrival else {
@@ -58,31 +68,51 @@ pub(super) fn run_cell<'a>(
         let rounds = Rounds { arrival: cell.arrival, runs };
         return CellOutcome { cell, rounds, at_rates: Vec::new() };
     };
-    let rounds = run_rounds(cell, all, arrival, plan.rounds, what, plan, place, tell);
+    let rounds = bout.rounds(all, arrival, plan.rounds);
     let closed = matches!(arrival, Arrival::Closed(_)) && what == Measure::Cost;
-    let at_rates = match rounds.rates(fan_out(cell)) {
-        Some(rates) if closed && plan.rate_rounds > 0 => rates
-            .map(|rate| {
-                let arrival = Arrival::Constant(rate);
-                run_rounds(cell, 2, arrival, plan.rate_rounds, what, plan, place, tell)
-            })
-            .into(),
-        _ => Vec::new(),
-    };
+    let rates = rounds.rates(fan_out(cell)).filter(|_| closed && plan.rate_rounds > 0);
+    let at_rates = rates
+        .into_iter()
+        .flatten()
+        .map(|rate| bout.rounds(2, Arrival::Constant(rate), plan.rate_rounds))
+        .collect();
     CellOutcome { cell, rounds, at_rates }
 }
 
-/// 70 % of what the slower of ours and the first rival does in a closed loop.
-fn latency_arrival(
-    cell: &Cell,
-    plan: &Plan,
-    place: &Place,
-    tell: &mut dyn FnMut(&str),
-) -> Option<Arrival> {
-    const SHARE: f64 = 0.7;
-    let found = run_rounds(cell, 2, cell.arrival, 1, Measure::Cost, plan, place, tell);
-    let slower = found.slower_rate()?;
-    Some(Arrival::Constant((slower * SHARE).round()))
+impl Bout<'_, '_> {
+    /// 70 % of what the slower of ours and the first rival does in a closed loop.
+    fn latency_arrival(&mut self) -> Option<Arrival> {
+        const SHARE: f64 = 0.7;
+        self.what = Measure::Cost;
+        let found = self.rounds(2, self.cell.arrival, 1);
+        self.what = Measure::Latency;
+        Some(Arrival::Constant((found.slower_rate()? * SHARE).round()))
+    }
+
+    /// The first contenders, so many rounds.
+    fn rounds(&mut self, contenders: usize, arrival: Arrival, rounds: usize) -> Rounds {
+        let chosen: Vec<_> = self.cell.contenders().take(contenders).collect();
+        let mut runs = vec![Vec::new(); chosen.len()];
+        for round in 0..rounds {
+            let mut order: Vec<usize> = (0..chosen.len()).collect();
+            if round % 2 == 1 {
+                order.reverse();
+            }
+            for index in order {
+                // Who could not be started once is not tried again.
+                if matches!(runs[index].last(), Some(Err(NoRun::NotStarted(_)))) {
+                    continue;
+                }
+                let contender = chosen[index];
+                let (connections, timing) = (self.cell.connections, self.plan.timing);
+                let order = Order { contender, connections, arrival, timing };
+                let run = measure(&order, self.place, self.what);
+                (self.tell)(&describe(self.cell, contender.label, round, arrival, &run));
+                runs[index].push(run);
+            }
+        }
+        Rounds { arrival, runs }
+    }
 }
 
 /// Deliveries of one sent message.
@@ -91,40 +121,6 @@ fn fan_out(cell: &Cell) -> f64 {
         Traffic::Room { members, .. } => (members - 1) as f64,
         _ => 1.0,
     }
-}
-
-#[expect(clippy::too_many_arguments, reason = "a round is told what, how, where and to whom")]
-fn run_rounds(
-    cell: &Cell,
-    contenders: usize,
-    arrival: Arrival,
-    rounds: usize,
-    what: Measure,
-    plan: &Plan,
-    place: &Place,
-    tell: &mut dyn FnMut(&str),
-) -> Rounds {
-    let chosen: Vec<_> = cell.contenders().take(contenders).collect();
-    let mut runs = vec![Vec::new(); chosen.len()];
-    for round in 0..rounds {
-        let mut order: Vec<usize> = (0..chosen.len()).collect();
-        if round % 2 == 1 {
-            order.reverse();
-        }
-        for index in order {
-            // Who could not be started once is not tried again.
-            if matches!(runs[index].last(), Some(Err(NoRun::NotStarted(_)))) {
-                continue;
-            }
-            let contender = chosen[index];
-            let connections = cell.connections;
-            let order = Order { contender, connections, arrival, timing: plan.timing };
-            let run = measure(&order, place, what);
-            tell(&describe(cell, contender.label, round, arrival, &run));
-            runs[index].push(run);
-        }
-    }
-    Rounds { arrival, runs }
 }
 
 fn describe(
