@@ -95,8 +95,19 @@ impl Server {
         found.ok_or(StartError::Absent { program })
     }
 
-    /// What the server says it is; nothing if it is absent.
-    pub(super) fn version(&self, place: &Place) -> Option<String> {
+    /// What the server and the programs behind it say they are; nothing of those that are absent.
+    pub(super) fn versions(&self, place: &Place) -> Vec<String> {
+        let behind = match self {
+            Self::Corelane(Gateway { backend: GatewayBackend::Http, .. })
+            | Self::NchanCalls
+            | Self::NchanRooms
+            | Self::Centrifugo => Self::Nginx.version(place),
+            _ => None,
+        };
+        self.version(place).into_iter().chain(behind).collect()
+    }
+
+    fn version(&self, place: &Place) -> Option<String> {
         if matches!(self, Self::NchanCalls | Self::NchanRooms) {
             // A module has no voice of its own; its package's number is the best there is.
             let query = place::find("dpkg-query")?;

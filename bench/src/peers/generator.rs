@@ -180,7 +180,9 @@ fn problem(outcome: &Value) -> Option<String> {
         return None;
     }
     let reason = outcome.pointer("/judgement/reasons/0").and_then(Value::as_str);
-    Some(format!("{verdict}: {}", reason.unwrap_or("no reason given")))
+    // Behind the semicolon is what to do about it, which a row has no room for.
+    let what = reason.and_then(|reason| reason.split(';').next());
+    Some(format!("{verdict}: {}", what.unwrap_or("no reason given")))
 }
 
 #[cfg(test)]
@@ -212,7 +214,8 @@ mod tests {
     #[test]
     fn a_run_that_was_not_passed_says_why() {
         let mut outcome = outcome();
-        outcome["judgement"] = json!({ "verdict": "invalid", "reasons": ["the generator lagged"] });
+        outcome["judgement"] =
+            json!({ "verdict": "invalid", "reasons": ["the generator lagged; use more"] });
         let problem = Finding::of(&outcome).unwrap().problem;
         assert_eq!(problem.as_deref(), Some("invalid: the generator lagged"));
         outcome.as_object_mut().unwrap().remove("messages");

@@ -21,7 +21,7 @@ pub(super) struct Origin {
 impl Origin {
     pub(super) fn of(workload: &Workload, plan: &Plan, place: &Place) -> Self {
         let contenders = workload.cells.iter().flat_map(|cell| cell.contenders());
-        let versions = contenders.filter_map(|c| c.server.version(place)).collect();
+        let versions = contenders.flat_map(|c| c.server.versions(place)).collect();
         let Timing { warm_up, duration, .. } = plan.timing;
         let (rounds, rate_rounds) = (plan.rounds, plan.rate_rounds);
         let [server, load] = [place.server_cpu, place.load_cpu];
