@@ -1,5 +1,6 @@
 //! Proof that the harness does not omit the delays that a server coordinates: a server that stalls
 //! at known moments, whose effect on every planned message can be computed.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod support;
 
@@ -21,6 +22,7 @@ use support::{ACCEPTED, BINARY, frame, outcome_of, parse, scenario};
 const STALL: Duration = Duration::from_millis(100);
 const PERIOD_NS: u64 = 1_000_000_000;
 const RATE: f64 = 1000.0;
+const GAP_NS: u64 = 1_000_000;
 const CONNECTIONS: usize = 5;
 
 /// What the server saw and did, in nanoseconds of the clock of the stamps.
@@ -72,21 +74,25 @@ fn stalling_server() -> (std::net::SocketAddr, Arc<Mutex<Log>>) {
                 stream.set_nodelay(true).unwrap();
                 clients.push(Client { stream, received: Vec::new(), upgraded: false });
             }
-            for (client, _) in clients.iter_mut().zip(&ready[1..]).filter(|(_, ready)| **ready) {
-                answer(client, &shared);
-            }
+            let mut ready = ready[1..].iter();
+            clients.retain_mut(|client| {
+                let has_bytes = ready.next().is_some_and(|ready| *ready);
+                !has_bytes || answer(client, &shared).is_some()
+            });
             let first = shared.lock().unwrap().first_intended;
             if let (Some(first), u64::MAX) = (first, next_stall) {
-                next_stall = first + PERIOD_NS / 2;
+                // Between two messages of the plan, so that it is clear which the stall meets.
+                next_stall = first + PERIOD_NS / 2 + GAP_NS / 2;
             }
         }
     });
     (address, log)
 }
 
-fn answer(client: &mut Client, log: &Mutex<Log>) {
+/// Nothing if the client is gone.
+fn answer(client: &mut Client, log: &Mutex<Log>) -> Option<()> {
     let mut chunk = [0; 64 << 10];
-    let len = client.stream.read(&mut chunk).unwrap_or(0);
+    let len = client.stream.read(&mut chunk).ok().filter(|&len| len > 0)?;
     client.received.extend_from_slice(&chunk[..len]);
     let mut out = Vec::new();
     if !client.upgraded {
@@ -106,8 +112,7 @@ fn answer(client: &mut Client, log: &Mutex<Log>) {
             out.extend(frame(first, &payload));
         }
     }
-    // A client that is gone has nothing to lose.
-    let _gone = client.stream.write_all(&out);
+    client.stream.write_all(&out).ok()
 }
 
 fn calibrated(address: std::net::SocketAddr) -> Scenario {

@@ -1,4 +1,5 @@
 //! Faults that a server makes on purpose are counted one by one.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod support;
 

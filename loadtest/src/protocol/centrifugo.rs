@@ -71,8 +71,8 @@ impl Dialect for Centrifugo {
             Some(token) => serde_json::json!({ "token": token }),
             None => serde_json::json!({}),
         };
-        // Writing into a vector cannot fail.
-        let _ = write!(out, "{{\"id\":{CONNECT_ID},\"connect\":{connect}}}");
+        let command = format!("{{\"id\":{CONNECT_ID},\"connect\":{connect}}}");
+        out.extend_from_slice(command.as_bytes());
         false
     }
 
@@ -82,7 +82,8 @@ impl Dialect for Centrifugo {
     }
 
     fn put_before(&self, sequence: u64, out: &mut Vec<u8>) {
-        let _ = write!(out, "{{\"id\":{}{}", id_of(sequence), self.method(sequence));
+        write!(out, "{{\"id\":{}{}", id_of(sequence), self.method(sequence))
+            .expect("a vector takes everything");
     }
 
     fn put_after(&self, out: &mut Vec<u8>) {

@@ -1,8 +1,6 @@
 //! NATS over WebSocket: the lines of the NATS client protocol, in binary messages whose borders
 //! mean nothing. A room is a subject; so is the address of each of a pair.
 
-use std::io::Write as _;
-
 use super::{Dialect, Incoming, Seat, Upgrade};
 use crate::scenario::Traffic;
 use crate::wire::frame::Opcode;
@@ -41,8 +39,7 @@ impl Dialect for Nats {
             _ => Some(format!("to.{}", seat.number)),
         };
         if let Some(subject) = subject {
-            // Writing into a vector cannot fail.
-            let _ = write!(out, "SUB {subject} 1\r\n");
+            out.extend_from_slice(format!("SUB {subject} 1\r\n").as_bytes());
         }
         out.extend_from_slice(b"PING\r\n");
         false

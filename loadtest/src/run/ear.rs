@@ -79,6 +79,9 @@ pub(crate) struct Ear<'a> {
 impl Ear<'_> {
     #[inline]
     pub(crate) fn payload(&mut self, payload: &[u8]) {
+        if self.expectation.pushed {
+            return self.pushed(payload);
+        }
         match Stamp::read(payload) {
             Ok(stamp) if Some(stamp.sender) == self.from_number && self.is_whole(payload) => {
                 self.arrived(stamp);
@@ -90,7 +93,7 @@ impl Ear<'_> {
 
     #[inline]
     fn is_whole(&self, payload: &[u8]) -> bool {
-        payload.len() == self.expectation.payload_bytes || self.expectation.pushed
+        payload.len() == self.expectation.payload_bytes
     }
 
     /// The answer to the connection's own call.
@@ -119,9 +122,6 @@ impl Ear<'_> {
     /// A message that `from` sent is here as it was.
     #[inline]
     fn arrived(&mut self, stamp: Stamp) {
-        if self.expectation.pushed {
-            return self.arrived_by_itself(stamp);
-        }
         let flow = &mut self.flows[self.reception.from];
         if stamp.sequence >= flow.sent {
             return self.nameless("payload: a number that was not sent");
@@ -133,11 +133,23 @@ impl Ear<'_> {
         }
     }
 
-    fn arrived_by_itself(&mut self, stamp: Stamp) {
-        let track = self.reception.pushed.entry(stamp.sender).or_default();
-        let seen = track.arrive(stamp.sequence);
+    /// Something that the server sent by itself, whoever the sender is.
+    fn pushed(&mut self, payload: &[u8]) {
+        let (stamp, whole) = match Stamp::read(payload) {
+            Ok(stamp) => (stamp, true),
+            Err(Damaged::Filler(stamp)) => (stamp, false),
+            Err(Damaged::Stamp) => {
+                self.tally.error("payload: no valid stamp");
+                self.tally.messages.corrupted += 1;
+                return;
+            }
+        };
+        let seen = self.reception.pushed.entry(stamp.sender).or_default().arrive(stamp.sequence);
         count_order(seen, seen == Seen::Late, self.tally);
-        if seen != Seen::Again {
+        if !whole {
+            self.tally.error("payload: changed bytes");
+            self.tally.messages.corrupted += 1;
+        } else if seen != Seen::Again {
             self.tally.messages.received += 1;
             self.tally.completed(stamp.intended, stamp.delay, self.now);
         }

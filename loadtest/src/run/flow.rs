@@ -34,7 +34,7 @@ pub(crate) struct Flow {
     mark: u64,
     /// Intended times of messages that are due and not sent, in order.
     pub(crate) queue: VecDeque<u64>,
-    /// How many at the front of `queue` the window (or the full socket) held back.
+    /// How many at the front of `queue` the window held back.
     held: usize,
     /// Kept where answers carry no stamp.
     pub(crate) unstamped: Option<VecDeque<Sent>>,
@@ -89,7 +89,7 @@ impl Flow {
         Some((intended, held))
     }
 
-    /// Everything that is due now waits for the window or the socket, not for the generator.
+    /// Everything that is due now waits for the window, not for the generator.
     #[inline]
     pub(crate) fn hold(&mut self) {
         self.held = self.queue.len();

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
 
-use super::tally::Part;
+use super::tally::{Measured, Part};
 use crate::protocol::Seat;
 use crate::scenario::{Arrival, Protocol, Ready, Reply, Scenario, Traffic};
 use crate::schedule::Deal;
@@ -180,6 +180,15 @@ impl<'a> Plan<'a> {
 
     pub(crate) fn answers_are_stamped(&self) -> bool {
         !matches!(self.scenario.traffic, Traffic::Call { reply: Reply::Any, .. })
+    }
+
+    /// Whether the opening of a connection that was to begin at `intended` is timed: where openings
+    /// are the load, those of the measurement; otherwise all, which come before it.
+    pub(crate) fn times_openings(&self, intended: u64, measured: Measured) -> bool {
+        match self.scenario.traffic {
+            Traffic::Connect { .. } | Traffic::Reconnect { .. } => measured.contains(intended),
+            _ => true,
+        }
     }
 
     /// Whether a connection counts at the 101 already.

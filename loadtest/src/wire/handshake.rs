@@ -1,6 +1,5 @@
 //! The opening handshake as a client makes it (RFC 6455, section 4), and the address it goes to.
 
-use std::fmt::Write as _;
 use std::net::{SocketAddr, ToSocketAddrs};
 
 use thiserror::Error;
@@ -36,10 +35,7 @@ impl Address {
 
 /// The request; `fields` are further header lines, each with its CR LF.
 pub(crate) fn request(authority: &str, path: &str, fields: &str) -> Vec<u8> {
-    let mut text = String::with_capacity(256 + fields.len());
-    // Writing into a string cannot fail.
-    let _ = write!(
-        text,
+    let text = format!(
         "GET {path} HTTP/1.1\r\nHost: {authority}\r\nConnection: Upgrade\r\n\
          Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\
          {fields}\r\n"

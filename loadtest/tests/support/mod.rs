@@ -3,7 +3,8 @@
 #![allow(
     dead_code,
     clippy::allow_attributes,
-    reason = "each test program uses a part; which one differs"
+    clippy::unwrap_used,
+    reason = "each test program uses a part; which one differs; a test may panic"
 )]
 
 use std::io::{self, Read, Write};
@@ -18,16 +19,16 @@ use corelane_loadtest::scenario::{
 };
 
 /// The answer to the one key that the harness sends.
-pub const ACCEPTED: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
+pub(crate) const ACCEPTED: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
     Connection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
-pub const BINARY: u8 = 0x82;
-pub const CLOSE: u8 = 0x88;
-pub const PING: u8 = 0x89;
-pub const PONG: u8 = 0x8a;
+pub(crate) const BINARY: u8 = 0x82;
+pub(crate) const CLOSE: u8 = 0x88;
+pub(crate) const PING: u8 = 0x89;
+pub(crate) const PONG: u8 = 0x8a;
 
 /// Accepts for ever; each connection is served on a thread of its own.
-pub fn serve(each: impl Fn(Peer) + Send + Clone + 'static) -> SocketAddr {
+pub(crate) fn serve(each: impl Fn(Peer) + Send + Clone + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
@@ -42,18 +43,18 @@ pub fn serve(each: impl Fn(Peer) + Send + Clone + 'static) -> SocketAddr {
 }
 
 /// A client as a server sees it.
-pub struct Peer {
-    pub stream: TcpStream,
-    pub path: String,
+pub(crate) struct Peer {
+    pub(crate) stream: TcpStream,
+    pub(crate) path: String,
     received: Vec<u8>,
 }
 
 /// One unmasked message of a client: first byte of its frame, and payload.
-pub type Message = (u8, Vec<u8>);
+pub(crate) type Message = (u8, Vec<u8>);
 
 impl Peer {
     /// Reads the request; nothing if the client is gone.
-    pub fn read_request(&mut self) -> Option<String> {
+    pub(crate) fn read_request(&mut self) -> Option<String> {
         loop {
             if let Some(end) = self.received.windows(4).position(|four| four == b"\r\n\r\n") {
                 let head: Vec<u8> = self.received.drain(..end + 4).collect();
@@ -65,13 +66,13 @@ impl Peer {
         }
     }
 
-    pub fn upgrade(&mut self) -> Option<()> {
+    pub(crate) fn upgrade(&mut self) -> Option<()> {
         self.read_request()?;
         self.stream.write_all(ACCEPTED.as_bytes()).ok()
     }
 
     /// All messages that are here; waits for the first.
-    pub fn read_messages(&mut self) -> Option<Vec<Message>> {
+    pub(crate) fn read_messages(&mut self) -> Option<Vec<Message>> {
         let mut messages = Vec::new();
         loop {
             while let Some((message, used)) = parse(&self.received) {
@@ -85,7 +86,7 @@ impl Peer {
         }
     }
 
-    pub fn send(&mut self, bytes: &[u8]) -> Option<()> {
+    pub(crate) fn send(&mut self, bytes: &[u8]) -> Option<()> {
         self.stream.write_all(bytes).ok()
     }
 
@@ -104,7 +105,7 @@ impl Peer {
 }
 
 /// The masked frame at the start of `bytes`, and its length.
-pub fn parse(bytes: &[u8]) -> Option<(Message, usize)> {
+pub(crate) fn parse(bytes: &[u8]) -> Option<(Message, usize)> {
     let (&[first, second], rest) = bytes.split_first_chunk()?;
     assert!(second & 0x80 != 0, "a client masks");
     let (length, header) = match second & 0x7f {
@@ -119,7 +120,7 @@ pub fn parse(bytes: &[u8]) -> Option<(Message, usize)> {
 }
 
 /// An unmasked frame.
-pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![first];
     match payload.len() {
         short @ 0..126 => bytes.push(short as u8),
@@ -133,7 +134,7 @@ pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 /// Four connections in a closed loop for a second.
-pub fn scenario(address: SocketAddr) -> Scenario {
+pub(crate) fn scenario(address: SocketAddr) -> Scenario {
     Scenario {
         name: "test".to_owned(),
         description: String::new(),
@@ -160,17 +161,17 @@ pub fn scenario(address: SocketAddr) -> Scenario {
 }
 
 /// Watches nothing.
-pub struct Blind;
+pub(crate) struct Blind;
 
 impl Watcher for Blind {
     fn opening(&mut self, _ready: u64, _wanted: u64) {}
     fn interval(&mut self, _interval: &Interval) {}
 }
 
-pub fn outcome_of(scenario: &Scenario) -> Outcome {
+pub(crate) fn outcome_of(scenario: &Scenario) -> Outcome {
     run(scenario, &Surroundings::default(), &mut Blind).unwrap()
 }
 
-pub fn error_of(scenario: &Scenario) -> RunError {
+pub(crate) fn error_of(scenario: &Scenario) -> RunError {
     run(scenario, &Surroundings::default(), &mut Blind).unwrap_err()
 }

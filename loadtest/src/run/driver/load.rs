@@ -150,7 +150,7 @@ impl<'a, D: Dialect> Driver<'a, D> {
         }
         // Everything planned has been due by now, however late this thread is.
         self.take_due(&mut plan, plan_start, end);
-        self.drain(end, patience, sweep_at, &mut intervals, events)
+        self.drain(end, patience, sweep_at, intervals.last(), events)
     }
 
     /// This thread's part of the plan.
@@ -277,7 +277,7 @@ impl<'a, D: Dialect> Driver<'a, D> {
         end: u64,
         patience: u64,
         mut sweep_at: u64,
-        intervals: &mut Intervals,
+        last_interval: usize,
         events: &mut Events,
     ) -> Result<(), RunError> {
         const CHECK_NS: u64 = 2_000_000;
@@ -301,9 +301,8 @@ impl<'a, D: Dialect> Driver<'a, D> {
             self.turn(events, check_at)?;
         }
         let rest = std::mem::take(&mut self.tally.part);
-        let index = intervals.last();
         if !rest.is_nothing() {
-            self.tell(Word::Part(Part { index, ..rest }));
+            self.tell(Word::Part(Part { index: last_interval, ..rest }));
         }
         Ok(())
     }

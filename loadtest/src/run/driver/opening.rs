@@ -192,7 +192,9 @@ impl<D: Dialect> Driver<'_, D> {
         };
         socket_error(&line.socket)??;
         line.connected = clock::now();
-        self.tally.connect.record(line.connected - line.started);
+        if self.plan.times_openings(line.intended, self.tally.measured) {
+            self.tally.connect.record(line.connected - line.started);
+        }
         let upgrade = line.dialect.upgrade(&self.plan.address.path, &seat);
         let request =
             handshake::request(&self.plan.address.authority, &upgrade.path, &upgrade.fields);
@@ -214,7 +216,9 @@ impl<D: Dialect> Driver<'_, D> {
             return Ok(None);
         };
         line.upgraded = now;
-        self.tally.upgrade.record(now.saturating_sub(line.connected));
+        if self.plan.times_openings(line.intended, self.tally.measured) {
+            self.tally.upgrade.record(now.saturating_sub(line.connected));
+        }
         line.phase = Phase::Greeting;
         let mut greeting = Vec::new();
         let ready = line.dialect.greet(&self.seats[at], &mut greeting);
@@ -232,7 +236,9 @@ impl<D: Dialect> Driver<'_, D> {
         let Some(line) = &self.lines[at] else {
             return;
         };
-        self.tally.first_message.record(now.saturating_sub(line.upgraded));
+        if self.plan.times_openings(line.intended, self.tally.measured) {
+            self.tally.first_message.record(now.saturating_sub(line.upgraded));
+        }
         if line.phase == Phase::Greeting {
             self.became_ready(at, now);
         }

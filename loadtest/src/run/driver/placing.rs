@@ -34,15 +34,15 @@ impl<D: Dialect> Driver<'_, D> {
         let mut shards: Vec<Option<String>> = vec![None; places];
         let mut left = 16 * places + 64;
         loop {
-            for at in 0..places {
-                if shards[at].is_none() {
+            for (at, shard) in shards.iter_mut().enumerate() {
+                if shard.is_none() {
                     if left == 0 {
                         let cause =
                             "the kernel does not spread connections over the shards".to_owned();
                         return Err(RunError::Placement { cause });
                     }
                     left -= 1;
-                    shards[at] = Some(self.open_and_locate(at, &admin, events)?);
+                    *shard = Some(self.open_and_locate(at, &admin, events)?);
                 }
             }
             let found: Vec<&str> = shards.iter().flatten().map(String::as_str).collect();

@@ -64,7 +64,9 @@ impl<D: Dialect> Driver<'_, D> {
             }
             put(&line.dialect, &stamp, payload_bytes, &mut self.masks, &mut self.out);
         }
-        if !flow.queue.is_empty() && !(clear && flow.may_send()) {
+        // A full socket is no excuse: without a window, nothing else shows that the load stands.
+        let may_send_more = flow.may_send();
+        if !may_send_more {
             flow.hold();
         }
         let sent = flow.sent - before;
@@ -73,9 +75,8 @@ impl<D: Dialect> Driver<'_, D> {
         if sent > 0 {
             self.last_send = now;
         }
-        let more = !open_loop || !flow.queue.is_empty();
-        if clear && more && flow.may_send() {
-            self.mark_dirty(at);
+        if clear && may_send_more && (!open_loop || !flow.queue.is_empty()) {
+            self.mark_dirty(at); // the bytes of one send were the limit
         }
     }
 
@@ -110,13 +111,13 @@ impl<D: Dialect> Driver<'_, D> {
     }
 
     #[cold]
-    fn await_room(&mut self, at: usize) -> Result<(), Ended> {
+    fn await_room(&self, at: usize) -> Result<(), Ended> {
         let data = self.event_data(at);
         self.watch(at, data, epoll::EventFlags::IN | epoll::EventFlags::OUT)
     }
 
     pub(super) fn watch(
-        &mut self,
+        &self,
         at: usize,
         data: epoll::EventData,
         flags: epoll::EventFlags,
