@@ -67,10 +67,26 @@ impl MachineTime {
     }
 }
 
+/// The same of one processor.
+pub type CoreTime = MachineTime;
+
+/// Every processor, in the order of their numbers.
+pub fn cores() -> io::Result<Vec<CoreTime>> {
+    let text = fs::read_to_string("/proc/stat")?;
+    Ok(text.lines().skip(1).map_while(parse_core_time).collect())
+}
+
 /// Binds the calling thread to one processor.
 pub fn pin_to(cpu: usize) -> io::Result<()> {
+    pin_to_any(&[cpu])
+}
+
+/// Binds the calling thread, and what it starts from now on, to some processors.
+pub fn pin_to_any(cpus: &[usize]) -> io::Result<()> {
     let mut set = CpuSet::new();
-    set.set(cpu);
+    for &cpu in cpus {
+        set.set(cpu);
+    }
     sched_setaffinity(None, &set)?;
     Ok(())
 }
@@ -81,21 +97,31 @@ fn parse_schedstat(text: &str) -> Option<Duration> {
     Some(Duration::from_nanos(nanos))
 }
 
-/// `cpu user nice system idle iowait irq softirq steal …`, in ticks of 10 ms.
 fn parse_machine_time(text: &str) -> Option<MachineTime> {
+    let (name, times) = parse_times(text.lines().next()?)?;
+    name.is_empty().then_some(times)
+}
+
+fn parse_core_time(line: &str) -> Option<CoreTime> {
+    let (number, times) = parse_times(line)?;
+    number.bytes().all(|b| b.is_ascii_digit()).then_some(times)
+}
+
+/// `cpuN user nice system idle iowait irq softirq steal …`, in ticks of 10 ms; what stands behind
+/// `cpu`, and the times.
+fn parse_times(line: &str) -> Option<(&str, MachineTime)> {
     const TICK_MS: u64 = 10;
-    let mut fields = text.lines().next()?.split_ascii_whitespace();
-    if fields.next()? != "cpu" {
-        return None;
-    }
+    let mut fields = line.split_ascii_whitespace();
+    let name = fields.next()?.strip_prefix("cpu")?;
     let ticks: Vec<u64> = fields.map_while(|f| f.parse().ok()).collect();
     let [user, nice, system, _idle, _iowait, irq, softirq, steal, ..] = ticks[..] else {
         return None;
     };
-    Some(MachineTime {
+    let times = MachineTime {
         busy: Duration::from_millis((user + nice + system + irq + softirq) * TICK_MS),
         stolen: Duration::from_millis(steal * TICK_MS),
-    })
+    };
+    Some((name, times))
 }
 
 #[cfg(test)]
@@ -115,6 +141,8 @@ mod tests {
             MachineTime { busy: Duration::from_millis(150), stolen: Duration::from_millis(60) };
         assert_eq!(parse_machine_time(text), Some(expected));
         assert_eq!(parse_machine_time("intr 5"), None);
+        assert_eq!(parse_core_time("cpu12 1 2 3 1000 500 4 5 6 0 0"), Some(expected));
+        assert_eq!(parse_core_time("intr 1 2 3 1000 500 4 5 6 0 0"), None);
     }
 
     #[test]

@@ -5,3 +5,4 @@
 pub mod cpu_time;
 pub mod net_ring;
 pub mod receive_buffers;
+pub mod websocket;

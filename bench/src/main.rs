@@ -1,12 +1,15 @@
 //! `corelane-bench`: measures what an echoed message costs a server. `drive` puts one load on a
-//! running server; `echo-ratio` compares a server with the bare loop of `bare_echo`. The work is
-//! in the modules; here is the command line.
+//! running server; `echo-ratio` compares a server with the bare loop of `bare_echo`; `peers`
+//! compares the gateway with other servers. The work is in the modules; here is the command line.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line program")]
 
 mod drive;
 mod exchange;
+mod machine;
+mod peers;
 mod ratio;
 mod server_process;
+mod statistics;
 
 use std::fs;
 use std::io;
@@ -35,6 +38,8 @@ enum Command {
     Drive(DriveArguments),
     /// Run a server and the bare loop in turn and print the ratio of their costs
     EchoRatio(RatioArguments),
+    /// Compare the gateway with other servers under the same loads
+    Peers(peers::PeersArguments),
 }
 
 #[derive(Args)]
@@ -112,6 +117,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Drive(arguments) => drive_once(&arguments),
         Command::EchoRatio(arguments) => echo_ratio(&arguments),
+        Command::Peers(arguments) => peers::run(&arguments, &mut |line| println!("{line}")),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

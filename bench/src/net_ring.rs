@@ -50,6 +50,10 @@ pub struct NetRing {
     heartbeat: Box<Timespec>,
     /// What [`Self::send_request`] sends; never changed while the ring lives.
     requests: Box<[u8]>,
+    /// What [`Self::send`] was given and the kernel may still have to read.
+    outgoing: Vec<Vec<u8>>,
+    /// Emptied, for [`Self::take_block`].
+    blocks: Vec<Vec<u8>>,
 }
 
 impl NetRing {
@@ -69,7 +73,14 @@ impl NetRing {
         }
         let buffers = ReceiveBuffers::register(&ring, GROUP, BUFFERS, BUFFER_BYTES)?;
         let heartbeat = Box::new(Timespec::new());
-        Ok(Self { ring, buffers, heartbeat, requests })
+        Ok(Self {
+            ring,
+            buffers,
+            heartbeat,
+            requests,
+            outgoing: Vec::with_capacity(1024),
+            blocks: Vec::with_capacity(1024),
+        })
     }
 
     /// Accepts on `listener` into direct slots until told otherwise.
@@ -105,6 +116,19 @@ impl NetRing {
     ) -> io::Result<()> {
         let send = prepare_send(socket, self.buffers.filled(id, len));
         self.push(&send.user_data(user_data))
+    }
+
+    /// Sends `block` and keeps it until that is done. Only a failed or partial send posts a
+    /// completion.
+    pub fn send(&mut self, socket: Socket, block: Vec<u8>, user_data: u64) -> io::Result<()> {
+        let send = prepare_send(socket, &block);
+        self.outgoing.push(block);
+        self.push(&send.user_data(user_data))
+    }
+
+    /// An empty block, of memory that was sent before if there is any.
+    pub fn take_block(&mut self) -> Vec<u8> {
+        self.blocks.pop().unwrap_or_default()
     }
 
     /// The bytes of a completed receive.
@@ -146,12 +170,21 @@ impl NetRing {
     /// Submits everything queued and waits for at least one completion.
     pub fn enter(&mut self) -> io::Result<()> {
         match self.ring.submit_and_wait(1) {
-            Ok(_) => Ok(()),
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(()),
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             // The completion queue overflowed; draining it makes room.
-            Err(e) if e.raw_os_error() == Some(libc::EBUSY) => Ok(()),
-            Err(e) => Err(e),
+            Err(e) if e.raw_os_error() == Some(libc::EBUSY) => {}
+            Err(e) => return Err(e),
         }
+        // A send ends inside the call that submits it, so nothing is read any more once all are
+        // submitted.
+        if self.ring.submission().is_empty() {
+            self.blocks.extend(self.outgoing.drain(..).map(|mut block| {
+                block.clear();
+                block
+            }));
+        }
+        Ok(())
     }
 
     /// Moves every waiting completion into `into`.
@@ -166,8 +199,9 @@ impl NetRing {
 
     fn push(&mut self, entry: &Entry) -> io::Result<()> {
         loop {
-            // SAFETY: every entry names memory of this value (buffers, requests, heartbeat), which
-            // stays in place until the ring is gone.
+            // SAFETY: every entry names memory of this value (buffers, requests, heartbeat, and
+            // outgoing blocks, which `enter` lets go of when they are sent), which stays in place
+            // until the ring is gone.
             if unsafe { self.ring.submission().push(entry) }.is_ok() {
                 return Ok(());
             }

@@ -2,15 +2,16 @@
 //! on the same processor in turn, interleaved, and the median of the per-pair ratios of the
 //! processor time per message.
 
-use std::fs;
 use std::io;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use corelane_bench::cpu_time;
 
 use crate::drive::{self, Load, Measurement};
 use crate::exchange::Target;
+use crate::machine::{machine, today};
 use crate::server_process::ServerProcess;
+use crate::statistics::median;
 
 /// One of the two servers.
 #[derive(Clone, Debug)]
@@ -183,59 +184,9 @@ impl Run {
     }
 }
 
-/// NaN for nothing.
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    match values.len() {
-        0 => f64::NAN,
-        len if len % 2 == 1 => values[middle],
-        _ => f64::midpoint(values[middle - 1], values[middle]),
-    }
-}
-
-fn machine() -> String {
-    let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpus
-        .lines()
-        .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
-        .map_or("unknown processor", |(_, model)| model);
-    let count = cpus.lines().filter(|line| line.starts_with("processor")).count();
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    format!("{count} × {model}, Linux {}", kernel.trim_end())
-}
-
-/// The date in UTC as YYYY-MM-DD.
-fn today() -> String {
-    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    date_of_day(seconds / 86_400)
-}
-
-/// The civil date of a day since 1970-01-01, counted in years that begin on 1 March.
-fn date_of_day(day: u64) -> String {
-    let day = day + 719_468; // days from 0000-03-01
-    let (era, day_of_era) = (day / 146_097, day % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day_of_month = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day_of_month:02}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn median_takes_the_middle() {
-        assert_eq!(median([3.0, 1.0, 2.0].into_iter()), 2.0);
-        assert_eq!(median([4.0, 1.0, 2.0, 3.0].into_iter()), 2.5);
-        assert!(median([].into_iter()).is_nan());
-    }
 
     #[test]
     fn a_report_takes_the_median_of_the_ratios() {
@@ -250,12 +201,5 @@ mod tests {
         let outcome = Outcome { connections: 64, pairs };
         assert_eq!(outcome.summary(), "| 64 | **1.100** | 2.00 | 4.00 | 500000 | 250000 |");
         assert_eq!(outcome.details().count(), 3);
-    }
-
-    #[test]
-    fn dates_know_leap_years() {
-        assert_eq!(date_of_day(0), "1970-01-01");
-        assert_eq!(date_of_day(11_016), "2000-02-29");
-        assert_eq!(date_of_day(20_778), "2026-11-21");
     }
 }
