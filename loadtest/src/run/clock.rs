@@ -11,6 +11,12 @@ pub(crate) fn now() -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
+/// Nanoseconds that the calling thread has been on a processor.
+pub(crate) fn on_cpu() -> u64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
 /// A length of time as the kernel wants it.
 pub(crate) fn timespec(nanoseconds: u64) -> Timespec {
     Timespec {

@@ -72,6 +72,7 @@ pub(super) fn run<D: Dialect>(
         if watched.is_err() {
             plan.progress.abandon();
         }
+        plan.progress.set_sampled();
         let mut found = Vec::new();
         for thread in threads {
             found.push(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
@@ -127,6 +128,7 @@ impl Watch<'_> {
         let before = self.sample()?;
         self.follow_until(until, watcher);
         let after = self.sample()?;
+        self.plan.progress.set_sampled();
         while !self.plan.progress.has_ended() {
             self.follow_until(clock::now() + clock::nanoseconds(LOOK), watcher);
         }

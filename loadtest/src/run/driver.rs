@@ -74,6 +74,8 @@ pub(crate) struct Driver<'a, D> {
     /// Until when messages may be sent.
     sending_until: u64,
     last_send: u64,
+    /// Share of a processor, once the measurement is over.
+    busy: f64,
     /// The run is over: connections that end now are ended by us.
     leaving: bool,
 }
@@ -84,6 +86,8 @@ pub(crate) struct Found {
     pub(crate) tally: Tally,
     /// Why the first connection failed, if one did.
     pub(crate) first_failure: Option<String>,
+    /// Share of a processor that this thread used during the measurement.
+    pub(crate) busy: f64,
 }
 
 impl<'a, D: Dialect> Driver<'a, D> {
@@ -125,6 +129,7 @@ impl<'a, D: Dialect> Driver<'a, D> {
             masks: Random::new(scenario.generator.seed ^ (thread as u64) << 32),
             sending_until: 0,
             last_send: 0,
+            busy: 0.0,
             leaving: false,
             seats,
         })

@@ -93,7 +93,12 @@ pub(crate) fn gather(
         upgrade: Times::new(),
         first_message: Times::new(),
     };
-    for Found { tally, .. } in found {
+    let mut generator = seen.generator;
+    for (thread, Found { tally, busy, .. }) in found.into_iter().enumerate() {
+        // A thread measures itself from edge to edge; the main thread may be late to look.
+        if let Some(used) = generator.threads.get_mut(thread) {
+            used.busy = busy;
+        }
         tally.from_intended.add_to(&mut latency.from_intended);
         tally.from_send.add_to(&mut latency.from_send);
         tally.send_lag.add_to(&mut latency.send_lag);
@@ -124,7 +129,7 @@ pub(crate) fn gather(
         scenario: scenario.clone(),
         started_unix_ms: seen.started_unix_ms,
         measured_seconds: scenario.timing.duration.as_secs_f64(),
-        generators: vec![seen.generator],
+        generators: vec![generator],
         connections: whole.connections,
         messages: whole.messages,
         errors: whole.errors,

@@ -42,6 +42,8 @@ pub(crate) struct Progress {
     abandoned: AtomicBool,
     /// One of the threads has ended.
     ended: AtomicBool,
+    /// The main thread has seen of the threads what it needs.
+    sampled: AtomicBool,
     /// Held by the one thread that opens connections whose shards must be known.
     pub(crate) opening_in_turn: std::sync::Mutex<()>,
 }
@@ -53,6 +55,14 @@ impl Progress {
 
     pub(crate) fn start(&self) -> Option<u64> {
         Some(self.start.load(Ordering::Acquire)).filter(|&start| start > 0)
+    }
+
+    pub(crate) fn set_sampled(&self) {
+        self.sampled.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_sampled(&self) -> bool {
+        self.sampled.load(Ordering::Acquire)
     }
 
     pub(crate) fn end(&self) {

@@ -2,6 +2,7 @@
 //! for, and everything is closed.
 
 use std::iter::Peekable;
+use std::thread;
 use std::time::Duration;
 
 use rustix::event::epoll;
@@ -36,7 +37,12 @@ impl<'a, D: Dialect> Driver<'a, D> {
             self.leave(&mut events)?;
         }
         self.settle();
-        Ok(Found { tally: self.tally, first_failure: self.opener.first_failure })
+        // The main thread reads of this one what only /proc tells, and only while it lives.
+        while !self.plan.progress.is_sampled() {
+            thread::sleep(Duration::from_nanos(LOOK_NS));
+        }
+        let Self { tally, opener, busy, .. } = self;
+        Ok(Found { tally, first_failure: opener.first_failure, busy })
     }
 
     fn tell(&self, word: Word) {
@@ -126,9 +132,13 @@ impl<'a, D: Dialect> Driver<'a, D> {
         let mut plan_start = break_at.unwrap_or(start);
         let mut breaks = break_at;
         let mut sweep_at = start + patience;
+        let mut usage = None;
         loop {
             let now = clock::now();
             self.pass_intervals(&mut intervals, now);
+            if usage.is_none() && now >= measured_from {
+                usage = Some((now, clock::on_cpu()));
+            }
             if now >= end {
                 break;
             }
@@ -147,6 +157,10 @@ impl<'a, D: Dialect> Driver<'a, D> {
             };
             let wake_at = next_due.min(intervals.next()).min(sweep_at).min(end);
             self.turn(events, wake_at)?;
+        }
+        if let Some((since, on_cpu)) = usage {
+            let elapsed = clock::now().saturating_sub(since).max(1);
+            self.busy = (clock::on_cpu() - on_cpu) as f64 / elapsed as f64;
         }
         // Everything planned has been due by now, however late this thread is.
         self.take_due(&mut plan, plan_start, end);
