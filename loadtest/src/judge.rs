@@ -90,12 +90,17 @@ fn generator_limits(outcome: &Outcome) -> Vec<String> {
             share(validity.busy_max),
         ));
     }
-    // `sent` has the warm-up's messages in it, so this is the least that can have been left out.
+    // What was begun has the warm-up's share in it, so this is the least that can have been left out.
     let messages = &outcome.messages;
-    let left_out = messages.planned.saturating_sub(messages.sent + messages.unsent);
+    let (begun, what) = if outcome.opens_connections_by_plan() {
+        (outcome.connections.attempted, "connections")
+    } else {
+        (messages.sent, "messages")
+    };
+    let left_out = messages.planned.saturating_sub(begun + messages.unsent);
     if left_out > 0 {
         limits.push(format!(
-            "The generator did not get to {} of {} planned messages; {NEXT_STEP}.",
+            "The generator did not get to {} of {} planned {what}; {NEXT_STEP}.",
             count(left_out),
             count(messages.planned),
         ));

@@ -75,16 +75,13 @@ impl DevGateway {
         let stdout = child.stdout.take().ok_or_else(|| miette!("{name} has no output"))?;
         let mut printed = BufReader::new(stdout);
         let mut line = String::new();
-        let read = printed.read_line(&mut line);
-        let ready = match read.into_diagnostic().map(|_| serde_json::from_str(&line)) {
-            Ok(Ok(ready)) => ready,
-            _ => {
-                let ended = child.kill().and_then(|()| child.wait()).into_diagnostic()?;
-                return Err(miette!(
-                    help = format!("run `{name} dev` to see why"),
-                    "{name} did not say that it is ready ({ended})"
-                ));
-            }
+        let said = printed.read_line(&mut line).is_ok();
+        let Some(ready) = said.then(|| serde_json::from_str(&line).ok()).flatten() else {
+            let ended = child.kill().and_then(|()| child.wait()).into_diagnostic()?;
+            return Err(miette!(
+                help = format!("run `{name} dev` to see why"),
+                "{name} did not say that it is ready ({ended})"
+            ));
         };
         Ok(Self { child, _printed: printed, ready })
     }

@@ -1,8 +1,8 @@
 use std::time::Duration;
 
 use super::*;
-use crate::outcome::{ServerUse, synthetic};
-use crate::scenario::{Metric, Placement, Ready};
+use crate::outcome::{MessageCounts, ServerUse, synthetic};
+use crate::scenario::{CloseBy, Metric, Placement, Ready};
 
 fn judged(change: impl FnOnce(&mut Outcome)) -> Judgement {
     let mut outcome = synthetic::outcome(1, 4, 3000, 1.0);
@@ -48,6 +48,22 @@ fn messages_that_the_generator_did_not_get_to_make_a_run_invalid() {
     let judgement = judged(|outcome| outcome.messages.planned = outcome.messages.sent + 1200);
     assert_eq!(judgement.verdict, Verdict::Invalid);
     assert!(judgement.reasons[0].contains("1\u{202f}200 of"), "{:?}", judgement.reasons);
+}
+
+#[test]
+fn planned_connections_are_held_against_those_that_were_begun() {
+    let storm = |begun| {
+        judged(|outcome| {
+            outcome.scenario.traffic =
+                Traffic::Connect { ready: Ready::Upgraded, close: CloseBy::Reset };
+            outcome.messages = MessageCounts { planned: 1000, ..MessageCounts::default() };
+            outcome.connections.attempted = begun;
+        })
+    };
+    assert_eq!(storm(1000).verdict, Verdict::Passed, "{:?}", storm(1000).reasons);
+    let judgement = storm(900);
+    assert_eq!(judgement.verdict, Verdict::Invalid);
+    assert!(judgement.reasons[0].contains("100 of"), "{:?}", judgement.reasons);
 }
 
 #[test]
