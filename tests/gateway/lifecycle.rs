@@ -249,6 +249,25 @@ fn a_reload_brings_new_endpoints_and_closes_nothing() {
 }
 
 #[test]
+fn a_reload_whose_manifests_fill_the_pool_costs_sessions_and_not_the_gateway() {
+    const SESSIONS: usize = 100;
+    let mut gateway = Setup::new(service("http://127.0.0.1:9", "/demo/echo", ""))
+        .set("shards.block_pool_bytes", "1MiB")
+        .start();
+    let sessions: Vec<_> = (0..SESSIONS).map(|_| gateway.client()).collect();
+    // A manifest of some 20 kB for each.
+    let paths: Vec<_> = (0..90).map(|n| format!("/demo/{n}-{}", "x".repeat(60))).collect();
+    gateway.reload(service("http://127.0.0.1:9", &paths.join(" "), ""));
+    gateway.wait_until("every session has its manifest or is let go", PATIENCE, || {
+        let left = gateway.metric("corelane_sessions", "shard=\"0\"");
+        left < SESSIONS as u64 && gateway.shed("slow_consumer") == SESSIONS as u64 - left
+    });
+    drop(sessions);
+    let apis = gateway.client().manifest["availableApis"].as_array().map(Vec::len);
+    assert_eq!(apis, Some(90));
+}
+
+#[test]
 fn a_reload_can_move_a_service_to_another_backend() {
     let (old, new) =
         (HttpBackend::start(|_| Answer::ok("old")), HttpBackend::start(|_| Answer::ok("new")));
