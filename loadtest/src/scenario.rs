@@ -67,8 +67,9 @@ pub enum Traffic {
     /// Each message comes back as it was.
     Echo,
     /// Each message is a call of one of `endpoints`, taken in turn. The reply carries the request's
-    /// payload, unless `reply` says that it is the backend's own and is only counted.
-    Call { endpoints: Vec<String>, reply: Reply },
+    /// payload, unless `reply` says that it is the backend's own and is only counted. The gateway's
+    /// calls go on `channels` of its ordering channels in turn; other protocols have none.
+    Call { endpoints: Vec<String>, reply: Reply, channels: u16 },
     /// Connections in pairs; each sends to the other.
     Peer { placement: Placement },
     /// Rooms of `members` connections; the first of each room sends, all others receive. For the

@@ -42,7 +42,7 @@ pub struct Schedule<'a> {
 #[derive(Clone, Debug)]
 enum Kind<'a> {
     Nothing,
-    Constant { step: f64 },
+    Constant { rate: f64 },
     Poisson { mean_gap: f64, at: f64, random: Random },
     Burst { period: f64, size: u64 },
     Ramp { from: f64, gain: f64 },
@@ -56,7 +56,7 @@ impl<'a> Schedule<'a> {
     pub fn new(arrival: &'a Arrival, horizon: Duration, seed: u64) -> Self {
         let kind = match *arrival {
             Arrival::Closed { .. } => Kind::Nothing,
-            Arrival::Constant { rate, .. } if rate > 0.0 => Kind::Constant { step: NS / rate },
+            Arrival::Constant { rate, .. } if rate > 0.0 => Kind::Constant { rate },
             Arrival::Poisson { rate, .. } if rate > 0.0 => {
                 Kind::Poisson { mean_gap: NS / rate, at: 0.0, random: Random::new(seed) }
             }
@@ -86,7 +86,7 @@ impl Iterator for Schedule<'_> {
         let number = self.number as f64;
         let offset = match &mut self.kind {
             Kind::Nothing => return None,
-            Kind::Constant { step } => (number * *step) as u64,
+            Kind::Constant { rate } => (number * NS / *rate) as u64,
             Kind::Poisson { mean_gap, at, random } => {
                 *at -= random.unit().ln() * *mean_gap;
                 *at as u64

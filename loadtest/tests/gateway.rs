@@ -48,6 +48,8 @@ fn session(
     peers.lock().ok()?.insert(name.to_be_bytes(), peer.stream.try_clone().ok()?);
     peer.send(&manifest(name))?;
     loop {
+        // Refusals go first: they may overtake the answers of calls before them.
+        let (mut refusals, mut answers) = (Vec::new(), Vec::new());
         for (first, message) in peer.read_messages()? {
             if first != BINARY {
                 return peer.send(&frame(first, &message));
@@ -73,10 +75,12 @@ fn session(
                     continue;
                 }
             }
-            // Deliveries of others go out on the same socket.
-            let _whole_frames = peers.lock().ok()?;
-            peer.send(&frame(BINARY, &answer))?;
+            if refuse { &mut refusals } else { &mut answers }.extend(frame(BINARY, &answer));
         }
+        // Deliveries of others go out on the same socket.
+        let _whole_frames = peers.lock().ok()?;
+        refusals.append(&mut answers);
+        peer.send(&refusals)?;
     }
 }
 
@@ -111,7 +115,7 @@ fn run_with_tokens(scenario: &Scenario) -> Result<Outcome, RunError> {
 }
 
 fn calls(endpoint: &str, reply: Reply) -> Traffic {
-    Traffic::Call { endpoints: vec![endpoint.to_owned()], reply }
+    Traffic::Call { endpoints: vec![endpoint.to_owned()], reply, channels: 1 }
 }
 
 fn assert_refusals_are_errors(outcome: &Outcome, code: &str, refused: u64) {

@@ -119,7 +119,7 @@ fn answers_without_a_stamp_are_counted_and_timed() {
     });
     let mut scenario = scenario(upstream);
     scenario.target.protocol = Protocol::Nchan;
-    scenario.traffic = Traffic::Call { endpoints: Vec::new(), reply: Reply::Any };
+    scenario.traffic = Traffic::Call { endpoints: Vec::new(), reply: Reply::Any, channels: 1 };
     let outcome = open(&scenario, Arrival::Constant { rate: 1000.0, window: None });
     assert_eq!((outcome.messages.received, outcome.messages.lost), (1000, 0));
     assert_eq!(outcome.latency.from_intended.0.len(), 900);

@@ -109,6 +109,7 @@ fn every_kind_of_fault_fails_the_run() {
 fn a_reconnect_expects_lost_connections() {
     let judgement = judged(|outcome| {
         outcome.scenario.traffic = Traffic::Reconnect { ready: Ready::Upgraded };
+        outcome.connections.attempted = outcome.messages.planned;
         outcome.connections.lost = 5;
     });
     assert_eq!(judgement.verdict, Verdict::Passed);

@@ -17,7 +17,11 @@ pub(crate) fn scenario() -> Scenario {
             protocol: Protocol::Corelane,
             admin_url: None,
         },
-        traffic: Traffic::Call { endpoints: vec!["/demo/echo".to_owned()], reply: Reply::Echo },
+        traffic: Traffic::Call {
+            endpoints: vec!["/demo/echo".to_owned()],
+            reply: Reply::Echo,
+            channels: 1,
+        },
         payload_bytes: 200,
         connections: Connections { count: 100, per_second: 0.0, opening: 32, sources: Vec::new() },
         arrival: Arrival::Poisson { rate: 20_000.0, window: None },

@@ -157,7 +157,7 @@ mod tests {
     use crate::scenario::Reply as ReplyKind;
 
     fn calls() -> Traffic {
-        Traffic::Call { endpoints: vec!["echo".to_owned()], reply: ReplyKind::Echo }
+        Traffic::Call { endpoints: vec!["echo".to_owned()], reply: ReplyKind::Echo, channels: 1 }
     }
 
     #[test]

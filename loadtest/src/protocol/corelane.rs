@@ -11,15 +11,14 @@ use crate::wire::envelope::{
 };
 use crate::wire::frame::Opcode;
 
-/// The gateway runs 32 calls of a connection at a time. A call over HTTP waits for earlier ones of
-/// its channel, so that each of as many calls has a channel of its own.
-const CHANNELS: u64 = 32;
 /// Above the number of the message in its id, so that an id of somebody else is not taken for ours.
 const MESSAGE_ID_MARK: u64 = 0x10ad << 48;
 
 #[derive(Debug)]
 pub(crate) struct Corelane {
     kind: Kind,
+    /// Channels of its calls, taken in turn.
+    channels: u64,
     /// Of a call's endpoints in turn; of other traffic the one address.
     targets: Vec<Guid>,
     own: Option<Guid>,
@@ -49,7 +48,11 @@ impl Dialect for Corelane {
             Traffic::Push => Kind::Push,
             _ => Kind::Silent,
         };
-        Self { kind, targets: Vec::new(), own: None, upgraded: false }
+        let channels = match seat.scenario.traffic {
+            Traffic::Call { channels, .. } => u64::from(channels),
+            _ => 1,
+        };
+        Self { kind, channels, targets: Vec::new(), own: None, upgraded: false }
     }
 
     fn upgrade(&self, path: &str, seat: &Seat<'_>) -> Upgrade {
@@ -79,7 +82,7 @@ impl Dialect for Corelane {
         };
         let request = Request {
             flags,
-            channel: channel(sequence),
+            channel: self.channel(sequence),
             sequence: sequence as u32,
             guid: self.targets.get(turn).copied().unwrap_or(GATEWAY),
             message_id: MESSAGE_ID_MARK | sequence,
@@ -109,10 +112,7 @@ impl Dialect for Corelane {
     }
 
     fn lanes(&self) -> u64 {
-        match self.kind {
-            Kind::Call { .. } => CHANNELS,
-            _ => 1,
-        }
+        self.channels
     }
 
     fn own_name(&self) -> Option<Guid> {
@@ -126,6 +126,14 @@ impl Dialect for Corelane {
 
 impl Corelane {
     #[inline]
+    fn channel(&self, sequence: u64) -> u16 {
+        match self.channels {
+            1 => 0,
+            channels => (sequence % channels) as u16,
+        }
+    }
+
+    #[inline]
     fn read_reply<'a>(&self, reply: &Reply<'a>) -> Incoming<'a> {
         let sequence = reply.message_id ^ MESSAGE_ID_MARK;
         let flags = match self.kind {
@@ -135,7 +143,7 @@ impl Corelane {
         if sequence >> 48 != 0 {
             return Incoming::Wrong("answer: a message id that was not sent");
         }
-        if reply.sequence != sequence as u32 || reply.channel != channel(sequence) {
+        if reply.sequence != sequence as u32 || reply.channel != self.channel(sequence) {
             return Incoming::Wrong("answer: channel or sequence of another call");
         }
         if reply.flags != flags {
@@ -207,10 +215,6 @@ impl Corelane {
         }
         Ok(())
     }
-}
-
-fn channel(sequence: u64) -> u16 {
-    (sequence % CHANNELS) as u16
 }
 
 #[derive(Deserialize)]

@@ -67,7 +67,8 @@ mod tests {
 
     #[test]
     fn what_a_call_hears_is_its_answer() {
-        let scenario = scenario(Traffic::Call { endpoints: Vec::new(), reply: Reply::Any });
+        let scenario =
+            scenario(Traffic::Call { endpoints: Vec::new(), reply: Reply::Any, channels: 1 });
         let mut nchan = Nchan::new(&seat(&scenario));
         assert_eq!(heard(&mut nchan, b"ab"), ["Answer None \"ab\""]);
     }

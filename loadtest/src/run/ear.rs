@@ -22,7 +22,6 @@ pub(crate) struct Reception {
 
 #[derive(Clone, Debug)]
 enum Order {
-    Whole,
     /// For each lane one above its highest number.
     Lanes(Box<[u64]>),
     None,
@@ -32,7 +31,6 @@ impl Reception {
     pub(crate) fn new(from: usize, lanes: u64) -> Self {
         let order = match lanes {
             0 => Order::None,
-            1 => Order::Whole,
             lanes => Order::Lanes(vec![0; lanes as usize].into_boxed_slice()),
         };
         Self { from, track: Track::new(), order, pushed: HashMap::new() }
@@ -222,7 +220,7 @@ impl Ear<'_> {
         if self.expectation.relayed {
             flow.refused += flow.copies;
             flow.answered += flow.copies;
-        } else if self.reception.arrive(sequence, self.tally) {
+        } else if self.reception.arrive_out_of_turn(sequence, self.tally) {
             flow.refused += 1;
             flow.answer(sequence);
         }
@@ -244,20 +242,26 @@ impl Reception {
     #[inline]
     fn arrive(&mut self, sequence: u64, tally: &mut Tally) -> bool {
         let seen = self.track.arrive(sequence);
-        if seen == Seen::InOrder && !matches!(self.order, Order::Lanes(_)) {
-            return true;
-        }
         let late = match &mut self.order {
-            Order::Whole => seen == Seen::Late,
             Order::None => false,
             Order::Lanes(lanes) => {
-                let lane = (sequence % lanes.len() as u64) as usize;
+                let lane = match lanes.len() {
+                    1 => 0,
+                    count => (sequence % count as u64) as usize,
+                };
                 let late = sequence < lanes[lane];
                 lanes[lane] = lanes[lane].max(sequence + 1);
                 late
             }
         };
         count_order(seen, late, tally);
+        seen != Seen::Again
+    }
+
+    /// A refusal: it may overtake the answers of calls before it. Says whether it is the first time.
+    fn arrive_out_of_turn(&mut self, sequence: u64, tally: &mut Tally) -> bool {
+        let seen = self.track.arrive(sequence);
+        count_order(seen, false, tally);
         seen != Seen::Again
     }
 }

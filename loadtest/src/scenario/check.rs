@@ -154,6 +154,7 @@ fn traffic(table: TrafficTable, connections: usize, findings: &mut Findings) -> 
         findings.useless("endpoint_pattern", table.endpoint_pattern.as_ref(), &beside);
         findings.useless("endpoint_count", table.endpoint_count.as_ref(), &beside);
         findings.useless("reply", table.reply.as_ref(), &beside);
+        findings.useless("channels", table.channels.as_ref(), &beside);
     }
     if kind != Kind::Peer {
         findings.useless("placement", table.placement.as_ref(), &beside);
@@ -172,7 +173,8 @@ fn traffic(table: TrafficTable, connections: usize, findings: &mut Findings) -> 
         Kind::Echo => Traffic::Echo,
         Kind::Call => {
             let reply = table.reply.as_ref().map_or(Reply::Echo, |reply| *reply.get_ref());
-            Traffic::Call { endpoints: endpoints(table, &span, findings)?, reply }
+            let channels = table.channels.as_ref().map_or(1, |channels| channels.get_ref().get());
+            Traffic::Call { endpoints: endpoints(table, &span, findings)?, reply, channels }
         }
         Kind::Peer => {
             if !connections.is_multiple_of(2) {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -86,6 +86,9 @@ pub(super) struct TrafficTable {
     /// Calls: whether the reply must be the request's payload
     #[schemars(with = "Option<Reply>")]
     pub(super) reply: Option<Spanned<Reply>>,
+    /// Calls of the gateway: ordering channels of each connection, taken in turn
+    #[schemars(with = "Option<NonZeroU16>")]
+    pub(super) channels: Option<Spanned<NonZeroU16>>,
     /// Peers: on which shards the two of a pair live
     #[schemars(with = "Option<Placement>")]
     pub(super) placement: Option<Spanned<Placement>>,

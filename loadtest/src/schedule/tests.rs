@@ -14,6 +14,10 @@ fn constant_events_are_evenly_spaced_without_drift() {
     assert_eq!(plan.len(), 30);
     assert_eq!(plan[..4], [0, 333_333_333, 666_666_666, 1_000_000_000]);
     assert_eq!(plan[27], 9_000_000_000);
+    for rate in [450_u32, 7, 999, 123_457] {
+        let arrival = Arrival::Constant { rate: f64::from(rate), window: None };
+        assert_eq!(offsets(&arrival, 1).len(), 10 * rate as usize, "none at the horizon itself");
+    }
 }
 
 #[test]

@@ -55,7 +55,7 @@ fn routed_16() -> Workload {
     Workload {
         name: "routed-16",
         title: "Routed calls, 16 in flight",
-        about: "As `routed`, with 16 unanswered calls on each connection, on 32 channels in turn.",
+        about: "As `routed`, with 16 unanswered calls on one channel of each connection.",
         operation: "round trip",
         measure: Measure::Cost,
         cells: vec![cell],

@@ -7,7 +7,7 @@ const PEER: &str = "9b2f6a10-77aa-4c1e-8d3b-5e0a4a6f9c21";
 
 fn calls(endpoint: &str) -> Scenario {
     let endpoints = vec![endpoint.to_owned()];
-    scenario(Traffic::Call { endpoints, reply: ReplyKind::Echo })
+    scenario(Traffic::Call { endpoints, reply: ReplyKind::Echo, channels: 32 })
 }
 
 /// 31 bytes: an event of the gateway, then the JSON of the documentation.
