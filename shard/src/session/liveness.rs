@@ -209,9 +209,7 @@ impl Liveness {
     fn phase_deadline(&self, limits: &SessionLimits) -> Instant {
         match self.phase {
             Phase::Held { until } | Phase::Closing { until } => until,
-            Phase::Open => {
-                in_company(after(self.heard, limits.ping_interval), limits.ping_interval)
-            }
+            Phase::Open => after(self.heard, limits.ping_interval),
             Phase::PingQueued { .. } => NEVER,
             Phase::PingSent { .. } => after(self.heard, limits.pong_timeout),
         }
@@ -226,17 +224,6 @@ impl Liveness {
 fn after(start: Instant, timeout: Duration) -> Instant {
     if timeout.is_zero() { NEVER } else { start + timeout }
 }
-
-/// The next of the moments at which a shard pings, [`PING_GROUPS`] to an interval: connections that
-/// are due at nearly the same time share the wake-up and the system call, which cost an idle shard
-/// more than the Pings do.
-fn in_company(due: Instant, interval: Duration) -> Instant {
-    let step = (interval.as_nanos() as u64 / PING_GROUPS).max(1);
-    Instant(due.0.checked_next_multiple_of(step).unwrap_or(NEVER.0))
-}
-
-/// A Ping goes at most one part in so many of the interval late.
-const PING_GROUPS: u64 = 64;
 
 const NEVER: Instant = Instant::NEVER;
 
