@@ -3,6 +3,7 @@
 use super::error::NotSent;
 use super::prefix::{PREFIX_LEN, Prefix, TRACE_LEN, Trace};
 use crate::block::Block;
+use crate::wire::mask::copy_masked;
 
 /// Where a link writes what it sends. Never grows.
 pub trait SendBuffer {
@@ -132,17 +133,4 @@ fn write_client_header(out: &mut [u8], opcode: OpCode, payload_len: usize, mask:
         }
     }
     key.copy_from_slice(&mask);
-}
-
-fn copy_masked(source: &[u8], target: &mut [u8], mask: [u8; 4], phase: usize) {
-    let turned = u32::from_le_bytes(mask).rotate_right(8 * (phase % 4) as u32);
-    let key = turned.to_le_bytes();
-    let (wide, rest) = source.as_chunks::<32>();
-    let (wide_out, rest_out) = target.as_chunks_mut::<32>();
-    for (from, to) in wide.iter().zip(wide_out) {
-        *to = std::array::from_fn(|at| from[at] ^ key[at % 4]);
-    }
-    for (at, (from, to)) in rest.iter().zip(rest_out).enumerate() {
-        *to = from ^ key[at % 4];
-    }
 }
