@@ -4,7 +4,7 @@ use super::http_upstream::Job;
 use super::{Arrived, BLOCK_HEADROOM, Engine, Role, Source};
 use crate::block::Block;
 use crate::clock::Instant;
-use crate::id::{ConnectionKey, EndpointId, ServiceId};
+use crate::id::{ConnectionKey, EndpointId, ServiceId, SessionId};
 use crate::probe::Shed;
 use crate::session::calls::{
     Admission, Answered, CallId, Calls, Credit, Failed, Ready, Reply, Request, Returned, Transport,
@@ -64,7 +64,11 @@ impl<S: Sockets> Engine<S> {
             self.discard(arrived);
             return self.refuse_message(key, &reply_to, SessionRefusal::BackendUnreachable);
         };
-        if self.player(key).is_some_and(|player| player.leaves_at != Instant::NEVER) {
+        let Some(player) = self.player(key) else {
+            return self.discard(arrived);
+        };
+        let session = player.session.id();
+        if player.leaves_at != Instant::NEVER {
             self.discard(arrived);
             return self.refuse_message(key, &reply_to, SessionRefusal::Departing);
         }
@@ -89,7 +93,8 @@ impl<S: Sockets> Engine<S> {
             bytes,
             deadline: self.now.mono + config.call_timeout,
         };
-        let credit = self.credit_for(key, &request);
+        let link = self.link_for(&request, session);
+        let credit = self.credit_on(link, key, session, bytes);
         let Some(connection) = self.table.get_mut(key) else {
             return self.discard(arrived);
         };
@@ -106,7 +111,7 @@ impl<S: Sockets> Engine<S> {
         match admission {
             Admission::Dispatch(id) => {
                 let call = CallRef { client: key, id };
-                self.dispatch(call, &request, what, arrived.bytes());
+                self.dispatch(call, link, &request, what, arrived.bytes());
                 self.discard(arrived);
             }
             Admission::Wait(_) => {
@@ -127,21 +132,29 @@ impl<S: Sockets> Engine<S> {
         (usize::from(service.0) < self.upstreams.services.len()).then_some(service)
     }
 
-    fn credit_for(&self, key: ConnectionKey, request: &Request) -> Credit {
-        if request.transport == Transport::Http {
-            return Credit::Available;
+    /// The link that a call of `session` goes over; `None` for HTTP, and while there is none.
+    fn link_for(&self, request: &Request, session: SessionId) -> Option<ConnectionKey> {
+        match request.transport {
+            Transport::Http => None,
+            Transport::Link => self.link_of(request.service, session),
         }
-        if self.link_has_credit(key, request) { Credit::Available } else { Credit::Exhausted }
     }
 
     /// Hands a call to its backend. `message` is the whole message of the client.
-    fn dispatch(&mut self, call: CallRef, request: &Request, what: Question, message: &[u8]) {
+    fn dispatch(
+        &mut self,
+        call: CallRef,
+        link: Option<ConnectionKey>,
+        request: &Request,
+        what: Question,
+        message: &[u8],
+    ) {
         let state = &mut self.upstreams.services[usize::from(request.service.0)];
         state.running += 1;
         self.running += 1;
         match request.transport {
             Transport::Http => self.dispatch_http(call, request, what, message),
-            Transport::Link => self.dispatch_link(call, request, what, message),
+            Transport::Link => self.dispatch_link(call, link, request, what, message),
         }
     }
 
@@ -290,11 +303,14 @@ impl<S: Sockets> Engine<S> {
     /// Sends waiting calls that may go now.
     pub(super) fn dispatch_waiting(&mut self, client: ConnectionKey) {
         loop {
-            let Some(mut calls) = self.player(client).and_then(|player| player.calls.take()) else {
+            let Some(player) = self.player(client) else { return };
+            let session = player.session.id();
+            let Some(mut calls) = player.calls.take() else {
                 return;
             };
             let next = calls.next_to_dispatch(&self.limits.session, |request| {
-                self.link_has_credit(client, request)
+                let link = self.link_for(request, session);
+                self.credit_on(link, client, session, request.bytes) == Credit::Available
             });
             match self.player(client) {
                 Some(player) => player.calls = Some(calls),
@@ -302,7 +318,14 @@ impl<S: Sockets> Engine<S> {
             }
             let Some(next) = next else { return };
             let call = CallRef { client, id: next.id };
-            self.dispatch(call, &next.call, next.payload.what, next.payload.message.as_slice());
+            let link = self.link_for(&next.call, session);
+            self.dispatch(
+                call,
+                link,
+                &next.call,
+                next.payload.what,
+                next.payload.message.as_slice(),
+            );
             self.blocks.give_back(next.payload.message);
         }
     }

@@ -290,9 +290,7 @@ impl<S: Sockets> Engine<S> {
     /// that are reachable, always the same one while that does not change.
     pub(super) fn link_of(&self, service: ServiceId, session: SessionId) -> Option<ConnectionKey> {
         let state = self.upstreams.services.get(usize::from(service.0))?;
-        let reachable = |at: usize| self.usable_link(state.backends[at], session).is_some();
-        let at = state.rendezvous.place(session, reachable)?;
-        self.usable_link(state.backends[at], session)
+        state.rendezvous.place(session, |at| self.usable_link(state.backends[at], session))
     }
 
     fn usable_link(&self, backend: BackendId, session: SessionId) -> Option<ConnectionKey> {

@@ -36,16 +36,16 @@ impl Rendezvous {
         Self { keys: addresses.iter().map(key_of).collect() }
     }
 
-    /// The session's address among those that `allowed` lets through.
+    /// What the session's address offers, among the addresses that offer something.
     #[must_use]
-    pub fn place(
+    pub fn place<T>(
         &self,
         session: SessionId,
-        mut allowed: impl FnMut(usize) -> bool,
-    ) -> Option<usize> {
-        let weighed = self.keys.iter().enumerate().filter(|(at, _)| allowed(*at));
-        let best = weighed.max_by_key(|(_, key)| (weight(session, **key), **key));
-        best.map(|(at, _)| at)
+        mut offer: impl FnMut(usize) -> Option<T>,
+    ) -> Option<T> {
+        let offers = self.keys.iter().enumerate().filter_map(|(at, key)| Some((*key, offer(at)?)));
+        let best = offers.max_by_key(|(key, _)| (weight(session, *key), *key));
+        best.map(|(_, offer)| offer)
     }
 }
 
@@ -100,7 +100,7 @@ mod tests {
         let placement = Rendezvous::new(&addresses(&[1, 2, 3, 4]));
         let mut counts = [0; 4];
         for session in 0..40_000 {
-            counts[placement.place(SessionId(session), |_| true).expect("four addresses")] += 1;
+            counts[placement.place(SessionId(session), Some).expect("four addresses")] += 1;
         }
         assert!(counts.iter().all(|&count| (9_500..10_500).contains(&count)), "{counts:?}");
     }
@@ -109,7 +109,7 @@ mod tests {
     fn a_session_keeps_its_address_from_one_release_to_the_next() {
         let placement = Rendezvous::new(&addresses(&[9000, 9001, 9002]));
         let places: Vec<_> =
-            (0..8).map(|session| placement.place(SessionId(session), |_| true)).collect();
+            (0..8).map(|session| placement.place(SessionId(session), Some)).collect();
         assert_eq!(places, PINNED.map(Some));
     }
 
@@ -124,16 +124,18 @@ mod tests {
             let all = addresses(&ports);
             let lost = lost % all.len();
             let before = Rendezvous::new(&all);
-            let home = before.place(SessionId(session), |_| true).expect("not empty");
+            let home = before.place(SessionId(session), Some).expect("not empty");
             let mut rest = all.clone();
             rest.remove(lost);
             rest.reverse();
             let after = Rendezvous::new(&rest);
-            let moved = &rest[after.place(SessionId(session), |_| true).expect("not empty")];
+            let moved = &rest[after.place(SessionId(session), Some).expect("not empty")];
             if home != lost {
                 prop_assert_eq!(moved, &all[home]);
             }
-            let refused = before.place(SessionId(session), |at| at != lost).expect("not empty");
+            let refused = before
+                .place(SessionId(session), |at| (at != lost).then_some(at))
+                .expect("not empty");
             prop_assert_eq!(moved, &all[refused], "a refused address is as good as a lost one");
         }
     }

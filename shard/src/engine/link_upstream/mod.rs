@@ -12,7 +12,7 @@ use crate::block::Block;
 use crate::clock::Instant;
 use crate::id::{ConnectionKey, ServiceId, SessionId};
 use crate::outbox::{Memory, Outbox, OutboxLimits};
-use crate::session::calls::Request;
+use crate::session::calls::Credit;
 use crate::sockets::Sockets;
 use crate::upstream::link::{Link, LinkState, SendBuffer};
 use crate::wire::header::Priority;
@@ -110,22 +110,20 @@ impl<S: Sockets> Engine<S> {
             }
     }
 
-    pub(in crate::engine) fn link_has_credit(
+    /// Without a link nothing waits: the call is sent on its way and answered 60.
+    pub(in crate::engine) fn credit_on(
         &self,
+        link: Option<ConnectionKey>,
         client: ConnectionKey,
-        request: &Request,
-    ) -> bool {
-        let Some(Role::Session(player)) = self.table.get(client).map(|c| &c.role) else {
-            return true;
-        };
-        let session = player.session.id();
-        // Without a link nothing waits: the call is sent on its way and answered 60.
-        let Some(key) = self.link_of(request.service, session) else {
-            return true;
-        };
-        match self.table.get(key).map(|connection| &connection.role) {
-            Some(Role::Link(link)) => link.link.has_credit(session, client, request.bytes),
-            _ => true,
+        session: SessionId,
+        bytes: usize,
+    ) -> Credit {
+        let connection = link.and_then(|key| self.table.get(key));
+        match connection.map(|connection| &connection.role) {
+            Some(Role::Link(link)) if !link.link.has_credit(session, client, bytes) => {
+                Credit::Exhausted
+            }
+            _ => Credit::Available,
         }
     }
 }

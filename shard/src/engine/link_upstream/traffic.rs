@@ -26,6 +26,7 @@ impl<S: Sockets> Engine<S> {
     pub(in crate::engine) fn dispatch_link(
         &mut self,
         call: CallRef,
+        link: Option<ConnectionKey>,
         request: &Request,
         what: Question,
         message: &[u8],
@@ -39,7 +40,6 @@ impl<S: Sockets> Engine<S> {
         let Some((identity, peer)) = client else {
             return self.service_freed(request.service);
         };
-        let link = self.link_of(request.service, identity.session);
         let sent = link.and_then(|key| {
             let client = Client { owner: call.client, identity: &identity, peer };
             self.with_link(key, |link, out| {
