@@ -305,7 +305,7 @@ impl<S: Sockets> Engine<S> {
         loop {
             let Some(player) = self.player(client) else { return };
             let session = player.session.id();
-            let Some(mut calls) = player.calls.take() else {
+            let Some(mut calls) = player.calls.take_if(|calls| calls.waiting() > 0) else {
                 return;
             };
             let next = calls.next_to_dispatch(&self.limits.session, |request| {
