@@ -1,5 +1,6 @@
 //! The sessions that are open on one link, with their windows in both directions.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 
 use ahash::RandomState;
@@ -30,6 +31,9 @@ pub(super) struct Opening {
 #[derive(Debug)]
 pub(super) struct Sessions {
     by_id: HashMap<SessionId, u32, RandomState>,
+    /// The open session that was asked for last, and its place: a call asks twice, and calls of a
+    /// session come in rows.
+    last: Cell<Option<(SessionId, u32)>>,
     places: Vec<Option<OpenSession>>,
     free: Vec<u32>,
     openings: u32,
@@ -40,6 +44,7 @@ impl Sessions {
         let hash = RandomState::with_seeds(seed, !seed, seed.rotate_left(32), 0);
         Self {
             by_id: HashMap::with_hasher(hash),
+            last: Cell::new(None),
             places: Vec::new(),
             free: Vec::new(),
             openings: 0,
@@ -51,13 +56,13 @@ impl Sessions {
     }
 
     pub(super) fn find(&self, session: SessionId) -> Option<(Opening, &OpenSession)> {
-        let place = *self.by_id.get(&session)?;
+        let place = self.place_of(session)?;
         let open = self.places.get(place as usize)?.as_ref()?;
         Some((Opening { place, number: open.opening }, open))
     }
 
     pub(super) fn find_mut(&mut self, session: SessionId) -> Option<&mut OpenSession> {
-        let place = *self.by_id.get(&session)?;
+        let place = self.place_of(session)?;
         self.places.get_mut(place as usize)?.as_mut()
     }
 
@@ -89,14 +94,27 @@ impl Sessions {
     }
 
     pub(super) fn close(&mut self, session: SessionId) -> Option<OpenSession> {
+        self.last.set(None);
         let place = self.by_id.remove(&session)?;
         self.free.push(place);
         self.places.get_mut(place as usize)?.take()
     }
 
     pub(super) fn clear(&mut self) {
+        self.last.set(None);
         self.by_id.clear();
         self.places.clear();
         self.free.clear();
+    }
+
+    fn place_of(&self, session: SessionId) -> Option<u32> {
+        match self.last.get() {
+            Some((known, place)) if known == session => Some(place),
+            _ => {
+                let place = *self.by_id.get(&session)?;
+                self.last.set(Some((session, place)));
+                Some(place)
+            }
+        }
     }
 }
