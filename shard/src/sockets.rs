@@ -109,6 +109,16 @@ pub enum ReceiveEnd {
     Failed(i32),
 }
 
+/// What is to be cancelled before a socket can be closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pending {
+    Nothing,
+    /// The multishot receive.
+    Receive,
+    /// Whatever there is. Finding it takes time in proportion to all connections of the shard.
+    Unknown,
+}
+
 /// How long an exchange with the kernel may sleep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {
@@ -140,7 +150,7 @@ pub trait Sockets {
     /// Sends FIN after what was sent.
     fn finish(&mut self, socket: Socket, key: ConnectionKey);
     /// Cancels what is pending on the socket and closes it; answered [`Completion::Closed`] last.
-    fn close(&mut self, socket: Socket, key: ConnectionKey);
+    fn close(&mut self, socket: Socket, key: ConnectionKey, pending: Pending);
     fn ring_doorbell(&mut self, shard: ShardId);
     /// Gives receive buffers back to be filled again.
     fn provide(&mut self, buffers: &mut Vec<BufferId>);

@@ -14,7 +14,9 @@ use corelane_shard::probe::Probe;
 use corelane_shard::pump::sample_clocks;
 use corelane_shard::ring::{RingDirectory, Uring, listen};
 use corelane_shard::snapshot::Address;
-use corelane_shard::sockets::{Completion, ListenerId, Outgoing, Sent, Socket, Sockets, Wait};
+use corelane_shard::sockets::{
+    Completion, ListenerId, Outgoing, Pending, Sent, Socket, Sockets, Wait,
+};
 
 use super::alone;
 use super::harness::backend;
@@ -86,8 +88,8 @@ impl Sockets for Witness {
         self.ring.finish(socket, key);
     }
 
-    fn close(&mut self, socket: Socket, key: ConnectionKey) {
-        self.ring.close(socket, key);
+    fn close(&mut self, socket: Socket, key: ConnectionKey, pending: Pending) {
+        self.ring.close(socket, key, pending);
     }
 
     fn ring_doorbell(&mut self, shard: ShardId) {

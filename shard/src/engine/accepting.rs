@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::connection::{Connection, Receiving};
 use super::upgrade::Head;
 use super::{ACCEPTS_PER_TURN, Engine, Role};
-use crate::sockets::{AcceptEnd, ListenerId, Sockets};
+use crate::sockets::{AcceptEnd, ListenerId, Pending, Sockets};
 
 /// How long the head of somebody who came when the shard was full is read before the 503.
 const CROWDED_PATIENCE: Duration = Duration::from_secs(1);
@@ -48,7 +48,7 @@ impl<S: Sockets> Engine<S> {
                     self.set_deadline(key);
                 }
                 // Even the spare slots are taken: nobody is left to answer.
-                Err(_) => self.sockets.close(socket, super::NOBODY),
+                Err(_) => self.sockets.close(socket, super::NOBODY, Pending::Nothing),
             }
         }
     }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::clock::Instant;
 use crate::outbox::Outbox;
-use crate::sockets::Socket;
+use crate::sockets::{Pending, Socket};
 use crate::wire::inbound::Inbound;
 
 /// One entry of the shard's table. Lives from accept (or dial) until the kernel has confirmed that
@@ -141,6 +141,16 @@ impl<R> Connection<R> {
         self.phase == Phase::Closed
             && !matches!(self.receiving, Receiving::Armed | Receiving::Pausing)
             && self.sending == Sending::Free
+    }
+
+    /// What the kernel is still asked to do for it, besides this turn's submissions.
+    pub(super) fn pending(&self) -> Pending {
+        match (self.sending, self.receiving) {
+            (Sending::Free, Receiving::Queued | Receiving::Ended) => Pending::Nothing,
+            (Sending::Free, Receiving::Armed | Receiving::Pausing) => Pending::Receive,
+            // A receive that was never armed: the connect may be under way.
+            (Sending::Free, Receiving::Off) | (Sending::Waiting, _) => Pending::Unknown,
+        }
     }
 
     pub(super) fn peer_address(&self) -> Option<SocketAddr> {

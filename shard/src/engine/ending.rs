@@ -148,7 +148,8 @@ impl<S: Sockets> Engine<S> {
         match connection.socket {
             Some(socket) => {
                 connection.phase = Phase::Closing;
-                self.sockets.close(socket, key);
+                let pending = connection.pending();
+                self.sockets.close(socket, key, pending);
             }
             None => {
                 connection.phase = Phase::Closed;

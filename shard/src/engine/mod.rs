@@ -51,7 +51,7 @@ use crate::session::fingerprints::FingerprintTables;
 use crate::session::liveness::Liveness;
 use crate::session::rate::RateLimits;
 use crate::snapshot::Snapshot;
-use crate::sockets::{Completion, ListenerId, Socket, Sockets};
+use crate::sockets::{Completion, ListenerId, Pending, Socket, Sockets};
 use crate::table::Table;
 use crate::timer::Timers;
 use crate::wire::guid::PeerKeys;
@@ -371,7 +371,7 @@ impl<S: Sockets> Engine<S> {
             // Given up while it was being made.
             _ => {
                 if let Some(socket) = socket {
-                    self.sockets.close(socket, key);
+                    self.sockets.close(socket, key, Pending::Nothing);
                 }
             }
         }

@@ -70,8 +70,8 @@ impl Uring {
     }
 
     fn finished(&mut self, key: ConnectionKey) {
-        if let Some(Some(socket)) = self.finishing.remove(&key) {
-            self.close_now(socket, key);
+        if let Some(Some((socket, pending))) = self.finishing.remove(&key) {
+            self.close_now(socket, key, pending);
         }
     }
 

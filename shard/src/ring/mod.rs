@@ -36,7 +36,7 @@ use socket2::{SockAddr, SockRef};
 use crate::buffers::ReceiveBuffers;
 use crate::clock::Instant;
 use crate::id::{ConnectionKey, ShardId};
-use crate::sockets::{Completion, Outgoing, Sent, Socket, Wait};
+use crate::sockets::{Completion, Outgoing, Pending, Sent, Socket, Wait};
 
 pub use listen::{ListenOptions, listen};
 pub use support::{RingUnsupported, locked_bytes, try_operations};
@@ -122,7 +122,7 @@ pub struct Uring {
     /// Shutdowns under way, with the socket whose close waits for its own. The kernel runs a
     /// shutdown on a worker thread, which looks the descriptor up only there: closed before that,
     /// the descriptor would be the next client's, and that one's stream would be ended.
-    finishing: AHashMap<ConnectionKey, Option<Socket>>,
+    finishing: AHashMap<ConnectionKey, Option<(Socket, Pending)>>,
     peer_names: PeerNames,
     /// Addresses of connects not yet submitted.
     #[expect(clippy::vec_box, reason = "the kernel reads them where they are")]

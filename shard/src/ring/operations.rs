@@ -12,7 +12,7 @@ use super::{InFlight, Listener, Uring};
 use crate::buffers::BufferId;
 use crate::id::{ConnectionKey, Generation, ShardId, Slot};
 use crate::snapshot::Address;
-use crate::sockets::{Completion, ListenerId, Outgoing, Sent, Socket, Sockets};
+use crate::sockets::{Completion, ListenerId, Outgoing, Pending, Sent, Socket, Sockets};
 
 const SEND_INLINE: i32 = libc::MSG_DONTWAIT | libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
 const SEND_WAITING: i32 = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
@@ -20,11 +20,17 @@ const SEND_WAITING: i32 = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
 static ONE: libc::c_int = 1;
 
 impl Uring {
-    /// Cancels whatever is pending on the socket and closes it.
-    pub(super) fn close_now(&mut self, socket: Socket, key: ConnectionKey) {
-        let everything = CancelBuilder::fd(Fixed(socket.0)).all();
-        let entry = opcode::AsyncCancel2::new(everything).build();
-        self.push_quiet(entry, Tag::own(Operation::Ignored));
+    /// Cancels what is pending on the socket and closes it.
+    pub(super) fn close_now(&mut self, socket: Socket, key: ConnectionKey, pending: Pending) {
+        match pending {
+            Pending::Nothing => {}
+            Pending::Receive => self.stop_receiving(key),
+            Pending::Unknown => {
+                let everything = CancelBuilder::fd(Fixed(socket.0)).all();
+                let entry = opcode::AsyncCancel2::new(everything).build();
+                self.push_quiet(entry, Tag::own(Operation::Ignored));
+            }
+        }
         let entry = opcode::Close::new(Fixed(socket.0)).build();
         self.push(entry, Tag::of(Operation::Close, key));
     }
@@ -150,10 +156,10 @@ impl Sockets for Uring {
         self.push(entry, Tag::of(Operation::Finish, key));
     }
 
-    fn close(&mut self, socket: Socket, key: ConnectionKey) {
+    fn close(&mut self, socket: Socket, key: ConnectionKey, pending: Pending) {
         match self.finishing.get_mut(&key) {
-            Some(closes) => *closes = Some(socket),
-            None => self.close_now(socket, key),
+            Some(closes) => *closes = Some((socket, pending)),
+            None => self.close_now(socket, key, pending),
         }
     }
 

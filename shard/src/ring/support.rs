@@ -11,7 +11,7 @@ use thiserror::Error;
 use super::{ListenOptions, RingDirectory, RingSizes, Uring, listen};
 use crate::buffers::ReceiveBuffers;
 use crate::id::{ConnectionKey, Generation, ShardId, Slot};
-use crate::sockets::{Completion, ListenerId, Outgoing, Sockets, Wait};
+use crate::sockets::{Completion, ListenerId, Outgoing, Pending, Sockets, Wait};
 
 /// An operation that the data plane needs and this machine refuses.
 #[derive(Debug, Error)]
@@ -124,7 +124,7 @@ impl Trial {
         })?;
         self.uring.heartbeat(Some(Duration::from_millis(1)));
         self.uring.exchange(Wait::ForOne).map_err(|cause| ("a multishot time-out", cause))?;
-        self.uring.close(socket, key);
+        self.uring.close(socket, key, Pending::Unknown);
         self.until("closing by descriptor index", |c| {
             matches!(c, Completion::Closed { .. }).then_some(Ok(()))
         })

@@ -3,7 +3,7 @@
 mod rig;
 
 use std::collections::HashSet;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, TcpStream};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread;
@@ -16,7 +16,9 @@ use super::{Operation, RingDirectory, Tag};
 use crate::clock::Instant;
 use crate::id::ShardId;
 use crate::pump::sample_clocks;
-use crate::sockets::{AcceptEnd, Completion, ListenerId, ReceiveEnd, Sent, Socket, Sockets, Wait};
+use crate::sockets::{
+    AcceptEnd, Completion, ListenerId, Pending, ReceiveEnd, Sent, Socket, Sockets, Wait,
+};
 use rig::{PATIENCE, Setup, TINY, key, noise, read, reset, rig};
 
 fn mono() -> Instant {
@@ -69,7 +71,7 @@ fn a_partial_send_is_known_exactly_behind_a_thousand_completions() {
     while sent < stream.len() {
         // Closing what is not open completes at once: these stand in front of the send.
         for _ in 0..1000 {
-            rig.uring.close(Socket(200), key(5));
+            rig.uring.close(Socket(200), key(5), Pending::Nothing);
         }
         let end = stream.len().min(sent + (48 << 10));
         rig.send(socket, key(1), &stream[sent..end]);
@@ -133,7 +135,7 @@ fn closing_cancels_the_rest_of_a_send_and_returns_its_bytes() {
     rig.uring.send_rest(socket, key(1), block);
     rig.exchange(Wait::No);
     assert!(rig.settled.is_empty());
-    rig.uring.close(socket, key(1));
+    rig.uring.close(socket, key(1), Pending::Unknown);
     let (bytes, sent) = rig.until_settled(key(1));
     assert_eq!((sent, bytes.as_slice()), (Sent::Failed, &b"too late"[..]));
     rig.until("the confirmation", |c| matches!(c, Completion::Closed { .. }).then_some(()));
@@ -330,6 +332,23 @@ fn a_bad_submission_does_not_stop_the_rest_of_its_batch() {
 }
 
 #[test]
+fn closing_cancels_the_receive_and_the_peer_sees_the_end() {
+    for pending in [Pending::Receive, Pending::Unknown] {
+        let mut rig = Setup::default().build();
+        let (mut client, socket) = rig.connect();
+        rig.uring.receive(socket, key(1));
+        rig.exchange(Wait::No);
+        rig.uring.close(socket, key(1), pending);
+        rig.until("the end of the receive", |c| {
+            let cause = ReceiveEnd::Cancelled;
+            (*c == Completion::ReceiveEnded { key: key(1), cause }).then_some(())
+        });
+        rig.until("the confirmation", |c| (*c == Completion::Closed { key: key(1) }).then_some(()));
+        assert_eq!(client.read(&mut [0; 1]).unwrap(), 0, "{pending:?}");
+    }
+}
+
+#[test]
 fn a_full_descriptor_table_ends_the_accept_until_a_socket_is_closed() {
     let mut rig = Setup { sockets: 4, ..Setup::default() }.build();
     let clients: Vec<_> = (0..4).map(|_| rig.connect()).collect();
@@ -340,7 +359,7 @@ fn a_full_descriptor_table_ends_the_accept_until_a_socket_is_closed() {
     });
     assert_eq!(ended, (ListenerId(0), AcceptEnd::TableFull));
     drop(one_too_many);
-    rig.uring.close(clients[2].1, key(2));
+    rig.uring.close(clients[2].1, key(2), Pending::Nothing);
     rig.until("the confirmation", |c| (*c == Completion::Closed { key: key(2) }).then_some(()));
     rig.uring.accept(ListenerId(0));
     let (client, socket) = rig.connect();
@@ -389,7 +408,7 @@ fn a_peer_is_named_on_both_families() {
         for at in 0..300 {
             let (client, socket) = rig.connect();
             rig.uring.peer_name(ListenerId(0), socket, key(at));
-            rig.uring.close(socket, key(at));
+            rig.uring.close(socket, key(at), Pending::Nothing);
             let (of, peer) = rig.until("the peer's name", |completion| match completion {
                 Completion::PeerName { key, peer } => Some((*key, *peer)),
                 _ => None,
