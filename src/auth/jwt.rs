@@ -88,6 +88,10 @@ impl Authenticator for JwtAuthenticator {
         self.cache.insert(fingerprint, Rc::clone(&identity), now);
         Ok(identity)
     }
+
+    fn signatures(&self) -> u64 {
+        self.counts.signatures
+    }
 }
 
 /// A compact JWS (RFC 7515 section 3.1), its parts still encoded.
@@ -117,8 +121,8 @@ impl<'a> Parts<'a> {
 }
 
 fn is_base64url(part: &str) -> bool {
-    let letter = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
-    !part.is_empty() && part.bytes().all(letter)
+    let letter = |b: u8| b.is_ascii_alphanumeric() | matches!(b, b'-' | b'_');
+    !part.is_empty() && part.bytes().fold(true, |all, byte| all & letter(byte))
 }
 
 fn decode(part: &str) -> Result<Vec<u8>, AuthRefusal> {

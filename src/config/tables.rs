@@ -79,7 +79,7 @@ table! {
         /// Receive buffers per shard, shared by all its connections.
         receive_buffers: usize = "4096", Restart => PowerOfTwo(64, 32_768);
         /// Bytes of one receive buffer. A message that fits is forwarded without a copy.
-        receive_buffer_bytes: usize = r#""2KiB""#, Restart => Size(KIB, 64 * KIB);
+        receive_buffer_bytes: usize = r#""4KiB""#, Restart => Size(KIB, 64 * KIB);
         /// Submission queue entries of the shard's ring; the completion queue has four times as many.
         submission_entries: usize = "4096", Restart => PowerOfTwo(64, 32_768);
         /// Memory per shard for what must outlive a turn: long messages, queued output, calls.

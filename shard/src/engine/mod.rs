@@ -186,7 +186,7 @@ pub struct Engine<S> {
     sessions: usize,
     /// Heads that wait for signatures to spare.
     authenticating: VecDeque<ConnectionKey>,
-    verifications: usize,
+    signatures_before_turn: u64,
     /// Ends of claims that the control core has not been told of.
     releases: VecDeque<(ConnectionKey, SessionId, Epoch)>,
     /// Lines of calls that no session needs at the moment.
@@ -242,7 +242,7 @@ impl<S: Sockets> Engine<S> {
             copies: 0,
             sessions: 0,
             authenticating: VecDeque::new(),
-            verifications: 0,
+            signatures_before_turn: 0,
             releases: VecDeque::new(),
             spare_calls: Vec::new(),
             running: 0,

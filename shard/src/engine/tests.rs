@@ -488,3 +488,32 @@ fn peers_that_never_hang_up_are_closed_in_time() {
     assert!(close_timeout <= took && took < PATIENCE / 4, "{took:?}");
     drop(clients);
 }
+
+#[test]
+fn a_turn_checks_few_signatures_and_everybody_is_answered() {
+    const CLIENTS: u64 = 50;
+    let mut rig = Shape::default().build();
+    let request = b"GET /connect HTTP/1.1\r\nHost: test\r\nUpgrade: websocket\r\n\
+        Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nAuthorization: Bearer x.y.z\r\n\r\n";
+    // They wait in the backlog, so that all heads are there at once.
+    let mut clients: Vec<_> = (0..CLIENTS).map(|_| Client::connect(rig.address)).collect();
+    for client in &mut clients {
+        client.write(request);
+    }
+    let (mut checked, mut most) = (0, 0);
+    rig.until("every signature", |engine| {
+        let now = engine.authenticator.signatures();
+        most = most.max(now - checked);
+        checked = now;
+        checked == CLIENTS
+    });
+    assert_eq!(most, 8);
+    rig.turn();
+    for mut client in clients {
+        let mut status = [0; 12];
+        client.stream.read_exact(&mut status).unwrap();
+        assert_eq!(&status, b"HTTP/1.1 401");
+    }
+    rig.until_nothing_is_left();
+}

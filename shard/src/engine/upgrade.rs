@@ -20,8 +20,8 @@ use crate::wire::handshake::{
     accept, health_response, resume,
 };
 
-/// Tokens verified in one turn; further upgrades wait for the next.
-const VERIFICATIONS_PER_TURN: usize = 8;
+/// Signatures checked in one turn; further upgrades wait for the next.
+const SIGNATURES_PER_TURN: u64 = 8;
 
 /// Bytes that a client may send behind its request head before the 101.
 const EARLY_BYTES_MAX: usize = 16 << 10;
@@ -113,8 +113,8 @@ impl<S: Sockets> Engine<S> {
 
     /// Judges heads that were put off, now that there are signatures to spare again.
     pub(super) fn authenticate_waiting(&mut self) {
-        self.verifications = 0;
-        while self.verifications < VERIFICATIONS_PER_TURN {
+        self.signatures_before_turn = self.authenticator.signatures();
+        while self.may_check_signature() {
             let Some(key) = self.authenticating.pop_front() else {
                 return;
             };
@@ -220,7 +220,7 @@ impl<S: Sockets> Engine<S> {
         if echo {
             return Verdict::Echo { nonce, head_len };
         }
-        if self.verifications >= VERIFICATIONS_PER_TURN {
+        if !self.may_check_signature() {
             return Verdict::Later;
         }
         match self.authenticate(&request) {
@@ -243,7 +243,6 @@ impl<S: Sockets> Engine<S> {
             }
             None => return Err(Refusal::NoCredential),
         };
-        self.verifications += 1;
         self.authenticator.verify(token, self.now).map_err(|refusal| match refusal {
             AuthRefusal::Unavailable => Refusal::Unavailable,
             AuthRefusal::Malformed
@@ -256,6 +255,10 @@ impl<S: Sockets> Engine<S> {
             | AuthRefusal::NoSession
             | AuthRefusal::Revoked => Refusal::BadCredential,
         })
+    }
+
+    fn may_check_signature(&self) -> bool {
+        self.authenticator.signatures() - self.signatures_before_turn < SIGNATURES_PER_TURN
     }
 
     fn claim(&mut self, key: ConnectionKey, claim: Claim) {

@@ -45,12 +45,20 @@ impl Default for Shape {
     }
 }
 
-/// The echo route asks for no credential.
-struct Nobody;
+/// The echo route asks for no credential, and no other opens.
+#[derive(Default)]
+struct Nobody {
+    signatures: u64,
+}
 
 impl Authenticator for Nobody {
     fn verify(&mut self, _token: &str, _now: Now) -> Result<Rc<Identity>, AuthRefusal> {
-        Err(AuthRefusal::UnknownKey)
+        self.signatures += 1;
+        Err(AuthRefusal::BadSignature)
+    }
+
+    fn signatures(&self) -> u64 {
+        self.signatures
     }
 }
 
@@ -99,7 +107,7 @@ impl Shape {
             MeshShape { shards: 1, capacity: 16, control_capacity: 16, buffers: self.buffers };
         let surroundings = Surroundings {
             lanes: mesh(shape).shards.remove(0),
-            authenticator: Box::new(Nobody),
+            authenticator: Box::new(Nobody::default()),
             snapshot: Arc::new(Snapshot {
                 version: 1,
                 mode: ConnectionMode::External,

@@ -1,6 +1,8 @@
 //! HTTP/1.1 message heads (RFC 9112 §2–5), requests and responses alike: where one ends, its
 //! fields, and a cursor that writes one.
 
+use memchr::memchr;
+
 /// Longest list of fields that one head may have, whatever the configuration says.
 pub(crate) const HEADERS_MAX: usize = 100;
 
@@ -12,22 +14,27 @@ pub(crate) struct BadByte;
 /// complete. The first `scanned` bytes were found in order by an earlier call.
 pub(crate) fn end(bytes: &[u8], scanned: usize) -> Result<Option<usize>, BadByte> {
     // One byte back: a CR at the end of the earlier bytes still waits for its LF.
-    for at in scanned.saturating_sub(1)..bytes.len() {
-        match bytes[at] {
-            b'\n' => {
-                if !bytes[..at].ends_with(b"\r") {
-                    return Err(BadByte);
-                }
-                if bytes[..=at].ends_with(b"\r\n\r\n") {
-                    return Ok(Some(at + 1));
-                }
-            }
-            b'\r' if bytes.get(at + 1).is_some_and(|next| *next != b'\n') => return Err(BadByte),
-            b'\r' | b'\t' | 0x20..=0x7e | 0x80.. => {}
-            _ => return Err(BadByte),
+    let mut at = scanned.saturating_sub(1);
+    while let Some(len) = memchr(b'\n', &bytes[at..]) {
+        let line_feed = at + len;
+        if !bytes[..line_feed].ends_with(b"\r") || !is_plain(&bytes[at..line_feed.max(at + 1) - 1])
+        {
+            return Err(BadByte);
         }
+        if bytes[..=line_feed].ends_with(b"\r\n\r\n") {
+            return Ok(Some(line_feed + 1));
+        }
+        at = line_feed + 1;
     }
-    Ok(None)
+    let rest = &bytes[at..];
+    if is_plain(rest.strip_suffix(b"\r").unwrap_or(rest)) { Ok(None) } else { Err(BadByte) }
+}
+
+/// Free of control characters. Looks at every byte whatever the others are, which the compiler
+/// makes many at a time.
+fn is_plain(bytes: &[u8]) -> bool {
+    let control = |byte: u8| (byte < b' ' && byte != b'\t') || byte == 0x7f;
+    !bytes.iter().fold(false, |found, byte| found | control(*byte))
 }
 
 /// Why a block of fields is refused.
@@ -59,11 +66,16 @@ impl<'a> Fields<'a> {
 
     /// Values of every field called `name`, without the white space around them.
     pub fn values(self, name: &str) -> impl Iterator<Item = &'a [u8]> {
-        self.lines.split(|byte| *byte == b'\n').filter_map(move |line| {
-            let colon = line.iter().position(|byte| *byte == b':')?;
-            line[..colon]
-                .eq_ignore_ascii_case(name.as_bytes())
-                .then(|| line[colon + 1..].trim_ascii())
+        let mut rest = self.lines;
+        let lines = std::iter::from_fn(move || {
+            let (line, others) = rest.split_at(memchr(b'\n', rest)? + 1);
+            rest = others;
+            Some(line)
+        });
+        lines.filter_map(move |line| {
+            let (found, rest) = line.split_at_checked(name.len())?;
+            let value = rest.strip_prefix(b":")?;
+            found.eq_ignore_ascii_case(name.as_bytes()).then(|| value.trim_ascii())
         })
     }
 
@@ -97,7 +109,7 @@ impl<'a> Fields<'a> {
 
 /// `bytes` as text when they are printable ASCII.
 pub(crate) fn ascii(bytes: &[u8]) -> Option<&str> {
-    let printable = bytes.iter().all(|byte| matches!(byte, b' '..=b'~'));
+    let printable = bytes.iter().fold(true, |all, byte| all & matches!(byte, b' '..=b'~'));
     std::str::from_utf8(bytes).ok().filter(|_| printable)
 }
 
@@ -175,6 +187,33 @@ mod tests {
             assert_eq!(end(head, seam), Ok(Some(head.len())));
         }
         assert_eq!(end(b"a\rb", 2), Err(BadByte));
+    }
+
+    /// As [`end`], a byte at a time.
+    fn end_by_bytes(bytes: &[u8]) -> Result<Option<usize>, BadByte> {
+        for at in 0..bytes.len() {
+            match bytes[at] {
+                b'\n' if !bytes[..at].ends_with(b"\r") => return Err(BadByte),
+                b'\n' if bytes[..at].ends_with(b"\r\n\r") => return Ok(Some(at + 1)),
+                b'\r' if bytes.get(at + 1).is_some_and(|next| *next != b'\n') => {
+                    return Err(BadByte);
+                }
+                b'\n' | b'\r' | b'\t' | 0x20..=0x7e | 0x80.. => {}
+                _ => return Err(BadByte),
+            }
+        }
+        Ok(None)
+    }
+
+    #[test]
+    fn every_short_head_ends_where_reading_by_bytes_says() {
+        const BYTES: [u8; 5] = *b"a\r\n\0\t";
+        const LEN: u32 = 7;
+        for number in 0..BYTES.len().pow(LEN) {
+            let digit = |at| BYTES[number / BYTES.len().pow(at) % BYTES.len()];
+            let bytes: Vec<_> = (0..LEN).map(digit).collect();
+            assert_eq!(end(&bytes, 0), end_by_bytes(&bytes), "{bytes:?}");
+        }
     }
 
     #[test]
