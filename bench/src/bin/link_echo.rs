@@ -1,25 +1,21 @@
 //! A link backend that costs as little as it can: one thread, `poll` over the few links, every call
 //! answered with its own payload. What docs/LINK.md asks beside that (hello, Pings, credit for
 //! untagged messages) is there; sessions are not remembered, because nothing depends on them.
-#![expect(clippy::print_stdout, reason = "a command line program")]
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 
 use clap::Parser;
-use corelane_bench::cpu_time;
+use corelane_bench::server_arguments::ServerArguments;
 use corelane_bench::websocket::{self, Malformed};
 use rustix::event::{PollFd, PollFlags, poll};
+use socket2::Type;
 
 /// Answers calls over links with their own payload.
 #[derive(Parser)]
 struct Arguments {
-    /// TCP port to listen on; 0 takes a free one
-    #[arg(long, default_value_t = 0)]
-    port: u16,
-    /// Processor to run on; without it the scheduler decides
-    #[arg(long)]
-    cpu: Option<usize>,
+    #[command(flatten)]
+    server: ServerArguments,
 }
 
 const SUBPROTOCOL: &str = "corelane-link.1";
@@ -45,13 +41,8 @@ const READ_BYTES: usize = 512 << 10;
 const UNSENT_MAX: usize = 4 << 20;
 
 fn main() -> io::Result<()> {
-    let arguments = Arguments::parse();
-    if let Some(cpu) = arguments.cpu {
-        cpu_time::pin_to(cpu)?;
-    }
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, arguments.port))?;
-    listener.set_nonblocking(true)?;
-    println!("listening on {}", listener.local_addr()?);
+    let listener: TcpListener =
+        Arguments::parse().server.listen(Type::STREAM.nonblocking())?.into();
     let mut links: Vec<Link> = Vec::new();
     loop {
         let ready = wait(&listener, &links)?;

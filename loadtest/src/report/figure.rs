@@ -304,7 +304,7 @@ fn latency_axis(lines: &[Line], title: &'static str) -> Axis {
     latency_axis_over(values(lines), title)
 }
 
-/// From the decade below the least value of at least a microsecond.
+/// From the decade below the least value of at least a microsecond; no line touches the upper edge.
 fn latency_axis_over(values: impl Iterator<Item = f64>, title: &'static str) -> Axis {
     let (mut least, mut most) = (f64::MAX, 1.0_f64);
     for value in values {
@@ -312,7 +312,7 @@ fn latency_axis_over(values: impl Iterator<Item = f64>, title: &'static str) -> 
         most = most.max(value);
     }
     let from = round_down(least.min(most));
-    let to = round_up(most.max(from * 2.0));
+    let to = round_up((most * 1.1).max(from * 2.0));
     Axis { title, scale: Scale::Log { from, to }, label: short_time, fixed: None }
 }
 
