@@ -103,11 +103,19 @@ fn broken(outcome: &Outcome, bounds: &Search, rate: f64) -> Option<String> {
             "at {rate:.0}/s p99.9 is {p999_us:.0} µs, {most_us:.0} µs are allowed"
         ));
     }
-    let achieved = achieved(outcome);
-    if achieved < rate * ANSWERED_SHARE {
-        return Some(format!("of {rate:.0}/s only {achieved:.0}/s were answered"));
+    let share = answered_share(outcome);
+    if share < ANSWERED_SHARE {
+        return Some(format!("of {rate:.0}/s only {:.0}/s were answered", rate * share));
     }
     None
+}
+
+/// Of what was planned: chance plans a little more or less than the rate. Each event has as many
+/// answers as receivers.
+fn answered_share(outcome: &Outcome) -> f64 {
+    let messages = &outcome.messages;
+    let receivers = messages.expected as f64 / messages.sent as f64;
+    messages.measured as f64 / (messages.planned as f64 * receivers)
 }
 
 fn achieved(outcome: &Outcome) -> f64 {
@@ -118,8 +126,8 @@ fn achieved(outcome: &Outcome) -> f64 {
 struct Tried {
     points: Vec<RatePoint>,
     outcomes: Vec<Outcome>,
-    /// Why the lowest rate that did not hold did not.
-    limit: Option<(f64, String)>,
+    /// Rates that did not hold, and why.
+    broken: Vec<(f64, String)>,
 }
 
 impl Tried {
@@ -143,11 +151,7 @@ impl Tried {
         });
         self.outcomes.push(outcome);
         let holds = broken.is_none();
-        if let Some(reason) = broken
-            && self.limit.as_ref().is_none_or(|(lowest, _)| rate < *lowest)
-        {
-            self.limit = Some((rate, reason));
-        }
+        self.broken.extend(broken.map(|reason| (rate, reason)));
         holds
     }
 
@@ -162,7 +166,9 @@ impl Tried {
         };
         let mut outcome = self.outcomes.swap_remove(shown.unwrap_or(0));
         self.points.sort_by(|a, b| a.rate.total_cmp(&b.rate));
-        let limit = match self.limit {
+        // A rate below the highest may have been disturbed: it is no limit.
+        let beyond = self.broken.into_iter().filter(|(rate, _)| highest.is_none_or(|h| *rate > h));
+        let limit = match beyond.min_by(|a, b| a.0.total_cmp(&b.0)) {
             Some((_, reason)) => reason,
             None => "the search ended at its highest rate, which still held".to_owned(),
         };

@@ -208,15 +208,12 @@ pub(super) fn rates(outcome: &Outcome) -> Option<Table> {
 /// What the search came to, in a sentence.
 pub(super) fn search_result(outcome: &Outcome) -> Option<String> {
     let search = outcome.search.as_ref()?;
+    let limit = search.limit.trim_end_matches('.');
     Some(match search.highest {
         Some(rate) => {
-            format!(
-                "The highest rate that held is {}; beyond it: {}.",
-                per_second(rate),
-                search.limit
-            )
+            format!("The highest rate that held is {}; beyond it: {}.", per_second(rate), limit)
         }
-        None => format!("No rate held: {}.", search.limit),
+        None => format!("No rate held: {limit}."),
     })
 }
 

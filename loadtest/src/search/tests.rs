@@ -23,6 +23,8 @@ fn served(step: &Scenario, capacity: f64) -> Outcome {
     let rate = rate_of(step).unwrap();
     let mut outcome = synthetic::outcome(1, 1, 100, 1.0);
     outcome.measured_seconds = 1.0;
+    outcome.messages.planned = rate as u64;
+    outcome.messages.expected = outcome.messages.sent;
     outcome.messages.measured = rate.min(capacity) as u64;
     outcome.judgement.verdict = Verdict::Passed;
     outcome
@@ -48,6 +50,30 @@ fn a_server_without_a_limit_ends_the_search_at_its_highest_rate() {
     let outcome = search::<NotSearchable>(&scenario(), |step| Ok(served(step, 1e9))).unwrap();
     let found = outcome.search.unwrap();
     assert_eq!(found.highest, Some(100_000.0));
+    assert!(found.limit.contains("still held"), "{}", found.limit);
+}
+
+#[test]
+fn a_rate_is_kept_when_all_that_chance_planned_is_answered_by_every_receiver() {
+    let outcome = search::<NotSearchable>(&scenario(), |step| {
+        let mut outcome = served(step, 1e9);
+        outcome.messages.planned = outcome.messages.planned * 9 / 10;
+        outcome.messages.expected = outcome.messages.sent * 7;
+        outcome.messages.measured = outcome.messages.planned * 7;
+        Ok(outcome)
+    });
+    assert_eq!(outcome.unwrap().search.unwrap().highest, Some(100_000.0));
+}
+
+#[test]
+fn a_disturbed_rate_on_the_curve_is_not_the_limit() {
+    let outcome = search::<NotSearchable>(&scenario(), |step| {
+        let rate = rate_of(step).unwrap();
+        Ok(served(step, if rate == 75_000.0 { 1.0 } else { 1e9 }))
+    });
+    let found = outcome.unwrap().search.unwrap();
+    assert_eq!(found.highest, Some(100_000.0));
+    assert_eq!(found.points.iter().filter(|point| point.verdict != Verdict::Passed).count(), 1);
     assert!(found.limit.contains("still held"), "{}", found.limit);
 }
 
