@@ -109,7 +109,7 @@ impl<S: Sockets> Engine<S> {
     fn send_releases(&mut self) {
         while let Some(&(key, session, epoch)) = self.releases.front() {
             let release = ToControl::Release { key, session, epoch };
-            if self.lanes.tell_control(release).is_err() {
+            if self.lanes.tell_control(release, self.now.mono).is_err() {
                 return;
             }
             self.releases.pop_front();
@@ -190,7 +190,7 @@ impl<S: Sockets> Engine<S> {
         if self.drain.reported != Some(reached) {
             let connections = self.table.len() as u32;
             let report = ToControl::DrainReached { phase: reached, connections };
-            if self.lanes.tell_control(report).is_ok() {
+            if self.lanes.tell_control(report, self.now.mono).is_ok() {
                 self.drain.reported = Some(reached);
             }
         }

@@ -254,7 +254,7 @@ impl<S: Sockets> Engine<S> {
             bytes_out: connection.tally.bytes_out,
         };
         if self.log_lines.take() {
-            drop(self.lanes.tell_control(ToControl::SessionEnded(Box::new(line))));
+            drop(self.lanes.tell_control(ToControl::SessionEnded(Box::new(line)), self.now.mono));
         }
     }
 

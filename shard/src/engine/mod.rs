@@ -332,11 +332,14 @@ impl<S: Sockets> Engine<S> {
 
     /// When the shard must turn again although nothing has happened.
     pub fn next_deadline(&mut self) -> Option<Instant> {
-        let own = [self.next_redial(), self.next_goodbye(), self.accept_again_at]
-            .into_iter()
-            .flatten()
-            .min();
-        [self.timers.next_deadline(), own].into_iter().flatten().min()
+        let own = [
+            self.next_redial(),
+            self.next_goodbye(),
+            self.accept_again_at,
+            self.lanes.news_due(),
+            self.timers.next_deadline(),
+        ];
+        own.into_iter().flatten().min()
     }
 
     fn take_completions(&mut self) {
@@ -388,7 +391,7 @@ impl<S: Sockets> Engine<S> {
     /// Wakes those whose lanes this turn has put something on.
     fn ring_doorbells(&mut self) {
         let (sockets, bell, probe) = (&mut self.sockets, &self.control_bell, &self.probe);
-        self.lanes.wake_sleepers(|wake| {
+        self.lanes.wake_sleepers(self.now.mono, |wake| {
             probe.doorbells.increment();
             match wake {
                 Wake::Shard(shard) => sockets.ring_doorbell(shard),

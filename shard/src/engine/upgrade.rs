@@ -263,7 +263,7 @@ impl<S: Sockets> Engine<S> {
 
     fn claim(&mut self, key: ConnectionKey, claim: Claim) {
         let session = claim.identity.session;
-        if self.lanes.tell_control(ToControl::Claim { key, session }).is_err() {
+        if self.lanes.tell_control(ToControl::Claim { key, session }, self.now.mono).is_err() {
             return self.refuse(key, Refusal::Unavailable);
         }
         if let Some(connection) = self.table.get_mut(key)
@@ -423,7 +423,7 @@ impl<S: Sockets> Engine<S> {
             reason: refusal.label(),
         };
         if self.log_lines.take() {
-            drop(self.lanes.tell_control(ToControl::UpgradeRefused(Box::new(line))));
+            drop(self.lanes.tell_control(ToControl::UpgradeRefused(Box::new(line)), self.now.mono));
         }
     }
 

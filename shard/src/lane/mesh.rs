@@ -1,6 +1,7 @@
 //! All lanes of a process, and the end of them that one shard holds.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::control::{ControlLanes, ControlSide, pair};
 use super::crossing::{Answer, Arrival, Crossing};
@@ -9,6 +10,7 @@ use super::lending::{Lending, Returned};
 use super::message::{ToControl, ToShard};
 use super::receiver::LaneReceiver;
 use super::sender::{LaneSender, Refused, lane};
+use crate::clock::Instant;
 use crate::id::ShardId;
 
 /// Sizes of a mesh. Its memory: `shards² × capacity × 112 + shards × control_capacity × 3 × 64`
@@ -49,7 +51,7 @@ pub fn mesh(shape: MeshShape) -> Mesh {
                 peers: (0..count).map(|_| None).collect(),
                 lending: Lending::new(shape.buffers),
                 control,
-                told_control: false,
+                unheard: Unheard::Nothing,
                 sleep: Arc::clone(sleep),
                 control_sleep: Arc::clone(&control_sleep),
             }
@@ -80,9 +82,20 @@ pub struct ShardLanes {
     peers: Vec<Option<Peer>>,
     lending: Lending,
     control: ControlSide,
-    told_control: bool,
+    /// What the control core was told since its doorbell was last considered.
+    unheard: Unheard,
     sleep: Arc<Sleep>,
     control_sleep: Arc<Sleep>,
+}
+
+/// Why the control core's doorbell is to be rung.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unheard {
+    Nothing,
+    /// News that nobody waits for: they go with whatever is urgent, or together at this moment.
+    /// Waking the control core for every end of a session would cost more than the end.
+    News(Instant),
+    Urgent,
 }
 
 #[derive(Debug)]
@@ -93,6 +106,9 @@ struct Peer {
     /// Something was pushed since the doorbell was last considered.
     pushed: bool,
 }
+
+/// How long news for the control core may wait for company.
+const NEWS_WAIT: Duration = Duration::from_millis(5);
 
 /// Whose doorbell to ring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -172,10 +188,25 @@ impl ShardLanes {
     }
 
     /// Sends to the control core, or hands the message back.
-    pub fn tell_control(&mut self, message: ToControl) -> Result<(), ToControl> {
-        self.control.tell(message)?;
-        self.told_control = true;
-        Ok(())
+    pub fn tell_control(&mut self, message: ToControl, now: Instant) -> Result<(), ToControl> {
+        let news = message.is_news();
+        let told = self.control.tell(message);
+        self.unheard = match (self.unheard, &told) {
+            (Unheard::Nothing, Ok(())) if news => Unheard::News(now + NEWS_WAIT),
+            (Unheard::News(until), Ok(())) if news => Unheard::News(until),
+            // A full lane is emptied by nobody else.
+            _ => Unheard::Urgent,
+        };
+        told
+    }
+
+    /// When the control core is to be woken for what it was told.
+    #[must_use]
+    pub fn news_due(&self) -> Option<Instant> {
+        match self.unheard {
+            Unheard::News(until) => Some(until),
+            Unheard::Nothing | Unheard::Urgent => None,
+        }
     }
 
     /// Takes the oldest message of the control core, answers to claims first.
@@ -184,14 +215,22 @@ impl ShardLanes {
     }
 
     /// Names each sleeping core that was sent something since the last call: its doorbell has to
-    /// be rung now.
-    pub fn wake_sleepers(&mut self, mut ring: impl FnMut(Wake)) {
-        if !self.told_control && !self.peers.iter().flatten().any(|peer| peer.pushed) {
+    /// be rung now. The control core waits for news until they are due.
+    pub fn wake_sleepers(&mut self, now: Instant, mut ring: impl FnMut(Wake)) {
+        let rings_control = match self.unheard {
+            Unheard::Nothing => false,
+            Unheard::News(until) => now >= until,
+            Unheard::Urgent => true,
+        };
+        if !rings_control && !self.peers.iter().flatten().any(|peer| peer.pushed) {
             return;
         }
         pushes_are_visible();
-        if std::mem::take(&mut self.told_control) && self.control_sleep.take_sleeper() {
-            ring(Wake::Control);
+        if rings_control {
+            self.unheard = Unheard::Nothing;
+            if self.control_sleep.take_sleeper() {
+                ring(Wake::Control);
+            }
         }
         for (id, peer) in (0u8..).zip(&mut self.peers) {
             if let Some(peer) = peer

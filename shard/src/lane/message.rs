@@ -31,6 +31,16 @@ pub enum ToControl {
     },
 }
 
+impl ToControl {
+    /// Nobody waits for it.
+    pub(super) fn is_news(&self) -> bool {
+        match self {
+            Self::Release { .. } | Self::SessionEnded(_) | Self::UpgradeRefused(_) => true,
+            Self::Claim { .. } | Self::DrainReached { .. } => false,
+        }
+    }
+}
+
 /// From the control core to one shard. [`Self::Granted`] and [`Self::Refused`] answer a claim and
 /// travel apart from the rest, on a ring where the claim has reserved their place.
 #[derive(Debug)]

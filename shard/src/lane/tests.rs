@@ -7,7 +7,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::block::BlockPool;
 use crate::buffers::BufferId;
-use crate::id::{ConnectionKey, Generation, SessionId, ShardId, Slot};
+use crate::clock::Instant;
+use crate::id::{ConnectionKey, Epoch, Generation, SessionId, ShardId, Slot};
 use crate::wire::header::Priority;
 use crate::wire::header::{Flags, ReplyTo};
 
@@ -220,9 +221,15 @@ fn every_pair_of_shards_has_its_own_lanes() {
     }
 }
 
+const NOW: Instant = Instant(0);
+
 fn woken(shard: &mut ShardLanes) -> Vec<Wake> {
+    woken_at(shard, NOW)
+}
+
+fn woken_at(shard: &mut ShardLanes, now: Instant) -> Vec<Wake> {
     let mut woken = Vec::new();
-    shard.wake_sleepers(|who| woken.push(who));
+    shard.wake_sleepers(now, |who| woken.push(who));
     woken
 }
 
@@ -244,8 +251,41 @@ fn only_a_core_that_sleeps_and_was_sent_something_is_woken_and_only_once() {
     assert_eq!(woken(&mut shards[1]), [Wake::Shard(ShardId(0))]);
 
     assert_eq!(control.prepare_park(), Park::Now);
-    shards[0].tell_control(claim()).unwrap();
+    shards[0].tell_control(claim(), NOW).unwrap();
     assert_eq!(woken(&mut shards[0]), [Wake::Control]);
+}
+
+#[test]
+fn news_wait_for_company_but_not_for_long() {
+    let Mesh { mut shards, mut control } = mesh(shape(1));
+    let [shard] = &mut shards[..] else { panic!("one shard") };
+    let release =
+        |epoch| ToControl::Release { key: KEY, session: SessionId(1), epoch: Epoch(epoch) };
+    assert_eq!(control.prepare_park(), Park::Now);
+    shard.tell_control(release(1), NOW).unwrap();
+    let due = shard.news_due().unwrap();
+    shard.tell_control(release(2), due).unwrap();
+    assert_eq!(shard.news_due(), Some(due), "the oldest counts");
+    assert_eq!(woken_at(shard, NOW), []);
+    assert_eq!(woken_at(shard, due), [Wake::Control]);
+    assert_eq!(shard.news_due(), None);
+
+    while control.hear(ShardId(0)).is_some() {}
+    assert_eq!(control.prepare_park(), Park::Now);
+    shard.tell_control(release(3), NOW).unwrap();
+    shard.tell_control(claim(), NOW).unwrap();
+    assert_eq!(woken(shard), [Wake::Control], "a claim is company");
+    assert_eq!(shard.news_due(), None);
+}
+
+#[test]
+fn a_full_lane_is_urgent() {
+    let Mesh { mut shards, mut control } = mesh(shape(1));
+    let [shard] = &mut shards[..] else { panic!("one shard") };
+    let release = || ToControl::Release { key: KEY, session: SessionId(1), epoch: Epoch(1) };
+    assert_eq!(control.prepare_park(), Park::Now);
+    while shard.tell_control(release(), NOW).is_ok() {}
+    assert_eq!(woken(shard), [Wake::Control]);
 }
 
 #[test]
@@ -259,7 +299,7 @@ fn a_core_with_something_to_read_does_not_park() {
     shards[1].answer(peer, answer(0));
     assert_eq!(shards[1].prepare_park(), Park::Now, "read, though not released");
     assert_eq!(shards[0].prepare_park(), Park::NotYet, "an answer");
-    shards[0].tell_control(claim()).unwrap();
+    shards[0].tell_control(claim(), NOW).unwrap();
     assert_eq!(control.prepare_park(), Park::NotYet);
     shards[1].awake();
     control.tell(ShardId(1), ToShard::Drain(DrainPhase::Grace)).unwrap();
@@ -275,12 +315,12 @@ fn a_claim_is_taken_only_with_room_for_its_answer() {
     let Mesh { mut shards, mut control } = mesh(shape(1));
     let shard = ShardId(0);
     for _ in 0..2 {
-        shards[0].tell_control(claim()).unwrap();
+        shards[0].tell_control(claim(), NOW).unwrap();
         assert!(control.hear(shard).is_some());
     }
-    assert!(shards[0].tell_control(claim()).is_err(), "two answers are awaited, two fit");
+    assert!(shards[0].tell_control(claim(), NOW).is_err(), "two answers are awaited, two fit");
     let release = ToControl::DrainReached { phase: DrainPhase::Done, connections: 0 };
-    shards[0].tell_control(release).unwrap();
+    shards[0].tell_control(release, NOW).unwrap();
 
     while control.tell(shard, ToShard::Drain(DrainPhase::Grace)).is_ok() {}
     for _ in 0..2 {
@@ -292,7 +332,7 @@ fn a_claim_is_taken_only_with_room_for_its_answer() {
     control.wake_sleepers(|shard| sleepers.push(shard));
     assert_eq!(sleepers, []);
     assert!(matches!(shards[0].hear_control(), Some(ToShard::Refused { .. })), "answers first");
-    shards[0].tell_control(claim()).unwrap();
+    shards[0].tell_control(claim(), NOW).unwrap();
 }
 
 #[test]
