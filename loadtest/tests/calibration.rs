@@ -29,6 +29,8 @@ const FIRST_STALL_NS: u64 = PERIOD_NS / 2 + (0.5e9 / RATE) as u64;
 const RATE: f64 = 450.0;
 /// The uncorrected percentile sees one message of each in a stall: 2 of 450.
 const CONNECTIONS: usize = 2;
+/// Whole periods, and few: a long run is seldom left in peace.
+const SECONDS: u64 = 2;
 
 /// What the server saw and did, in nanoseconds of the clock of the stamps.
 #[derive(Default)]
@@ -124,7 +126,7 @@ fn calibrated(address: std::net::SocketAddr) -> Scenario {
     scenario.connections.count = CONNECTIONS;
     scenario.arrival = Arrival::Constant { rate: RATE, window: Some(1) };
     scenario.timing.warm_up = Duration::ZERO;
-    scenario.timing.duration = Duration::from_secs(4);
+    scenario.timing.duration = Duration::from_secs(SECONDS);
     scenario.timing.patience = Duration::from_secs(2);
     scenario
 }
@@ -151,18 +153,28 @@ fn analytic_p99_us(scenario: &Scenario, log: &Log, round_trip: u64) -> f64 {
     latencies[rank - 1] as f64 / 1e3
 }
 
-/// A run that nothing else disturbed: the generator was in time and the ordinary message quick. On
-/// a crowded machine not every run is; after two minutes one must do as it is.
+/// Of a send, and of what an undisturbed machine needs for a round trip: microseconds.
+const LAG_MAX_US: f64 = 300.0;
+const ORDINARY_MAX_US: f64 = 500.0;
+/// On a crowded machine not every run is quiet; then the least disturbed of these must do.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// A run that nothing else disturbed: the generator was in time and the ordinary message quick.
 fn undisturbed_run() -> (Scenario, Outcome, Arc<Mutex<Log>>) {
     let begun = Instant::now();
+    let mut best = None;
     loop {
         let (address, log) = stalling_server();
         let scenario = calibrated(address);
         let outcome = outcome_of(&scenario);
         let lag = outcome.latency.send_lag.quantile_us(0.99);
         let ordinary = outcome.latency.from_send.quantile_us(0.98);
-        if (lag < 300.0 && ordinary < 500.0) || begun.elapsed() > Duration::from_secs(120) {
-            return (scenario, outcome, log);
+        let disturbance = (lag / LAG_MAX_US).max(ordinary / ORDINARY_MAX_US);
+        if best.as_ref().is_none_or(|(least, _)| disturbance < *least) {
+            best = Some((disturbance, (scenario, outcome, log)));
+        }
+        if let Some((_, run)) = best.take_if(|b| b.0 < 1.0 || begun.elapsed() > PATIENCE) {
+            return run;
         }
     }
 }
@@ -177,9 +189,10 @@ fn a_stall_is_reported_as_long_as_it_was() {
     println!(
         "p99: analytic {expected:.1} µs, reported {reported:.1}, uncorrected {uncorrected:.1}"
     );
-    assert_eq!(outcome.messages.planned, 1800);
-    assert_eq!((outcome.messages.received, outcome.messages.lost), (1800, 0));
-    assert_eq!(outcome.latency.from_intended.0.len(), 1800);
+    let planned = RATE as u64 * SECONDS;
+    assert_eq!(outcome.messages.planned, planned);
+    assert_eq!((outcome.messages.received, outcome.messages.lost), (planned, 0));
+    assert_eq!(outcome.latency.from_intended.0.len(), planned);
     let tolerance = (expected * 0.01).max(500.0);
     assert!((reported - expected).abs() <= tolerance, "{reported} is not {expected} ± {tolerance}");
     assert!(uncorrected * 10.0 < expected, "{uncorrected} is not far from {expected}");
