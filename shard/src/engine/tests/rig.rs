@@ -168,6 +168,7 @@ impl Rig {
     /// All clients are gone: so must be everything that was held for them.
     pub(super) fn until_nothing_is_left(&mut self) {
         self.until("connections are left", |engine| engine.table.is_empty());
+        self.until("news are left", |engine| engine.lanes.news_due().is_none());
         // What was sent last is settled by the turn that follows.
         self.turn();
         let engine = &mut self.engine;
