@@ -66,9 +66,9 @@ pub trait Authenticator {
     /// `token` is the credential without its scheme word, at most 8 KiB. Never blocks.
     fn verify(&mut self, token: &str, now: Now) -> Result<Rc<Identity>, AuthRefusal>;
 
-    /// Signatures checked so far: what is expensive about verification. A token that is still known
-    /// costs none.
-    fn signatures(&self) -> u64;
+    /// Tokens so far that were not known from before, whatever became of them: decoding and checking
+    /// them is what costs.
+    fn fresh_tokens(&self) -> u64;
 }
 
 /// Why a credential was refused. Answered as 401, [`Self::Unavailable`] as 503.

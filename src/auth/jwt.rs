@@ -28,6 +28,7 @@ pub struct JwtAuthenticator {
     cache: TokenCache,
     standings: Standings,
     counts: VerifyCounts,
+    fresh_tokens: u64,
 }
 
 /// What verification cost so far.
@@ -43,7 +44,7 @@ impl JwtAuthenticator {
         let keys = published.load_full();
         let cache = TokenCache::new(TOKEN_SETS);
         let standings = Standings::default();
-        Self { published, keys, cache, standings, counts: VerifyCounts::default() }
+        Self { published, keys, cache, standings, counts: VerifyCounts::default(), fresh_tokens: 0 }
     }
 
     #[must_use]
@@ -84,13 +85,14 @@ impl Authenticator for JwtAuthenticator {
             self.counts.cache_hits += 1;
             return Ok(identity);
         }
+        self.fresh_tokens += 1;
         let identity = Rc::new(self.verify_fresh(&parts, now)?);
         self.cache.insert(fingerprint, Rc::clone(&identity), now);
         Ok(identity)
     }
 
-    fn signatures(&self) -> u64 {
-        self.counts.signatures
+    fn fresh_tokens(&self) -> u64 {
+        self.fresh_tokens
     }
 }
 

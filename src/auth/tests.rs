@@ -284,6 +284,7 @@ fn a_token_seen_again_is_answered_from_the_cache_for_a_minute() {
     one.verify(&token, at(NOW + 60)).unwrap();
     assert_eq!(one.counts(), VerifyCounts { cache_hits: 1, signatures: 2 });
     assert_eq!(one.verify(&token, at(NOW + 600)), Err(AuthRefusal::Expired));
+    assert_eq!(one.fresh_tokens(), 3, "all but the one from the cache, also without a signature");
 }
 
 #[test]

@@ -231,7 +231,7 @@ impl Authenticator for NumberedSessions {
         Ok(Rc::new(Identity { session, account: None, standing, expires_at: None }))
     }
 
-    fn signatures(&self) -> u64 {
+    fn fresh_tokens(&self) -> u64 {
         0
     }
 }

@@ -184,9 +184,9 @@ pub struct Engine<S> {
     copies: u64,
     /// Sessions of this shard.
     sessions: usize,
-    /// Heads that wait for signatures to spare.
+    /// Heads that wait for a turn that may judge them.
     authenticating: VecDeque<ConnectionKey>,
-    signatures_before_turn: u64,
+    fresh_before_turn: u64,
     /// Ends of claims that the control core has not been told of.
     releases: VecDeque<(ConnectionKey, SessionId, Epoch)>,
     /// Lines of calls that no session needs at the moment.
@@ -242,7 +242,7 @@ impl<S: Sockets> Engine<S> {
             copies: 0,
             sessions: 0,
             authenticating: VecDeque::new(),
-            signatures_before_turn: 0,
+            fresh_before_turn: 0,
             releases: VecDeque::new(),
             spare_calls: Vec::new(),
             running: 0,

@@ -490,7 +490,7 @@ fn peers_that_never_hang_up_are_closed_in_time() {
 }
 
 #[test]
-fn a_turn_checks_few_signatures_and_everybody_is_answered() {
+fn a_turn_judges_few_fresh_tokens_and_everybody_is_answered() {
     const CLIENTS: u64 = 50;
     let mut rig = Shape::default().build();
     let request = b"GET /connect HTTP/1.1\r\nHost: test\r\nUpgrade: websocket\r\n\
@@ -502,8 +502,8 @@ fn a_turn_checks_few_signatures_and_everybody_is_answered() {
         client.write(request);
     }
     let (mut checked, mut most) = (0, 0);
-    rig.until("every signature", |engine| {
-        let now = engine.authenticator.signatures();
+    rig.until("every token", |engine| {
+        let now = engine.authenticator.fresh_tokens();
         most = most.max(now - checked);
         checked = now;
         checked == CLIENTS

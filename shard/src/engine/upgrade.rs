@@ -1,6 +1,6 @@
 //! The door: from the first byte of a request head to an open WebSocket, or a whole refusal.
 //!
-//! `/connect` passes reading, authentication (a bounded number of signatures a turn) and the claim
+//! `/connect` passes reading, authentication (a bounded number of fresh tokens a turn) and the claim
 //! on its session id, which the control core grants; only then comes the 101.
 
 use std::rc::Rc;
@@ -20,8 +20,8 @@ use crate::wire::handshake::{
     accept, health_response, resume,
 };
 
-/// Signatures checked in one turn; further upgrades wait for the next.
-const SIGNATURES_PER_TURN: u64 = 8;
+/// Fresh tokens judged in one turn; further upgrades wait for the next.
+const FRESH_TOKENS_PER_TURN: u64 = 8;
 
 /// Bytes that a client may send behind its request head before the 101.
 const EARLY_BYTES_MAX: usize = 16 << 10;
@@ -43,7 +43,7 @@ pub(super) struct Head {
 #[derive(Debug)]
 enum Stage {
     Reading,
-    /// The head is whole and waits for a turn with signatures to spare.
+    /// The head is whole and waits for a turn that may judge its token.
     Authenticating,
     Claiming(Claim),
 }
@@ -111,10 +111,10 @@ impl<S: Sockets> Engine<S> {
         self.follow(key, verdict, carry, bytes)
     }
 
-    /// Judges heads that were put off, now that there are signatures to spare again.
+    /// Judges heads that were put off, now that tokens may be judged again.
     pub(super) fn authenticate_waiting(&mut self) {
-        self.signatures_before_turn = self.authenticator.signatures();
-        while self.may_check_signature() {
+        self.fresh_before_turn = self.authenticator.fresh_tokens();
+        while self.may_judge_token() {
             let Some(key) = self.authenticating.pop_front() else {
                 return;
             };
@@ -220,7 +220,7 @@ impl<S: Sockets> Engine<S> {
         if echo {
             return Verdict::Echo { nonce, head_len };
         }
-        if !self.may_check_signature() {
+        if !self.may_judge_token() {
             return Verdict::Later;
         }
         match self.authenticate(&request) {
@@ -257,8 +257,8 @@ impl<S: Sockets> Engine<S> {
         })
     }
 
-    fn may_check_signature(&self) -> bool {
-        self.authenticator.signatures() - self.signatures_before_turn < SIGNATURES_PER_TURN
+    fn may_judge_token(&self) -> bool {
+        self.authenticator.fresh_tokens() - self.fresh_before_turn < FRESH_TOKENS_PER_TURN
     }
 
     fn claim(&mut self, key: ConnectionKey, claim: Claim) {

@@ -48,17 +48,17 @@ impl Default for Shape {
 /// The echo route asks for no credential, and no other opens.
 #[derive(Default)]
 struct Nobody {
-    signatures: u64,
+    fresh_tokens: u64,
 }
 
 impl Authenticator for Nobody {
     fn verify(&mut self, _token: &str, _now: Now) -> Result<Rc<Identity>, AuthRefusal> {
-        self.signatures += 1;
+        self.fresh_tokens += 1;
         Err(AuthRefusal::BadSignature)
     }
 
-    fn signatures(&self) -> u64 {
-        self.signatures
+    fn fresh_tokens(&self) -> u64 {
+        self.fresh_tokens
     }
 }
 
