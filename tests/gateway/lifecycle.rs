@@ -141,6 +141,9 @@ fn a_draining_session_takes_no_new_call() {
         Answer::ok("\"done\"")
     });
     let mut gateway = Setup::new(backend.service("/demo/echo", ""))
+        // Both on one shard and at one moment: another shard may learn of the drain a little later.
+        .set("shards.count", "1")
+        .set("drain.spread", "0s")
         .set("drain.calls", "10s")
         .set("drain.deadline", "15s")
         .start();
