@@ -91,6 +91,10 @@ closed_list! {
         /// A call of a session that is told to go.
         Departing => "departing",
         PushWithoutSession => "push_without_session",
+        /// A session holds as many shortcuts as it may, or this one may not be.
+        ShortcutRefused => "shortcut_refused",
+        /// A client did not answer a backend's RPC in time.
+        RpcTimeout => "rpc_timeout",
     }
 }
 
@@ -109,6 +113,7 @@ closed_list! {
         Full => "full",
         Replaced => "replaced",
         Draining => "draining",
+        TooMany => "too_many",
         ClientGone => "client_gone",
         Health => "health",
     }
@@ -139,6 +144,7 @@ pub struct Probe {
     pub messages_in: Counter,
     pub bytes_in: Counter,
     pub messages_out: Counter,
+    pub events_delivered: Counter,
     pub bytes_out: Counter,
     pub payload_copies: Counter,
     pub sends: Counter,
@@ -217,6 +223,7 @@ impl Default for Probe {
             messages_in: Counter::default(),
             bytes_in: Counter::default(),
             messages_out: Counter::default(),
+            events_delivered: Counter::default(),
             bytes_out: Counter::default(),
             payload_copies: Counter::default(),
             sends: Counter::default(),
@@ -275,7 +282,7 @@ impl Probe {
     /// Hands every value to `each`, families together.
     pub fn visit(&self, each: &mut dyn FnMut(Sample)) {
         use Kind::{Counter as C, Gauge as G};
-        let plain: [(&'static str, &'static str, Kind, &Counter); 23] = [
+        let plain: [(&'static str, &'static str, Kind, &Counter); 24] = [
             ("turns", "Turns of the forwarding loop", C, &self.turns),
             ("ring_enters", "io_uring_enter calls of the data ring", C, &self.ring_enters),
             ("parks", "Times the shard went to sleep", C, &self.parks),
@@ -291,6 +298,12 @@ impl Probe {
             ),
             ("received_bytes", "Bytes received on all sockets", C, &self.bytes_in),
             ("messages_sent", "Messages queued to clients", C, &self.messages_out),
+            (
+                "events_delivered",
+                "Events of the event buffers queued to clients",
+                C,
+                &self.events_delivered,
+            ),
             ("sent_bytes", "Bytes handed to the kernel on all sockets", C, &self.bytes_out),
             ("payload_copies", "Payloads copied on their way", C, &self.payload_copies),
             ("sends", "SEND submissions", C, &self.sends),

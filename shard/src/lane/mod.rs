@@ -34,7 +34,10 @@ pub use crossing::{Acknowledge, Answer, Arrival, Broadcast, Crossing, Deliver, F
 pub use eventfd::EventBell;
 pub use lending::{Lending, Returned};
 pub use mesh::{Mesh, MeshShape, Park, ShardLanes, Wake, mesh};
-pub use message::{ClaimRefusal, DrainPhase, SessionEnded, ToControl, ToShard, UpgradeRefused};
+pub use message::{
+    Claim, ClaimRefusal, Claimant, Content, Credential, Delivery, DrainPhase, End, Resumed,
+    RpcEnded, RpcOutcome, SessionDescription, SessionEnded, ToControl, ToShard, UpgradeRefused,
+};
 pub use receiver::LaneReceiver;
 pub use sender::{LaneSender, Refusal, Refused, lane};
 
