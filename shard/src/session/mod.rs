@@ -5,7 +5,7 @@ pub mod calls;
 pub mod capability;
 pub mod fingerprints;
 pub mod guid_index;
-mod json;
+pub mod json;
 pub mod liveness;
 pub mod manifest;
 pub mod message_id;
