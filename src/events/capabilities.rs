@@ -43,7 +43,6 @@ mod tests {
     use super::*;
 
     fn permissions(read: &Capabilities) -> Vec<(&str, Vec<&str>)> {
-        let texts = |grants: &'_ [Grant]| -> Vec<_> { grants.iter().map(|g| &*g.0).collect() };
         let grants = read.permissions.iter();
         grants
             .map(|(service, grants)| (&**service, grants.iter().map(Grant::as_str).collect()))
