@@ -6,7 +6,7 @@ pub mod capability;
 mod client_ack;
 pub mod fingerprints;
 pub mod guid_index;
-mod json;
+pub mod json;
 pub mod liveness;
 pub mod manifest;
 pub mod message_id;
