@@ -86,6 +86,8 @@ closed_list! {
         MessageTooLong => "message_too_long",
         ShortFrame => "short_frame",
         UnmatchedAnswer => "unmatched_answer",
+        CompressedBadly => "compressed_badly",
+        InflatingBusy => "inflating_busy",
         BlocksExhausted => "blocks_exhausted",
         SlowConsumer => "slow_consumer",
         /// A call of a session that is told to go.
@@ -126,6 +128,16 @@ closed_list! {
     }
 }
 
+closed_list! {
+    /// What became of an attempt to compress a message to clients, or of one that was not made for
+    /// want of time.
+    Compression {
+        Compressed => "compressed",
+        Incompressible => "incompressible",
+        NoTime => "no_time",
+    }
+}
+
 /// Counters of one shard; lives for the whole process.
 #[derive(Debug)]
 pub struct Probe {
@@ -152,9 +164,14 @@ pub struct Probe {
     pub receive_buffers_out: Counter,
     pub slots_in_use: Counter,
     pub parse_errors: Counter,
+    /// Of messages that were compressed, headers included: before and after.
+    pub compression_in_bytes: Counter,
+    pub compression_out_bytes: Counter,
+    pub messages_inflated: Counter,
     shed: [Counter; Shed::ALL.len()],
     upgrades: [Counter; Upgrade::ALL.len()],
     routes: [Counter; Route::ALL.len()],
+    compressions: [Counter; Compression::ALL.len()],
     /// By position in [`RESPONSES`].
     responses: [Counter; RESPONSES.len()],
     closes: [Counter; CLOSES.len()],
@@ -230,9 +247,13 @@ impl Default for Probe {
             receive_buffers_out: Counter::default(),
             slots_in_use: Counter::default(),
             parse_errors: Counter::default(),
+            compression_in_bytes: Counter::default(),
+            compression_out_bytes: Counter::default(),
+            messages_inflated: Counter::default(),
             shed: std::array::from_fn(|_| Counter::default()),
             upgrades: std::array::from_fn(|_| Counter::default()),
             routes: std::array::from_fn(|_| Counter::default()),
+            compressions: std::array::from_fn(|_| Counter::default()),
             responses: std::array::from_fn(|_| Counter::default()),
             closes: std::array::from_fn(|_| Counter::default()),
         }
@@ -257,6 +278,10 @@ impl Probe {
         self.routes[route as usize].increment();
     }
 
+    pub fn compression(&self, outcome: Compression) {
+        self.compressions[outcome as usize].increment();
+    }
+
     #[must_use]
     pub fn route_count(&self, route: Route) -> u64 {
         self.routes[route as usize].read()
@@ -275,7 +300,7 @@ impl Probe {
     /// Hands every value to `each`, families together.
     pub fn visit(&self, each: &mut dyn FnMut(Sample)) {
         use Kind::{Counter as C, Gauge as G};
-        let plain: [(&'static str, &'static str, Kind, &Counter); 23] = [
+        let plain: [(&'static str, &'static str, Kind, &Counter); 26] = [
             ("turns", "Turns of the forwarding loop", C, &self.turns),
             ("ring_enters", "io_uring_enter calls of the data ring", C, &self.ring_enters),
             ("parks", "Times the shard went to sleep", C, &self.parks),
@@ -324,6 +349,24 @@ impl Probe {
             ),
             ("slots_in_use", "Connections of any kind, closing ones too", G, &self.slots_in_use),
             ("parse_errors", "Client bytes that broke the protocol", C, &self.parse_errors),
+            (
+                "compression_in_bytes",
+                "Messages to clients before they were compressed",
+                C,
+                &self.compression_in_bytes,
+            ),
+            (
+                "compression_out_bytes",
+                "Messages to clients after they were compressed",
+                C,
+                &self.compression_out_bytes,
+            ),
+            (
+                "messages_inflated",
+                "Messages of clients inflated for backends",
+                C,
+                &self.messages_inflated,
+            ),
         ];
         for (name, help, kind, counter) in plain {
             each(Sample { name, help, kind, label: None, value: counter.read() });
@@ -341,6 +384,13 @@ impl Probe {
         family("upgrades", "Upgrade requests by outcome", "outcome", upgrades);
         let routes = &mut Route::ALL.iter().map(|r| r.label()).zip(&self.routes);
         family("messages_routed", "Client messages by route", "route", routes);
+        let compressions = &mut Compression::ALL.iter().map(|c| c.label()).zip(&self.compressions);
+        family(
+            "compressions",
+            "Messages to clients by outcome of compression",
+            "outcome",
+            compressions,
+        );
         let responses = &mut RESPONSES.iter().map(|r| r.1).zip(&self.responses);
         family("responses", "Responses by code", "code", responses);
         let closes = &mut CLOSES.iter().map(|c| c.1).zip(&self.closes);

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::compression::CompressionRules;
 use crate::id::{EndpointId, ServiceId};
 
 /// Whether players may broadcast and are told their peer GUIDs.
@@ -141,6 +142,7 @@ pub struct SessionLimits {
     pub close_timeout: Duration,
     /// Roles whose 0x08 flag is honoured on inbound messages.
     pub priority_roles: Box<[Box<str>]>,
+    pub compression: CompressionRules,
 }
 
 impl Default for SessionLimits {
@@ -168,6 +170,7 @@ impl Default for SessionLimits {
             first_frame_delay: Duration::from_millis(20),
             close_timeout: Duration::from_secs(5),
             priority_roles: Box::default(),
+            compression: CompressionRules::default(),
         }
     }
 }

@@ -39,8 +39,8 @@ pub use rows::{Algorithm, AuthKey, EndpointSettings, RoleSettings, ServiceSettin
 pub use secret::Secret;
 pub use shape::Auto;
 pub use tables::{
-    Auth, ConnectionMode, Control, Drain, Echo, Limits, ListenAdmin, ListenPublic, Log, LogFormat,
-    LogLevel, Priority, Profile, Session, Shards, WELL_KNOWN_SALT,
+    Auth, Compression, ConnectionMode, Control, Drain, Echo, Limits, ListenAdmin, ListenPublic,
+    Log, LogFormat, LogLevel, Priority, Profile, Session, Shards, WELL_KNOWN_SALT,
 };
 pub use upstream::{LINK_PATH, Scheme, ServiceAddress, Upstream};
 
@@ -53,6 +53,7 @@ pub const TABLES: &[Table] = &[
     AuthKey::TABLE,
     Session::TABLE,
     Limits::TABLE,
+    Compression::TABLE,
     Priority::TABLE,
     Control::TABLE,
     Echo::TABLE,
@@ -82,6 +83,7 @@ pub struct Config {
     pub auth_keys: Vec<AuthKey>,
     pub session: Session,
     pub limits: Limits,
+    pub compression: Compression,
     pub priority: Priority,
     pub control: Control,
     pub echo: Echo,
@@ -103,6 +105,7 @@ impl Config {
         self.auth.restart_changes(&next.auth, &mut found);
         self.session.restart_changes(&next.session, &mut found);
         self.limits.restart_changes(&next.limits, &mut found);
+        self.compression.restart_changes(&next.compression, &mut found);
         self.priority.restart_changes(&next.priority, &mut found);
         self.control.restart_changes(&next.control, &mut found);
         self.echo.restart_changes(&next.echo, &mut found);

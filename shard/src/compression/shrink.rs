@@ -90,8 +90,7 @@ impl Shrinker {
     ) -> Result<&[u8], NotShrunk> {
         let flags = Flags(*message.first().ok_or(NotShrunk::Unsuited)?);
         let header_len = flags.layout().header_len();
-        let (header, payload) =
-            message.split_at_checked(header_len).ok_or(NotShrunk::Unsuited)?;
+        let (header, payload) = message.split_at_checked(header_len).ok_or(NotShrunk::Unsuited)?;
         let len = payload.len();
         let suits = len >= rules.threshold_bytes.max(2) && len <= PAYLOAD_BYTES_MAX;
         if !suits || flags.contains(Flags::COMPRESSED) || flags.contains(Flags::OPAQUE) {

@@ -202,9 +202,8 @@ fn inflating_ends_with_its_time_and_goes_on_in_the_next_turn() {
     let mut inflater = Inflater::default();
     let mut out = vec![0; 65_505];
     for turn in [1, 2] {
-        let count = (0..10_000)
-            .take_while(|_| inflater.inflate(&payload, &mut out, turn).is_ok())
-            .count();
+        let count =
+            (0..10_000).take_while(|_| inflater.inflate(&payload, &mut out, turn).is_ok()).count();
         assert!((1..10_000).contains(&count), "{count}");
         assert_eq!(inflater.inflate(&payload, &mut out, turn), Err(NotInflated::NoTime));
     }

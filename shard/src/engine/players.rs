@@ -45,6 +45,7 @@ impl<S: Sockets> Engine<S> {
         key: ConnectionKey,
         identity: Rc<Identity>,
         epoch: Epoch,
+        accepts_brotli: bool,
     ) {
         let capabilities = self.capabilities.of_roles(&self.snapshot, &identity.standing.roles);
         let seed = self.random.u64(..);
@@ -56,6 +57,7 @@ impl<S: Sockets> Engine<S> {
             return;
         };
         connection.role = Role::Session(Box::new(player));
+        connection.accepts_brotli = accepts_brotli;
         self.sessions += 1;
         self.probe.sessions.set(self.sessions as u64);
         self.set_deadline(key);
@@ -192,12 +194,18 @@ impl<S: Sockets> Engine<S> {
             Verdict::Call { endpoint, wants_reply } => {
                 self.probe.route(Route::Call);
                 let what = Question { endpoint, meta: None };
-                self.call(key, reply_to, what, wants_reply, arrived);
+                match self.inflate_for_backend(arrived) {
+                    Ok(arrived) => self.call(key, reply_to, what, wants_reply, arrived),
+                    Err(refusal) => self.refuse_message(key, &reply_to, refusal),
+                }
             }
             Verdict::Meta { endpoint, kind } => {
                 self.probe.route(Route::Meta);
                 let what = Question { endpoint, meta: Some(kind) };
-                self.call(key, reply_to, what, WantsReply::Yes, arrived);
+                match self.inflate_for_backend(arrived) {
+                    Ok(arrived) => self.call(key, reply_to, what, WantsReply::Yes, arrived),
+                    Err(refusal) => self.refuse_message(key, &reply_to, refusal),
+                }
             }
             Verdict::Broadcast { priority } => {
                 self.probe.route(Route::Broadcast);
@@ -215,7 +223,10 @@ impl<S: Sockets> Engine<S> {
             }
             Verdict::RpcAnswer { ticket, .. } => {
                 self.probe.route(Route::Call);
-                self.answer_rpc(key, ticket, arrived);
+                match self.inflate_for_backend(arrived) {
+                    Ok(arrived) => self.answer_rpc(key, ticket, arrived),
+                    Err(refusal) => self.refuse_message(key, &reply_to, refusal),
+                }
             }
             // Nothing publishes shortcuts to this engine, so none can be matched.
             Verdict::Shortcut { .. } => {

@@ -55,6 +55,7 @@ struct Claim {
     identity: Rc<Identity>,
     /// The newest claim that has overtaken this one.
     evicted: Option<Epoch>,
+    accepts_brotli: bool,
 }
 
 impl Head {
@@ -81,6 +82,7 @@ enum Verdict {
     Claim {
         nonce: [u8; 24],
         identity: Rc<Identity>,
+        accepts_brotli: bool,
         head_len: usize,
     },
 }
@@ -175,8 +177,8 @@ impl<S: Sockets> Engine<S> {
                 self.read_early(key, &mut carry.as_mut_slice()[head_len..]);
                 self.blocks.give_back(carry);
             }
-            Verdict::Claim { nonce, identity, head_len } => {
-                self.claim(key, Claim { nonce, identity, evicted: None });
+            Verdict::Claim { nonce, identity, accepts_brotli, head_len } => {
+                self.claim(key, Claim { nonce, identity, evicted: None, accepts_brotli });
                 match carry {
                     Some(mut carry) => {
                         carry.consume(head_len);
@@ -224,7 +226,10 @@ impl<S: Sockets> Engine<S> {
             return Verdict::Later;
         }
         match self.authenticate(&request) {
-            Ok(identity) => Verdict::Claim { nonce, identity, head_len },
+            Ok(identity) => {
+                let accepts_brotli = request.accepts_brotli();
+                Verdict::Claim { nonce, identity, accepts_brotli, head_len }
+            }
             Err(refusal) => Verdict::Refuse(refusal),
         }
     }
@@ -282,7 +287,7 @@ impl<S: Sockets> Engine<S> {
             },
             _ => None,
         });
-        let Some((Claim { nonce, identity, evicted }, early)) = claim else {
+        let Some((Claim { nonce, identity, evicted, accepts_brotli }, early)) = claim else {
             // The client left while the claim was under way.
             self.releases.push_back((key, session, epoch));
             return;
@@ -300,7 +305,7 @@ impl<S: Sockets> Engine<S> {
         if let Some(connection) = self.table.get_mut(key) {
             connection.hold = Hold::On;
         }
-        self.open_session(key, identity, epoch);
+        self.open_session(key, identity, epoch, accepts_brotli);
         if let Some(mut early) = early {
             self.read_early(key, early.as_mut_slice());
             self.blocks.give_back(early);
