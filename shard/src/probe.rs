@@ -300,7 +300,7 @@ impl Probe {
     /// Hands every value to `each`, families together.
     pub fn visit(&self, each: &mut dyn FnMut(Sample)) {
         use Kind::{Counter as C, Gauge as G};
-        let plain: [(&'static str, &'static str, Kind, &Counter); 26] = [
+        let plain: [(&'static str, &'static str, Kind, &Counter); 23] = [
             ("turns", "Turns of the forwarding loop", C, &self.turns),
             ("ring_enters", "io_uring_enter calls of the data ring", C, &self.ring_enters),
             ("parks", "Times the shard went to sleep", C, &self.parks),
@@ -349,24 +349,6 @@ impl Probe {
             ),
             ("slots_in_use", "Connections of any kind, closing ones too", G, &self.slots_in_use),
             ("parse_errors", "Client bytes that broke the protocol", C, &self.parse_errors),
-            (
-                "compression_in_bytes",
-                "Messages to clients before they were compressed",
-                C,
-                &self.compression_in_bytes,
-            ),
-            (
-                "compression_out_bytes",
-                "Messages to clients after they were compressed",
-                C,
-                &self.compression_out_bytes,
-            ),
-            (
-                "messages_inflated",
-                "Messages of clients inflated for backends",
-                C,
-                &self.messages_inflated,
-            ),
         ];
         for (name, help, kind, counter) in plain {
             each(Sample { name, help, kind, label: None, value: counter.read() });
@@ -384,17 +366,40 @@ impl Probe {
         family("upgrades", "Upgrade requests by outcome", "outcome", upgrades);
         let routes = &mut Route::ALL.iter().map(|r| r.label()).zip(&self.routes);
         family("messages_routed", "Client messages by route", "route", routes);
-        let compressions = &mut Compression::ALL.iter().map(|c| c.label()).zip(&self.compressions);
-        family(
-            "compressions",
-            "Messages to clients by outcome of compression",
-            "outcome",
-            compressions,
-        );
         let responses = &mut RESPONSES.iter().map(|r| r.1).zip(&self.responses);
         family("responses", "Responses by code", "code", responses);
         let closes = &mut CLOSES.iter().map(|c| c.1).zip(&self.closes);
         family("connections_closed", "Connections ended by close code", "code", closes);
+        self.visit_compression(each);
+    }
+
+    fn visit_compression(&self, each: &mut dyn FnMut(Sample)) {
+        let kind = Kind::Counter;
+        let plain = [
+            (
+                "compression_in_bytes",
+                "Messages to clients before they were compressed",
+                &self.compression_in_bytes,
+            ),
+            (
+                "compression_out_bytes",
+                "Messages to clients after they were compressed",
+                &self.compression_out_bytes,
+            ),
+            (
+                "messages_inflated",
+                "Messages of clients inflated for backends",
+                &self.messages_inflated,
+            ),
+        ];
+        for (name, help, counter) in plain {
+            each(Sample { name, help, kind, label: None, value: counter.read() });
+        }
+        let (name, help) = ("compressions", "Messages to clients by outcome of compression");
+        for (outcome, counter) in Compression::ALL.iter().zip(&self.compressions) {
+            let label = Some(("outcome", outcome.label()));
+            each(Sample { name, help, kind, label, value: counter.read() });
+        }
     }
 }
 
