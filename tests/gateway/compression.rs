@@ -222,6 +222,12 @@ fn peer_messages_of_every_size_are_compressed_on_the_shard_of_their_target() {
     let on = |shard: usize| gateway.metric("corelane_messages_sent_total", &shard_label(shard));
     assert!(on(0) > 0 && on(1) > 0);
     assert_eq!(compressions(&gateway, "compressed"), 10);
+    nothing_is_held(&gateway);
+}
+
+fn nothing_is_held(gateway: &Gateway) {
+    gateway.await_metric("corelane_blocks_in_use_bytes", "", 0);
+    gateway.await_metric("corelane_receive_buffers_out", "", 0);
 }
 
 fn shard_label(shard: usize) -> String {
@@ -253,6 +259,21 @@ fn a_broadcast_is_compressed_once_on_each_shard_and_only_for_those_who_ask() {
         assert!(client.request() == broadcast);
     }
     assert_eq!(compressions(&gateway, "incompressible") - before, 2, "tried once on each shard");
+    nothing_is_held(&gateway);
+}
+
+#[test]
+fn what_a_turn_has_no_time_for_leaves_as_it_is() {
+    let gateway = relayed(1).set("compression.quality", "11").start();
+    let (mut alice, mut bob) = (open(&gateway, Ask::Not), open(&gateway, ASKING));
+    for (len, outcome) in [(1024, "compressed"), (60_000, "no_time")] {
+        let message = Request::to(bob.peer()).flags(CLIENT | EVENT).payload(text(len));
+        alice.send(&message);
+        let arrived = bob.request();
+        assert_eq!(arrived.flags & COMPRESSED != 0, outcome == "compressed", "{len} bytes");
+        assert!(plain(arrived) == message, "{len} bytes");
+        assert_eq!(compressions(&gateway, outcome), 1);
+    }
 }
 
 #[test]
@@ -432,7 +453,7 @@ fn bombs_and_broken_streams_are_answered_and_reach_nobody() {
     let sound = request.payload(whole);
     assert_eq!(client.call(&sound), sound.answer(0, "{}"), "the session goes on");
     assert_eq!(gateway.metric("corelane_messages_inflated_total", ""), 1);
-    gateway.await_metric("corelane_blocks_in_use_bytes", "", 0);
+    nothing_is_held(&gateway);
 }
 
 #[test]
