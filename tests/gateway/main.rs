@@ -14,3 +14,4 @@ mod lifecycle;
 mod link_backends;
 mod messages;
 mod peers;
+mod resume;
