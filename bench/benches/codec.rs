@@ -2,6 +2,7 @@
 
 use std::hint::black_box;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use corelane_shard::block::BlockPool;
@@ -118,7 +119,7 @@ fn identity() -> Rc<Identity> {
         roles: ["user".into()].into(),
         authorizations: Box::default(),
     };
-    let standing = Rc::new(standing);
+    let standing = Arc::new(standing);
     Rc::new(Identity { session: SESSION, account: None, standing, expires_at: None, issued_at: 0 })
 }
 

@@ -228,7 +228,7 @@ impl Authenticator for NumberedSessions {
             roles: [ROLE.into()].into(),
             authorizations: [].into(),
         };
-        let standing = Rc::new(standing);
+        let standing = Arc::new(standing);
         Ok(Rc::new(Identity { session, account: None, standing, expires_at: None, issued_at: 0 }))
     }
 
