@@ -36,6 +36,7 @@ impl Config {
             roles: self.roles.iter().map(|role| self.role(role, &endpoints)).collect(),
             endpoints: endpoints.into(),
             session: self.session_limits(),
+            tracing: self.tracing(),
         }
     }
 
@@ -73,6 +74,16 @@ impl Config {
             first_frame_delay: session.first_frame_delay,
             close_timeout: session.connection_shutdown_timeout_seconds,
             priority_roles: self.priority.roles.iter().map(|role| role.as_str().into()).collect(),
+        }
+    }
+
+    fn tracing(&self) -> shard::Tracing {
+        let tracing = &self.tracing;
+        shard::Tracing {
+            sampled_per_million: tracing.sample.per_million,
+            export: tracing.otlp_endpoint.is_some(),
+            accept_from_clients: tracing.accept_from_clients,
+            correlation_id: tracing.correlation_id,
         }
     }
 

@@ -20,6 +20,7 @@ use tracing::{error, info, warn};
 
 use self::admin::AdminListener;
 use self::resolve::Lookups;
+use self::spans::Exporter;
 use self::turn::{Core, Termination, Turn};
 use crate::auth::{KeyFiles, KeyRules};
 use crate::lifecycle::drain::DrainPlan;
@@ -32,11 +33,13 @@ pub mod port;
 mod probe;
 mod process;
 mod resolve;
+mod spans;
 mod turn;
 
 pub use self::port::{AlwaysRung, Bell, ShardPort};
 pub use self::probe::ControlProbe;
 pub use self::resolve::{Host, ServiceTargets, Target};
+pub use self::spans::SpanExport;
 
 /// Everything the control core starts with.
 pub struct ControlSpec<P, B> {
@@ -52,6 +55,8 @@ pub struct ControlSpec<P, B> {
     pub admin: Option<AdminListener>,
     pub keys: KeyFiles,
     pub settings: Settings,
+    /// Where spans go, if they are wanted.
+    pub spans: Option<SpanExport>,
     /// The snapshot that the shards started with, and its services.
     pub snapshot: Arc<Snapshot>,
     pub targets: Vec<ServiceTargets>,
@@ -143,6 +148,7 @@ struct Loop<P, B> {
     clock: Clock,
     signals: Signals,
     lookups: Lookups,
+    exporter: Option<Exporter>,
     keys: KeyFiles,
     settings: Settings,
     reload: ReloadHook,
@@ -170,11 +176,17 @@ impl<P: ShardPort, B: Bell> Loop<P, B> {
         let mut core =
             Core::new(spec.ports, settings.sessions_max, settings.drain, phase, Arc::clone(&probe));
         core.book.replace(spec.snapshot.version, spec.targets);
+        let exporter = spec.spans.map(|export| {
+            let (queue, exporter) = Exporter::start(&export, spec.snapshot, Arc::clone(&probe));
+            core.spans = Some(queue);
+            exporter
+        });
         if let Some(admin) = spec.admin {
             admin.serve().map_err(setup("the admin listener"))?;
         }
         Ok(Self {
             lookups: Lookups::start(core.book.hosts(), settings.resolve_refresh),
+            exporter,
             core,
             bell: spec.bell,
             wake: watch(spec.wake).map_err(setup("the doorbell"))?,
@@ -196,6 +208,7 @@ impl<P: ShardPort, B: Bell> Loop<P, B> {
             for _ in 0..TURNS_IN_A_ROW {
                 turn = self.core.turn(self.clock.now());
                 if self.core.is_done() {
+                    self.finish_exporting().await;
                     return Exit::Drained;
                 }
                 if turn == Turn::Idle {
@@ -221,6 +234,14 @@ impl<P: ShardPort, B: Bell> Loop<P, B> {
                     }
                 }
             }
+        }
+    }
+
+    /// The last spans leave before the process does.
+    async fn finish_exporting(&mut self) {
+        self.core.spans = None;
+        if let Some(exporter) = self.exporter.take() {
+            exporter.finish().await;
         }
     }
 

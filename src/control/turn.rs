@@ -13,6 +13,7 @@ use super::directory::{Admission, Directory, Owner, Release};
 use super::port::{Outlet, ShardPort};
 use super::probe::ControlProbe;
 use super::resolve::{AddressBook, ServiceTargets};
+use super::spans::SpanQueue;
 use crate::lifecycle::drain::{Drain, DrainPlan};
 use crate::lifecycle::{Phase, PhaseCell};
 
@@ -22,6 +23,8 @@ pub(super) struct Core<P> {
     outlets: Vec<Outlet<P>>,
     directory: Directory,
     pub(super) book: AddressBook,
+    /// `None` while no collector wants spans.
+    pub(super) spans: Option<SpanQueue>,
     plan: DrainPlan,
     drain: Option<Drain>,
     phase: Arc<PhaseCell>,
@@ -55,6 +58,7 @@ impl<P: ShardPort> Core<P> {
             outlets: ports.into_iter().map(Outlet::new).collect(),
             directory: Directory::new(sessions_max),
             book: AddressBook::default(),
+            spans: None,
             plan,
             drain: None,
             phase,
@@ -102,6 +106,9 @@ impl<P: ShardPort> Core<P> {
     /// A new configuration for all shards.
     pub(super) fn publish(&mut self, snapshot: &Arc<Snapshot>, targets: Vec<ServiceTargets>) {
         self.book.replace(snapshot.version, targets);
+        if let Some(spans) = &mut self.spans {
+            spans.adopt(snapshot);
+        }
         self.tell_all(|| ToShard::Snapshot(Arc::clone(snapshot)));
     }
 
@@ -139,6 +146,11 @@ impl<P: ShardPort> Core<P> {
             }
             ToControl::SessionEnded(ended) => log_session(shard, &ended),
             ToControl::UpgradeRefused(refused) => log_refusal(&refused),
+            ToControl::Span(span) => {
+                if let Some(spans) = &self.spans {
+                    spans.put(shard, span);
+                }
+            }
             ToControl::DrainReached { phase, connections } => {
                 info!(shard = shard.0, ?phase, connections, "shard drains");
                 if let Some(drain) = &mut self.drain {

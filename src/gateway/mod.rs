@@ -23,7 +23,9 @@ use thiserror::Error;
 use tracing::{error, info, warn};
 
 use self::ports::{LaneBell, Port};
-use self::settings::{drain_plan, engine_options, key_rules, reload_hook, settings, targets};
+use self::settings::{
+    drain_plan, engine_options, key_rules, reload_hook, settings, span_export, targets,
+};
 use self::shards::{ShardPart, await_starts, bind_public, start_shard};
 use crate::auth::{KeyError, KeyFiles};
 use crate::config::{Config, ConfigSource, MemoryBudget, physical_memory};
@@ -177,6 +179,7 @@ pub fn run(
         admin: Some(admin),
         keys,
         settings: settings(&config, drain),
+        spans: span_export(&config),
         targets: targets(&config),
         reload: reload_hook(config, source, Arc::clone(&snapshot)),
         snapshot,

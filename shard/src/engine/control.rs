@@ -123,6 +123,7 @@ impl<S: Sockets> Engine<S> {
         self.capabilities = Capabilities::new(&snapshot);
         self.upstreams.adopt(&snapshot);
         self.snapshot = snapshot;
+        self.review_brought_traces();
         self.announce_endpoints();
         for slot in self.slots() {
             let Some(key) = self.session_in(slot) else { continue };

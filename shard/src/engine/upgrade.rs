@@ -15,6 +15,7 @@ use crate::lane::{ClaimRefusal, ToControl, UpgradeRefused};
 use crate::probe::Upgrade as Outcome;
 use crate::session::liveness::Liveness;
 use crate::sockets::Sockets;
+use crate::upstream::trace::Trace;
 use crate::wire::handshake::{
     ACCEPT_BYTES_MAX, Credential, HEALTH_BYTES_MAX, Parsed, REFUSAL_BYTES_MAX, Refusal, Request,
     accept, health_response, resume,
@@ -81,6 +82,7 @@ enum Verdict {
     Claim {
         nonce: [u8; 24],
         identity: Rc<Identity>,
+        trace: Option<Trace>,
         head_len: usize,
     },
 }
@@ -175,7 +177,8 @@ impl<S: Sockets> Engine<S> {
                 self.read_early(key, &mut carry.as_mut_slice()[head_len..]);
                 self.blocks.give_back(carry);
             }
-            Verdict::Claim { nonce, identity, head_len } => {
+            Verdict::Claim { nonce, identity, trace, head_len } => {
+                self.keep_brought_trace(key, trace);
                 self.claim(key, Claim { nonce, identity, evicted: None });
                 match carry {
                     Some(mut carry) => {
@@ -224,7 +227,10 @@ impl<S: Sockets> Engine<S> {
             return Verdict::Later;
         }
         match self.authenticate(&request) {
-            Ok(identity) => Verdict::Claim { nonce, identity, head_len },
+            Ok(identity) => {
+                let trace = self.brought_trace(&request);
+                Verdict::Claim { nonce, identity, trace, head_len }
+            }
             Err(refusal) => Verdict::Refuse(refusal),
         }
     }

@@ -1,10 +1,13 @@
 //! What a shard and the control core say to each other; neither knows the other's code.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
-use crate::id::{ConnectionKey, Epoch, ServiceId, SessionId, ShardId};
+use crate::id::{ConnectionKey, EndpointId, Epoch, ServiceId, SessionId, ShardId};
 use crate::snapshot::{Address, Snapshot};
+use crate::wire::code::ResponseCode;
+use crate::wire::meta::MetaKind;
 
 /// From a shard to the control core. Every message names the shard's own lane implicitly.
 #[derive(Debug)]
@@ -24,6 +27,8 @@ pub enum ToControl {
     /// One line of the operators' log, already rate-limited by the shard.
     SessionEnded(Box<SessionEnded>),
     UpgradeRefused(Box<UpgradeRefused>),
+    /// A traced call has ended. Takes at most half of the lane, so that claims find room.
+    Span(Box<Span>),
     /// This shard has reached `phase` of the drain: its sockets and calls are gone when `Done`.
     DrainReached {
         phase: DrainPhase,
@@ -35,7 +40,10 @@ impl ToControl {
     /// Nobody waits for it.
     pub(super) fn is_news(&self) -> bool {
         match self {
-            Self::Release { .. } | Self::SessionEnded(_) | Self::UpgradeRefused(_) => true,
+            Self::Release { .. }
+            | Self::SessionEnded(_)
+            | Self::UpgradeRefused(_)
+            | Self::Span(_) => true,
             Self::Claim { .. } | Self::DrainReached { .. } => false,
         }
     }
@@ -112,4 +120,20 @@ pub struct UpgradeRefused {
     pub peer: Option<SocketAddr>,
     pub status: u16,
     pub reason: &'static str,
+}
+
+/// One traced call, from the moment when it was handed to its backend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Span {
+    pub trace: u128,
+    pub span: u64,
+    /// The client's own span, where the trace is the client's.
+    pub parent: Option<NonZeroU64>,
+    pub endpoint: EndpointId,
+    /// `None` for a call.
+    pub meta: Option<MetaKind>,
+    pub began_unix_ns: u64,
+    pub ended_unix_ns: u64,
+    /// `None` when the client left before there was an answer.
+    pub code: Option<ResponseCode>,
 }

@@ -34,7 +34,9 @@ pub use crossing::{Acknowledge, Answer, Arrival, Broadcast, Crossing, Deliver, F
 pub use eventfd::EventBell;
 pub use lending::{Lending, Returned};
 pub use mesh::{Mesh, MeshShape, Park, ShardLanes, Wake, mesh};
-pub use message::{ClaimRefusal, DrainPhase, SessionEnded, ToControl, ToShard, UpgradeRefused};
+pub use message::{
+    ClaimRefusal, DrainPhase, SessionEnded, Span, ToControl, ToShard, UpgradeRefused,
+};
 pub use receiver::LaneReceiver;
 pub use sender::{LaneSender, Refusal, Refused, lane};
 

@@ -2,9 +2,9 @@
 
 use super::error::LinkError;
 use crate::id::SessionId;
+use crate::upstream::trace::{TRACE_LEN, Trace};
 
 pub const PREFIX_LEN: usize = 24;
-pub const TRACE_LEN: usize = 25;
 
 /// The endpoint field of messages that concern none.
 pub const NO_ENDPOINT: u16 = 0xFFFF;
@@ -33,24 +33,6 @@ impl Kind {
             6 => Self::GoAway,
             _ => return None,
         })
-    }
-}
-
-/// W3C trace context of one data message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Trace {
-    pub trace: u128,
-    pub span: u64,
-    pub flags: u8,
-}
-
-impl Trace {
-    pub(super) fn to_bytes(self) -> [u8; TRACE_LEN] {
-        let mut bytes = [0; TRACE_LEN];
-        bytes[..16].copy_from_slice(&self.trace.to_be_bytes());
-        bytes[16..24].copy_from_slice(&self.span.to_be_bytes());
-        bytes[24] = self.flags;
-        bytes
     }
 }
 
