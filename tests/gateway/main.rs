@@ -13,3 +13,4 @@ mod lifecycle;
 mod link_backends;
 mod messages;
 mod peers;
+mod tracing;
