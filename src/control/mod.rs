@@ -237,11 +237,12 @@ impl<P: ShardPort, B: Bell> Loop<P, B> {
         }
     }
 
-    /// The last spans leave before the process does.
+    /// The last spans leave before the process does, as far as the drain's time reaches.
     async fn finish_exporting(&mut self) {
         self.core.spans = None;
         if let Some(exporter) = self.exporter.take() {
-            exporter.finish().await;
+            let now = self.clock.now().mono;
+            exporter.finish(self.core.ends_by().map_or(Duration::ZERO, |end| end.since(now))).await;
         }
     }
 

@@ -131,6 +131,11 @@ impl<P: ShardPort> Core<P> {
         self.drain.as_ref().map(Drain::phase_ends)
     }
 
+    /// When the process must have ended; `None` while there is no drain.
+    pub(super) fn ends_by(&self) -> Option<Instant> {
+        self.drain.as_ref().map(Drain::ends_by)
+    }
+
     pub(super) fn is_done(&self) -> bool {
         self.drain.as_ref().is_some_and(|drain| drain.phase() == DrainPhase::Done)
     }

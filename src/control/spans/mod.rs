@@ -81,8 +81,8 @@ impl Exporter {
     }
 
     /// After the queue is gone: what it held is posted, if that does not take long.
-    pub(super) async fn finish(self) {
-        if timeout(LAST_POST, self.0).await.is_err() {
+    pub(super) async fn finish(self, within: Duration) {
+        if timeout(within.min(LAST_POST), self.0).await.is_err() {
             warn!("the collector did not take the last spans in time");
         }
     }
@@ -133,7 +133,7 @@ impl Task {
     }
 
     /// Twice at most, and the second time only if that could help.
-    async fn deliver(&mut self, body: &[u8]) -> Result<Delivery, PostError> {
+    async fn deliver(&self, body: &[u8]) -> Result<Delivery, PostError> {
         match self.attempt(body).await {
             Err(error) if error.is_passing() => {
                 sleep(RETRY_PAUSE).await;

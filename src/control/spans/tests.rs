@@ -232,7 +232,7 @@ fn a_collector_without_an_answer_bounds_what_waits() {
         assert_eq!(probe.spans_dropped(SpanDrop::QueueFull), 10);
         drop(queue);
         let begun = Instant::now();
-        exporter.finish().await;
+        exporter.finish(Duration::from_secs(60)).await;
         assert!(begun.elapsed() < POST_TIMEOUT, "the end of the process waits for no collector");
     });
 }
