@@ -39,7 +39,7 @@ impl Shape for CollectorUrl {
             Some(at) => (&rest[..at], TRACES_PATH),
             None => (rest, TRACES_PATH),
         };
-        let legal = |c: char| c.is_ascii_graphic() && c != '#';
+        let legal = |c: char| c.is_ascii_alphanumeric() || "-._~!$&'()*+,;=:@%/?".contains(c);
         let address = parse_authority(authority)?;
         path.chars().all(legal).then(|| Collector { address, path: path.to_owned() })
     }
@@ -47,6 +47,8 @@ impl Shape for CollectorUrl {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn parsed(text: &str) -> Option<String> {
@@ -71,11 +73,22 @@ mod tests {
             "http://a b:4318",
             "http://a:4318/b c",
             "http://a:4318/b#c",
+            "http://a:4318/<b>",
             "http://user@a:4318",
             "otel:4318",
             "",
         ] {
             assert_eq!(parsed(text), None, "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_taken_is_a_url(text in "http://[a-zA-Z0-9._-]{1,12}:[0-9]{1,5}(/[ -~]{0,12})?") {
+            if let Some(url) = parsed(&text) {
+                let url: Result<hyper::Uri, _> = url.parse();
+                prop_assert!(url.is_ok(), "{text}: {url:?}");
+            }
         }
     }
 }

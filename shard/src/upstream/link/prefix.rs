@@ -133,6 +133,21 @@ mod tests {
         }
 
         #[test]
+        fn the_body_of_traced_data_stands_behind_its_context(tag: u32, trace: u128, span: u64) {
+            let prefix = Prefix { tag, ..Prefix::of(Kind::Data, SessionId(7)) };
+            let trace = Trace { trace, span, flags: Trace::SAMPLED };
+            let mut message = prefix.to_bytes(Some(trace)).to_vec();
+            message.extend(trace.to_bytes());
+            message.extend(b"body");
+            let (read, body) = Prefix::parse(&message).expect("it is whole");
+            prop_assert_eq!((read, &message[body..]), (prefix, &b"body"[..]));
+            let context = &message[PREFIX_LEN..body];
+            prop_assert_eq!(&context[..16], &trace.trace.to_be_bytes()[..]);
+            prop_assert_eq!(&context[16..24], &span.to_be_bytes()[..]);
+            prop_assert_eq!(context[24], 1);
+        }
+
+        #[test]
         fn any_bytes_are_parsed_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
             if let Ok((_, body)) = Prefix::parse(&bytes) {
                 prop_assert!(body <= bytes.len());
