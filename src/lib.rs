@@ -7,6 +7,7 @@ pub mod config;
 pub mod continuity;
 pub mod control;
 pub mod dev;
+pub mod events;
 pub mod gateway;
 pub mod host;
 pub mod lifecycle;

@@ -120,7 +120,7 @@ fn identity() -> Rc<Identity> {
         authorizations: Box::default(),
     };
     let standing = Rc::new(standing);
-    Rc::new(Identity { session: SESSION, account: None, standing, expires_at: None })
+    Rc::new(Identity { session: SESSION, account: None, standing, expires_at: None, issued_at: 0 })
 }
 
 /// The messages that call each of the session's endpoints once.

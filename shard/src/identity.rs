@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU64;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use thiserror::Error;
 use uuid::Uuid;
@@ -16,12 +17,15 @@ pub struct Identity {
     pub session: SessionId,
     pub account: Option<Account>,
     /// Shared with all that stand alike, so that a session does not pay for it.
-    pub standing: Rc<Standing>,
+    pub standing: Arc<Standing>,
     /// Unix seconds.
     pub expires_at: Option<NonZeroU64>,
+    /// Unix seconds at which the token was made, 0 if it does not say: one older than a revocation is
+    /// no longer good.
+    pub issued_at: u64,
 }
 
-const _: () = assert!(size_of::<Identity>() == 56, "what a session pays for knowing who it is");
+const _: () = assert!(size_of::<Identity>() == 64, "what a session pays for knowing who it is");
 
 /// What many tokens say alike.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

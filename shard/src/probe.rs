@@ -93,6 +93,10 @@ closed_list! {
         PushWithoutSession => "push_without_session",
         /// The span of a traced call, for want of room on the lane to the control core.
         SpanLaneFull => "span_lane_full",
+        /// A session holds as many shortcuts as it may, or this one may not be.
+        ShortcutRefused => "shortcut_refused",
+        /// A client did not answer a backend's RPC in time.
+        RpcTimeout => "rpc_timeout",
     }
 }
 
@@ -111,6 +115,7 @@ closed_list! {
         Full => "full",
         Replaced => "replaced",
         Draining => "draining",
+        TooMany => "too_many",
         ClientGone => "client_gone",
         Health => "health",
     }
@@ -141,6 +146,7 @@ pub struct Probe {
     pub messages_in: Counter,
     pub bytes_in: Counter,
     pub messages_out: Counter,
+    pub events_delivered: Counter,
     pub bytes_out: Counter,
     pub payload_copies: Counter,
     pub sends: Counter,
@@ -221,6 +227,7 @@ impl Default for Probe {
             messages_in: Counter::default(),
             bytes_in: Counter::default(),
             messages_out: Counter::default(),
+            events_delivered: Counter::default(),
             bytes_out: Counter::default(),
             payload_copies: Counter::default(),
             sends: Counter::default(),
@@ -281,7 +288,7 @@ impl Probe {
     /// Hands every value to `each`, families together.
     pub fn visit(&self, each: &mut dyn FnMut(Sample)) {
         use Kind::{Counter as C, Gauge as G};
-        let plain: [(&'static str, &'static str, Kind, &Counter); 25] = [
+        let plain: [(&'static str, &'static str, Kind, &Counter); 26] = [
             ("turns", "Turns of the forwarding loop", C, &self.turns),
             ("ring_enters", "io_uring_enter calls of the data ring", C, &self.ring_enters),
             ("parks", "Times the shard went to sleep", C, &self.parks),
@@ -297,6 +304,12 @@ impl Probe {
             ),
             ("received_bytes", "Bytes received on all sockets", C, &self.bytes_in),
             ("messages_sent", "Messages queued to clients", C, &self.messages_out),
+            (
+                "events_delivered",
+                "Events of the event buffers queued to clients",
+                C,
+                &self.events_delivered,
+            ),
             ("sent_bytes", "Bytes handed to the kernel on all sockets", C, &self.bytes_out),
             ("payload_copies", "Payloads copied on their way", C, &self.payload_copies),
             ("sends", "SEND submissions", C, &self.sends),

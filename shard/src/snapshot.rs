@@ -17,7 +17,68 @@ pub enum ConnectionMode {
     Relayed,
 }
 
+/// Where a session's capabilities come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CapabilitySource {
+    /// The roles of its token, as configured, until a capabilities event replaces them.
+    Roles,
+    /// Capabilities events alone: before the first there is no manifest.
+    Events,
+}
+
+/// How an event name with two words is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spelling {
+    Hyphen,
+    /// What clients before the hyphens read.
+    Underscore,
+}
+
+/// In which spellings the gateway writes its own events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NameDialect {
+    Hyphen,
+    Underscore,
+    /// Each event twice; clients pass over names that they do not know.
+    Both,
+}
+
+impl NameDialect {
+    #[must_use]
+    pub const fn spellings(self) -> &'static [Spelling] {
+        match self {
+            Self::Hyphen => &[Spelling::Hyphen],
+            Self::Underscore => &[Spelling::Underscore],
+            Self::Both => &[Spelling::Hyphen, Spelling::Underscore],
+        }
+    }
+}
+
+/// What a client is told so that it can take its session up again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ResumeRules {
+    /// How long after its end a session can be taken up.
+    pub window: Duration,
+    /// Send the token right after the manifest.
+    pub early_token: bool,
+    /// Before a close, as an event.
+    pub notice_event: bool,
+    /// Before a close, as a text frame.
+    pub notice_text: bool,
+}
+
+impl Default for ResumeRules {
+    fn default() -> Self {
+        Self {
+            window: Duration::from_secs(300),
+            early_token: true,
+            notice_event: true,
+            notice_text: true,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Method {
     Get,
     Post,
@@ -110,7 +171,7 @@ pub struct Role {
     pub endpoints: Box<[EndpointId]>,
 }
 
-/// Limits of one session; what happens beyond each is in docs/PROTOCOL.md.
+/// Rules and limits of one session; what happens beyond each is in docs/PROTOCOL.md.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionLimits {
     /// Longest accepted message, 31-byte header included (`BufferSize`).
@@ -141,6 +202,9 @@ pub struct SessionLimits {
     pub close_timeout: Duration,
     /// Roles whose 0x08 flag is honoured on inbound messages.
     pub priority_roles: Box<[Box<str>]>,
+    pub capabilities: CapabilitySource,
+    pub dialect: NameDialect,
+    pub resume: ResumeRules,
 }
 
 impl Default for SessionLimits {
@@ -168,6 +232,9 @@ impl Default for SessionLimits {
             first_frame_delay: Duration::from_millis(20),
             close_timeout: Duration::from_secs(5),
             priority_roles: Box::default(),
+            capabilities: CapabilitySource::Roles,
+            dialect: NameDialect::Hyphen,
+            resume: ResumeRules::default(),
         }
     }
 }

@@ -90,6 +90,8 @@ const FRESH_FOR: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use corelane_shard::id::SessionId;
     use corelane_shard::identity::Standing;
 
@@ -104,8 +106,9 @@ mod tests {
         Rc::new(Identity {
             session: SessionId(session),
             account: None,
-            standing: Rc::new(standing),
+            standing: Arc::new(standing),
             expires_at: NonZeroU64::new(expires_at),
+            issued_at: 0,
         })
     }
 

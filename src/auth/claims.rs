@@ -72,6 +72,7 @@ impl Claims {
             account: account.map(Into::into),
             standing: standings.share(standing),
             expires_at: NonZeroU64::new(expires_at),
+            issued_at: self.0.get("iat").and_then(Value::as_u64).unwrap_or(0),
         })
     }
 

@@ -1,7 +1,7 @@
 //! What identities of one shard say alike, kept once: tenant, roles and authorizations. Every session
 //! holds its identity, so that this counts in what an idle session costs.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use ahash::AHashSet;
 use corelane_shard::identity::Standing;
@@ -9,20 +9,20 @@ use corelane_shard::identity::Standing;
 /// The standings seen so far. Bounded: when full, those that no identity holds any more make room,
 /// and if all are held, newcomers keep their own copy.
 #[derive(Debug, Default)]
-pub(super) struct Standings(AHashSet<Rc<Standing>>);
+pub(super) struct Standings(AHashSet<Arc<Standing>>);
 
 impl Standings {
     /// The one that is held already, if there is an equal one.
-    pub(super) fn share(&mut self, standing: Standing) -> Rc<Standing> {
+    pub(super) fn share(&mut self, standing: Standing) -> Arc<Standing> {
         if let Some(equal) = self.0.get(&standing) {
-            return Rc::clone(equal);
+            return Arc::clone(equal);
         }
-        let standing = Rc::new(standing);
+        let standing = Arc::new(standing);
         if self.0.len() >= KNOWN_MAX {
-            self.0.retain(|held| Rc::strong_count(held) > 1);
+            self.0.retain(|held| Arc::strong_count(held) > 1);
         }
         if self.0.len() < KNOWN_MAX {
-            self.0.insert(Rc::clone(&standing));
+            self.0.insert(Arc::clone(&standing));
         }
         standing
     }
@@ -48,7 +48,7 @@ mod tests {
         let mut standings = Standings::default();
         let first = standings.share(standing("a", "user"));
         let second = standings.share(standing("a", "user"));
-        assert!(Rc::ptr_eq(&first, &second));
+        assert!(Arc::ptr_eq(&first, &second));
         let other = standings.share(standing("b", "user"));
         assert_eq!((&*other.tenant, &*other.roles[0]), ("b", "user"));
     }

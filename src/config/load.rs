@@ -16,8 +16,8 @@ use super::unknown::{
     find, is_ours, refuse_unknown_flags, refuse_unknown_tables, refuse_unknown_variables,
 };
 use super::{
-    Auth, Config, Control, Drain, Echo, Limits, ListenAdmin, ListenPublic, Log, Priority, Secret,
-    Service, Session, Shards, Tracing, profile,
+    Auth, Config, Control, Drain, Echo, Events, Limits, ListenAdmin, ListenPublic, Log, Priority,
+    Secret, Service, Session, Shards, Tracing, profile,
 };
 
 /// The text of `corelane.toml`, and the name that errors give it.
@@ -145,6 +145,7 @@ fn read(text: &str, overrides: &Overrides, notes: &mut Notes) -> Option<Config> 
     let limits = once!(Limits, &[]);
     let priority = once!(Priority, &[]);
     let control = once!(Control, &[]);
+    let events = once!(Events, &[]);
     let echo = once!(Echo, &[]);
     let drain = once!(Drain, &[]);
     let log = once!(Log, &[]);
@@ -162,6 +163,7 @@ fn read(text: &str, overrides: &Overrides, notes: &mut Notes) -> Option<Config> 
         limits: limits?,
         priority: priority?,
         control: control?,
+        events: events?,
         echo: echo?,
         drain: drain?,
         log: log?,

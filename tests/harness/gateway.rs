@@ -15,7 +15,8 @@ use corelane_shard::engine::{CredentialRoutes, Engine, EngineOptions, SPARE_SLOT
 use corelane_shard::id::{EndpointId, Epoch, ServiceId, SessionId, ShardId};
 use corelane_shard::identity::{AuthRefusal, Authenticator, Identity, Standing};
 use corelane_shard::lane::{
-    ControlLanes, DrainPhase, EventBell, Mesh, MeshShape, ShardLanes, ToControl, ToShard, mesh,
+    ControlLanes, DrainPhase, EventBell, Mesh, MeshShape, Resumed, ShardLanes, ToControl, ToShard,
+    mesh,
 };
 use corelane_shard::probe::Probe;
 use corelane_shard::pump::{self, Pace, TurnObserver};
@@ -229,7 +230,7 @@ impl Authenticator for NumberedSessions {
             authorizations: [].into(),
         };
         let standing = Rc::new(standing);
-        Ok(Rc::new(Identity { session, account: None, standing, expires_at: None }))
+        Ok(Rc::new(Identity { session, account: None, standing, expires_at: None, issued_at: 0 }))
     }
 
     fn fresh_tokens(&self) -> u64 {
@@ -258,9 +259,11 @@ pub(crate) fn control_loop(
     loop {
         for &shard in &shards {
             while let Some(message) = lanes.hear(shard) {
-                if let ToControl::Claim { key, session } = message {
+                if let ToControl::Claim { key, claim } = message {
+                    let session = claim.session;
                     epoch += 1;
-                    let granted = ToShard::Granted { key, session, epoch: Epoch(epoch) };
+                    let (epoch, resumed) = (Epoch(epoch), Resumed::Nothing);
+                    let granted = ToShard::Granted { key, session, epoch, resumed };
                     lanes.tell(shard, granted).expect("a claim reserves its answer's place");
                 }
             }

@@ -1,5 +1,6 @@
 //! What the control core says to this shard, and what this shard owes it.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,9 +10,10 @@ use super::{Engine, Role};
 use crate::clock::Instant;
 use crate::id::{ConnectionKey, Epoch};
 use crate::lane::{DrainPhase, ToControl, ToShard};
-use crate::session::capability::Capabilities;
-use crate::session::manifest::ManifestReason;
+use crate::session::capability::{Capabilities, CapabilitySet};
+use crate::session::manifest::ManifestCause;
 use crate::session::rate::RateLimits;
+use crate::session::routing::{GrantedBy, Session};
 use crate::snapshot::Snapshot;
 use crate::sockets::{ListenerId, Sockets};
 use crate::wire::close::CloseCode;
@@ -72,6 +74,19 @@ impl LogLines {
     }
 }
 
+/// What a session may call under `snapshot`, the one that `capabilities` was made from.
+fn set_of(
+    capabilities: &mut Capabilities,
+    snapshot: &Snapshot,
+    session: &Session,
+) -> Rc<CapabilitySet> {
+    match session.granted_by() {
+        GrantedBy::Roles => capabilities.of_roles(snapshot, &session.identity().standing.roles),
+        GrantedBy::Event => capabilities.of_endpoints(snapshot, session.capabilities().endpoints()),
+        GrantedBy::Nobody => capabilities.of_endpoints(snapshot, &[]),
+    }
+}
+
 impl<S: Sockets> Engine<S> {
     /// Says whether there was anything.
     pub(super) fn hear_control(&mut self) -> bool {
@@ -80,10 +95,18 @@ impl<S: Sockets> Engine<S> {
         while let Some(message) = self.lanes.hear_control() {
             heard = true;
             match message {
-                ToShard::Granted { key, session, epoch } => self.granted(key, session, epoch),
+                ToShard::Granted { key, session, epoch, resumed } => {
+                    self.granted(key, session, epoch, resumed);
+                }
                 ToShard::Refused { key, why } => self.claim_refused(key, why),
                 ToShard::Evict { key, epoch } => self.evict(key, epoch),
+                ToShard::EndSession { key, epoch, reason } => {
+                    self.end_session(key, epoch, &reason);
+                }
+                ToShard::Deliver(delivery) => self.take_delivery(*delivery),
+                ToShard::Describe { key, ticket } => self.describe(key, ticket),
                 ToShard::Snapshot(snapshot) => self.adopt_snapshot(snapshot),
+                ToShard::MoreEndpoints(snapshot) => self.adopt_more_endpoints(snapshot),
                 ToShard::Addresses { version, service, addresses } => {
                     if version == self.snapshot.version {
                         self.set_addresses(service, &addresses);
@@ -92,7 +115,6 @@ impl<S: Sockets> Engine<S> {
                 ToShard::Drain(phase) => self.start_drain(phase),
             }
         }
-        self.send_releases();
         self.drain_sessions();
         heard
     }
@@ -105,14 +127,10 @@ impl<S: Sockets> Engine<S> {
         }
     }
 
-    /// A session's end is state, not a message: it waits here for room on the lane.
-    fn send_releases(&mut self) {
-        while let Some(&(key, session, epoch)) = self.releases.front() {
-            let release = ToControl::Release { key, session, epoch };
-            if self.lanes.tell_control(release, self.now.mono).is_err() {
-                return;
-            }
-            self.releases.pop_front();
+    /// Ends a session for good, if it is still the one of that claim.
+    fn end_session(&mut self, key: ConnectionKey, epoch: Epoch, reason: &str) {
+        if self.player(key).is_some_and(|player| player.epoch == epoch) {
+            self.leave_saying(key, CloseCode::SessionEnded, reason, "session invalidated");
         }
     }
 
@@ -120,23 +138,35 @@ impl<S: Sockets> Engine<S> {
     fn adopt_snapshot(&mut self, snapshot: Arc<Snapshot>) {
         self.limits = Limits::new(&snapshot.session);
         self.rates = RateLimits::new(&snapshot.session);
-        self.capabilities = Capabilities::new(&snapshot);
-        self.upstreams.adopt(&snapshot);
-        self.snapshot = snapshot;
+        self.adopt_endpoints(snapshot);
         self.review_brought_traces();
-        self.announce_endpoints();
         for slot in self.slots() {
             let Some(key) = self.session_in(slot) else { continue };
             let Some(connection) = self.table.get_mut(key) else { continue };
             let Role::Session(player) = &mut connection.role else { continue };
-            let roles = &player.session.identity().standing.roles;
-            let capabilities = self.capabilities.of_roles(&self.snapshot, roles);
-            player.session.adopt(capabilities, &self.snapshot, &mut self.tables);
-            // A session that has not had its first manifest gets the new one in its time.
-            if !player.liveness.holds_first_frame() {
-                self.send_manifest(key, ManifestReason::CapabilitiesUpdated);
-            }
+            let set = set_of(&mut self.capabilities, &self.snapshot, &player.session);
+            player.session.adopt(set, &self.snapshot, &mut self.tables);
+            self.send_manifest(key, ManifestCause::Reloaded);
         }
+    }
+
+    /// A configuration that only has more endpoints: nothing changes for those who are here.
+    fn adopt_more_endpoints(&mut self, snapshot: Arc<Snapshot>) {
+        self.adopt_endpoints(snapshot);
+        for slot in self.slots() {
+            let Some(key) = self.session_in(slot) else { continue };
+            let Some(connection) = self.table.get_mut(key) else { continue };
+            let Role::Session(player) = &mut connection.role else { continue };
+            let set = set_of(&mut self.capabilities, &self.snapshot, &player.session);
+            player.session.replace_capabilities(set, &mut self.tables);
+        }
+    }
+
+    fn adopt_endpoints(&mut self, snapshot: Arc<Snapshot>) {
+        self.capabilities = Capabilities::new(&snapshot);
+        self.upstreams.adopt(&snapshot);
+        self.snapshot = snapshot;
+        self.announce_endpoints();
     }
 
     fn start_drain(&mut self, phase: DrainPhase) {

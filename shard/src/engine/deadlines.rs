@@ -53,6 +53,8 @@ impl<S: Sockets> Engine<S> {
                 Role::Head(head) if now >= head.until() => self.head_timed_out(key),
                 Role::Session(_) => {
                     self.expire_calls(key);
+                    self.expire_rpcs(key);
+                    self.follow_with_ping(key);
                     self.liveness_deadline(key);
                 }
                 Role::Echo(_) => self.liveness_deadline(key),
@@ -86,7 +88,8 @@ fn earliest(connection: &Connection<Role>, limits: &SessionLimits) -> Option<Ins
             Role::Session(player) => {
                 let calls = player.calls.as_ref().and_then(|calls| calls.earliest_deadline());
                 let alive = player.liveness.next_deadline(limits);
-                calls.map_or(Some(alive), |calls| Some(calls.min(alive)))
+                let own = alive.min(player.session.rpcs().next_expiry()).min(player.ping_due());
+                calls.map_or(Some(own), |calls| Some(calls.min(own)))
             }
             Role::Http(http) => Some(http.until()),
             Role::Link(link) => link.until(),

@@ -6,15 +6,21 @@ use super::players::Player;
 use super::{Engine, Role};
 use crate::block::Block;
 use crate::id::ConnectionKey;
-use crate::lane::{SessionEnded, ToControl};
+use crate::lane::{End, SessionEnded, ToControl};
 use crate::probe::Upgrade;
+use crate::session::notices::Disconnect;
 use crate::sockets::Sockets;
 use crate::wire::close::CloseCode;
-use crate::wire::frame::{ControlKind, ControlPayload};
+use crate::wire::frame::{ControlKind, ControlPayload, OpCode};
 use crate::wire::header::Priority;
 
 /// Counted for an end without a close frame.
 const ABNORMAL: u16 = 1006;
+
+/// Whether a session survives an end with this close code.
+fn end_of(code: u16) -> End {
+    if code == CloseCode::SessionEnded.code() { End::Final } else { End::Resumable }
+}
 
 /// Counted for a close frame without a code.
 const NO_STATUS: u16 = 1005;
@@ -22,7 +28,18 @@ const NO_STATUS: u16 = 1005;
 impl<S: Sockets> Engine<S> {
     /// We end the connection: close frame, then the peer's answer or a time-out, then FIN.
     pub(super) fn leave(&mut self, key: ConnectionKey, code: CloseCode, cause: &'static str) {
-        let payload = ControlPayload::close(code.code(), code.reason());
+        self.leave_saying(key, code, code.reason(), cause);
+    }
+
+    /// As [`Self::leave`], with a reason of its own in the close frame.
+    pub(super) fn leave_saying(
+        &mut self,
+        key: ConnectionKey,
+        code: CloseCode,
+        reason: &str,
+        cause: &'static str,
+    ) {
+        let payload = ControlPayload::close(code.code(), reason);
         self.say_goodbye(key, &payload, Fin::Answered, code.code(), cause);
     }
 
@@ -53,6 +70,9 @@ impl<S: Sockets> Engine<S> {
         };
         if connection.phase != Phase::Open {
             return;
+        }
+        if counted != CloseCode::Replaced.code() && end_of(counted) == End::Resumable {
+            self.notify_disconnect(key);
         }
         self.end_role(key, counted, cause);
         let kind = ControlKind::Close;
@@ -216,21 +236,53 @@ impl<S: Sockets> Engine<S> {
                 self.downstream -= 1;
                 self.probe.close(counted);
                 self.report_end(key, &player, counted, cause);
-                self.end_player(key, *player);
+                self.end_player(key, *player, end_of(counted));
             }
             Role::Http(http) => self.http_over(*http, key, None),
             Role::Link(link) => self.link_over(*link, key),
         }
     }
 
-    fn end_player(&mut self, key: ConnectionKey, mut player: Player) {
+    /// Tells a client with what it can take its session up again. One that reads too slowly goes
+    /// without.
+    fn notify_disconnect(&mut self, key: ConnectionKey) {
+        let (now, resume) = (self.now, self.limits.session.resume);
+        let Some(player) = self.player(key) else { return };
+        let (session, epoch) = (player.session.id(), player.epoch);
+        let token = self.reconnect_keys.token(session, epoch);
+        let notice = Disconnect { token: &token, window: resume.window, now };
+        for &spelling in self.limits.session.dialect.spellings() {
+            let mut message = std::mem::take(&mut self.notice);
+            if resume.notice_event
+                && let Some(player) = self.player(key)
+            {
+                let message_id = player.session.next_message_id(now);
+                message.clear();
+                notice.event(spelling, message_id, &mut self.random, &mut message);
+                let _slow_clients_miss_it = self.queue_notice(key, &message, Priority::Normal);
+            }
+            if resume.notice_text {
+                message.clear();
+                notice.text(spelling, &mut message);
+                let _slow_clients_miss_it =
+                    self.queue_frame(key, OpCode::Text, &message, Priority::Normal);
+            }
+            self.notice = message;
+        }
+    }
+
+    fn end_player(&mut self, key: ConnectionKey, mut player: Player, end: End) {
+        if let Some(mut receipts) = player.receipts.take() {
+            let confirmed = receipts.take_confirmed();
+            self.news.push_confirmed(player.session.id(), player.epoch, confirmed);
+        }
         self.forget_player(&mut player);
         if let Some(calls) = player.calls.take() {
             self.abandon_calls(key, calls);
         }
         let session = player.session.id();
         self.end_on_links(session, key);
-        self.releases.push_back((key, session, player.epoch));
+        self.news.push(ToControl::Release { key, session, epoch: player.epoch, end });
     }
 
     /// One line for the operators; lost when the lane is full, the counters are not.

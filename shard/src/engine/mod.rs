@@ -20,9 +20,11 @@ mod connection;
 mod control;
 mod crossings;
 mod deadlines;
+mod delivering;
 mod ending;
 mod http_upstream;
 mod link_upstream;
+mod news;
 mod options;
 mod peers;
 mod players;
@@ -42,7 +44,7 @@ use std::sync::Arc;
 use crate::block::{BLOCK_MIN, Block, BlockPool};
 use crate::buffers::{ReceiveBuffers, Received};
 use crate::clock::{Instant, Now};
-use crate::id::{ConnectionKey, Epoch, Generation, SessionId, Slot};
+use crate::id::{ConnectionKey, Generation, Slot};
 use crate::identity::Authenticator;
 use crate::lane::{Park, ShardLanes, Wake};
 use crate::outbox::Outbox;
@@ -56,12 +58,14 @@ use crate::sockets::{Completion, ListenerId, Pending, Socket, Sockets};
 use crate::table::Table;
 use crate::timer::Timers;
 use crate::wire::guid::PeerKeys;
+use crate::wire::reconnect_token::ReconnectKeys;
 
 use calling::OpenCalls;
 use connection::Connection;
 use control::{Drain, LogLines};
 use http_upstream::HttpConnection;
 use link_upstream::LinkConnection;
+use news::News;
 pub use options::{CredentialRoutes, EngineOptions, Surroundings};
 use options::{LINK_BATCH_BYTES, Limits, PLAYER_BATCH_BYTES};
 use players::Player;
@@ -189,8 +193,8 @@ pub struct Engine<S> {
     /// Heads that wait for a turn that may judge them.
     authenticating: VecDeque<ConnectionKey>,
     fresh_before_turn: u64,
-    /// Ends of claims that the control core has not been told of.
-    releases: VecDeque<(ConnectionKey, SessionId, Epoch)>,
+    /// For the control core.
+    news: News,
     /// Lines of calls that no session needs at the moment.
     #[expect(clippy::vec_box, reason = "attaching one to a session moves a pointer")]
     spare_calls: Vec<Box<OpenCalls>>,
@@ -201,14 +205,15 @@ pub struct Engine<S> {
     capabilities: Capabilities,
     rates: RateLimits,
     peer_keys: PeerKeys,
+    reconnect_keys: ReconnectKeys,
     tables: FingerprintTables,
     lanes: ShardLanes,
     authenticator: Box<dyn Authenticator>,
     control_bell: Box<dyn Fn()>,
     drain: Drain,
     log_lines: LogLines,
-    /// A manifest on its way into an outbox.
-    manifest: Vec<u8>,
+    /// A manifest or a notice on its way into an outbox.
+    notice: Vec<u8>,
     random: fastrand::Rng,
     probe: Arc<Probe>,
 }
@@ -246,7 +251,7 @@ impl<S: Sockets> Engine<S> {
             sessions: 0,
             authenticating: VecDeque::new(),
             fresh_before_turn: 0,
-            releases: VecDeque::new(),
+            news: News::default(),
             spare_calls: Vec::new(),
             running: 0,
             upstreams: Upstreams::new(&snapshot),
@@ -254,6 +259,7 @@ impl<S: Sockets> Engine<S> {
             capabilities: Capabilities::new(&snapshot),
             rates: RateLimits::new(&snapshot.session),
             peer_keys: PeerKeys::from_salt(&snapshot.salt),
+            reconnect_keys: ReconnectKeys::from_salt(&snapshot.salt),
             tables: FingerprintTables::new(FINGERPRINT_TABLES),
             snapshot,
             lanes,
@@ -261,7 +267,7 @@ impl<S: Sockets> Engine<S> {
             control_bell,
             drain: Drain::default(),
             log_lines: LogLines::default(),
-            manifest: Vec::new(),
+            notice: Vec::new(),
             random: fastrand::Rng::with_seed(options.seed),
             sockets,
             buffers,
@@ -296,6 +302,7 @@ impl<S: Sockets> Engine<S> {
         self.rearm_receives();
         self.flush();
         self.let_in();
+        self.send_news();
         self.ring_doorbells();
         self.sockets.provide(self.buffers.returned());
         self.count();
@@ -341,6 +348,7 @@ impl<S: Sockets> Engine<S> {
             self.next_goodbye(),
             self.accept_again_at,
             self.lanes.news_due(),
+            self.news_retry(),
             self.timers.next_deadline(),
         ];
         own.into_iter().flatten().min()

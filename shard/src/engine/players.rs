@@ -10,9 +10,12 @@ use crate::id::{ConnectionKey, Epoch, Slot};
 use crate::identity::Identity;
 use crate::probe::{Route, Shed};
 use crate::session::liveness::{DropCause, Liveness, LivenessAction, Pong};
-use crate::session::manifest::{Manifest, ManifestReason};
+use crate::session::manifest::{Manifest, ManifestCause};
+use crate::session::notices;
+use crate::session::receipts::{Item, Receipts};
 use crate::session::routing::{RoutingContext, Session};
 use crate::session::verdict::{CloseReason, TextVerdict, Verdict};
+use crate::snapshot::{CapabilitySource, Spelling};
 use crate::sockets::Sockets;
 use crate::wire::close::CloseCode;
 use crate::wire::code::{ResponseCode, SessionRefusal};
@@ -34,9 +37,31 @@ pub(super) struct Player {
     /// Once the session is being sent away: it takes no new calls, and those that run have until
     /// then.
     pub(super) leaves_at: Instant,
+    /// What the client is still to confirm.
+    pub(super) receipts: Option<Box<Receipts>>,
+    pub(super) resumed: Resumption,
 }
 
-const _: () = assert!(size_of::<Player>() <= 152, "what a session pays for its rules");
+impl Player {
+    /// When a Ping is to follow what the client has not confirmed. While one is under way its Pong
+    /// comes first.
+    pub(super) fn ping_due(&self) -> Instant {
+        match &self.receipts {
+            Some(receipts) if self.liveness.may_ping() => receipts.ping_due(),
+            _ => Instant::NEVER,
+        }
+    }
+}
+
+/// Whether a session was there before its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Resumption {
+    Fresh,
+    /// Taken up again: the token before this claim's is good until the client has this one's.
+    TakenUp,
+}
+
+const _: () = assert!(size_of::<Player>() <= 168, "what a session pays for its rules");
 
 impl<S: Sockets> Engine<S> {
     /// Turns the granted claim of `key` into a session. The 101 has been queued.
@@ -45,13 +70,20 @@ impl<S: Sockets> Engine<S> {
         key: ConnectionKey,
         identity: Rc<Identity>,
         epoch: Epoch,
+        resumed: Resumption,
     ) {
-        let capabilities = self.capabilities.of_roles(&self.snapshot, &identity.standing.roles);
+        let capabilities = match self.limits.session.capabilities {
+            CapabilitySource::Roles => {
+                self.capabilities.of_roles(&self.snapshot, &identity.standing.roles)
+            }
+            CapabilitySource::Events => self.capabilities.of_endpoints(&self.snapshot, &[]),
+        };
         let seed = self.random.u64(..);
         let session = Session::new(identity, capabilities, &self.snapshot, seed);
         let liveness = Liveness::new(&self.limits.session, self.now.mono);
         let leaves_at = Instant::NEVER;
-        let player = Player { session, liveness, epoch, calls: None, leaves_at };
+        let player =
+            Player { session, liveness, epoch, calls: None, leaves_at, receipts: None, resumed };
         let Some(connection) = self.table.get_mut(key) else {
             return;
         };
@@ -213,14 +245,17 @@ impl<S: Sockets> Engine<S> {
                 self.discard(arrived);
                 self.refuse_message(key, &reply_to, refusal);
             }
-            Verdict::RpcAnswer { ticket, .. } => {
+            Verdict::RpcAnswer { rpc, code } => {
                 self.probe.route(Route::Call);
-                self.answer_rpc(key, ticket, arrived);
+                self.rpc_answered(key, rpc, code, arrived);
             }
-            // Nothing publishes shortcuts to this engine, so none can be matched.
-            Verdict::Shortcut { .. } => {
+            Verdict::Shortcut { shortcut, wants_reply } => {
+                self.probe.route(Route::Call);
+                self.call_shortcut(key, reply_to, shortcut, wants_reply, arrived);
+            }
+            Verdict::Acknowledged { sequence } => {
                 self.discard(arrived);
-                self.reply(key, &reply_to, ResponseCode::ShortcutTargetNotFound);
+                self.client_acknowledged(key, sequence);
             }
             Verdict::Ignore => self.discard(arrived),
             Verdict::Close(reason) => {
@@ -328,32 +363,81 @@ impl<S: Sockets> Engine<S> {
         if let Some(connection) = self.table.get_mut(key) {
             connection.hold = Hold::Off;
         }
-        self.send_manifest(key, ManifestReason::SessionConnected);
+        let resumed = self.player(key).map(|player| player.resumed);
+        self.send_manifest(
+            key,
+            match resumed {
+                Some(Resumption::TakenUp) => ManifestCause::Reconnected,
+                Some(Resumption::Fresh) | None => ManifestCause::Connected,
+            },
+        );
+        self.send_token(key);
         self.mark_dirty(key);
     }
 
-    pub(super) fn send_manifest(&mut self, key: ConnectionKey, reason: ManifestReason) {
+    /// Hands out this claim's reconnect token early: a client whose network fails never sees the
+    /// notice before a close.
+    fn send_token(&mut self, key: ConnectionKey) {
+        let now = self.now;
+        let resume = self.limits.session.resume;
+        let Some(player) = self.player(key).filter(|_| resume.early_token) else { return };
+        let (session, epoch, resumed) = (player.session.id(), player.epoch, player.resumed);
+        let token = self.reconnect_keys.token(session, epoch);
+        for &spelling in self.limits.session.dialect.spellings() {
+            let Some(player) = self.player(key) else { return };
+            let message_id = player.session.next_message_id(now);
+            let mut message = std::mem::take(&mut self.notice);
+            message.clear();
+            let (window, random) = (resume.window, &mut self.random);
+            notices::session_token(spelling, &token, window, message_id, now, random, &mut message);
+            let queued = self.queue_notice(key, &message, Priority::Urgent);
+            self.notice = message;
+            if queued.is_err() {
+                return self.overflowed(key);
+            }
+            if resumed == Resumption::TakenUp {
+                self.expect_receipt(key, message_id, Item::Token);
+            }
+        }
+    }
+
+    pub(super) fn send_manifest(&mut self, key: ConnectionKey, cause: ManifestCause<'_>) {
+        if !self.may_have_manifest(key) {
+            return;
+        }
+        for &spelling in self.limits.session.dialect.spellings() {
+            self.send_manifest_spelled(key, cause, spelling);
+        }
+    }
+
+    fn send_manifest_spelled(
+        &mut self,
+        key: ConnectionKey,
+        cause: ManifestCause<'_>,
+        spelling: Spelling,
+    ) {
         let (now, peer) = (self.now, self.peer_guid(key));
-        let mut message = std::mem::take(&mut self.manifest);
+        let mut message = std::mem::take(&mut self.notice);
         message.clear();
         if let Some(Role::Session(player)) = self.table.get_mut(key).map(|c| &mut c.role) {
             let message_id = player.session.next_message_id(now);
             let manifest = Manifest {
                 session: player.session.id(),
                 capabilities: player.session.capabilities(),
+                shortcuts: player.session.shortcuts(),
                 snapshot: &self.snapshot,
                 peer,
-                reason,
+                cause,
             };
-            manifest.write(message_id, now, &mut self.random, &mut message);
+            manifest.write(spelling, message_id, now, &mut self.random, &mut message);
             if self.queue_notice(key, &message, Priority::Urgent).is_err() {
                 self.overflowed(key);
             }
         }
-        self.manifest = message;
+        self.notice = message;
     }
 
-    fn ping(&mut self, key: ConnectionKey) {
+    pub(super) fn ping(&mut self, key: ConnectionKey) {
         let now = self.now;
         let Some(connection) = self.table.get_mut(key) else {
             return;
@@ -365,6 +449,7 @@ impl<S: Sockets> Engine<S> {
             }
             _ => now.unix_ms,
         };
+        // Greater than the id of everything sent so far: its Pong confirms all that.
         let begun = connection.role.liveness().map(|liveness| liveness.begin_ping(sequence));
         if !matches!(begun, Some(Ok(()))) {
             return;
@@ -378,6 +463,9 @@ impl<S: Sockets> Engine<S> {
         if let Some(liveness) = self.table.get_mut(key).and_then(|c| c.role.liveness()) {
             liveness.on_ping_sent(now.mono);
         }
+        if let Some(receipts) = self.player(key).and_then(|player| player.receipts.as_mut()) {
+            receipts.on_ping();
+        }
     }
 
     pub(super) fn pong_arrived(&mut self, key: ConnectionKey, payload: &[u8]) {
@@ -385,15 +473,24 @@ impl<S: Sockets> Engine<S> {
         let Some(connection) = self.table.get_mut(key) else {
             return;
         };
-        let Some(Pong::Unsolicited) =
-            connection.role.liveness().map(|liveness| liveness.on_pong(payload))
+        let Some(pong) = connection.role.liveness().map(|liveness| liveness.on_pong(payload))
         else {
             return;
         };
-        if let Role::Session(player) = &mut connection.role
-            && let Err(reason) = player.session.on_unsolicited_pong(&rates, now)
-        {
-            self.leave_for(key, reason);
+        let Role::Session(player) = &mut connection.role else { return };
+        match pong {
+            Pong::Expected { payload } => {
+                if let Some(receipts) = &mut player.receipts {
+                    receipts.on_pong(payload);
+                    self.news.has_received(key);
+                    self.follow_with_ping(key);
+                }
+            }
+            Pong::Unsolicited => {
+                if let Err(reason) = player.session.on_unsolicited_pong(&rates, now) {
+                    self.leave_for(key, reason);
+                }
+            }
         }
     }
 

@@ -4,14 +4,18 @@
 //! on its session id, which the control core grants; only then comes the 101.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::connection::{Connection, Fin, Hold};
+use super::players::Resumption;
 use super::{Engine, Role};
 use crate::block::Block;
 use crate::clock::Instant;
 use crate::id::{ConnectionKey, Epoch, SessionId};
 use crate::identity::{AuthRefusal, Identity};
-use crate::lane::{ClaimRefusal, ToControl, UpgradeRefused};
+use crate::lane::{
+    Claim, ClaimRefusal, Claimant, Credential as Proof, End, Resumed, ToControl, UpgradeRefused,
+};
 use crate::probe::Upgrade as Outcome;
 use crate::session::liveness::Liveness;
 use crate::sockets::Sockets;
@@ -20,6 +24,8 @@ use crate::wire::handshake::{
     ACCEPT_BYTES_MAX, Credential, HEALTH_BYTES_MAX, Parsed, REFUSAL_BYTES_MAX, Refusal, Request,
     accept, health_response, resume,
 };
+
+use crate::wire::reconnect_token::Seal;
 
 /// Fresh tokens judged in one turn; further upgrades wait for the next.
 const FRESH_TOKENS_PER_TURN: u64 = 8;
@@ -46,14 +52,15 @@ enum Stage {
     Reading,
     /// The head is whole and waits for a turn that may judge its token.
     Authenticating,
-    Claiming(Claim),
+    Claiming(Claiming),
 }
 
 /// A claim that the control core has not answered.
 #[derive(Debug)]
-struct Claim {
+struct Claiming {
     nonce: [u8; 24],
-    identity: Rc<Identity>,
+    /// `None` with a reconnect token: the session's record knows.
+    identity: Option<Rc<Identity>>,
     /// The newest claim that has overtaken this one.
     evicted: Option<Epoch>,
 }
@@ -81,10 +88,17 @@ enum Verdict {
     },
     Claim {
         nonce: [u8; 24],
-        identity: Rc<Identity>,
+        visitor: Visitor,
         trace: Option<Trace>,
         head_len: usize,
     },
+}
+
+/// Who is at the door, as far as the shard can tell.
+enum Visitor {
+    Known(Rc<Identity>),
+    /// With a token of the shape of a reconnect token.
+    Returning(SessionId, Seal),
 }
 
 impl<S: Sockets> Engine<S> {
@@ -177,9 +191,9 @@ impl<S: Sockets> Engine<S> {
                 self.read_early(key, &mut carry.as_mut_slice()[head_len..]);
                 self.blocks.give_back(carry);
             }
-            Verdict::Claim { nonce, identity, trace, head_len } => {
+            Verdict::Claim { nonce, visitor, trace, head_len } => {
                 self.keep_brought_trace(key, trace);
-                self.claim(key, Claim { nonce, identity, evicted: None });
+                self.claim(key, nonce, visitor);
                 match carry {
                     Some(mut carry) => {
                         carry.consume(head_len);
@@ -227,19 +241,24 @@ impl<S: Sockets> Engine<S> {
             return Verdict::Later;
         }
         match self.authenticate(&request) {
-            Ok(identity) => {
+            Ok(visitor) => {
                 let trace = self.brought_trace(&request);
-                Verdict::Claim { nonce, identity, trace, head_len }
+                Verdict::Claim { nonce, visitor, trace, head_len }
             }
             Err(refusal) => Verdict::Refuse(refusal),
         }
     }
 
-    fn authenticate(&mut self, request: &Request<'_>) -> Result<Rc<Identity>, Refusal> {
+    fn authenticate(&mut self, request: &Request<'_>) -> Result<Visitor, Refusal> {
         let from_query;
         let accepts = self.options.credentials;
         let token = match request.credential(&self.options.head)? {
             Some(Credential::Bearer(token)) if accepts.header => token,
+            Some(Credential::Reconnect(token)) if accepts.header => {
+                let read = self.reconnect_keys.read(token);
+                let (session, seal) = read.ok_or(Refusal::BadCredential)?;
+                return Ok(Visitor::Returning(session, seal));
+            }
             Some(Credential::Bearer(_) | Credential::Reconnect(_)) => {
                 return Err(Refusal::BadCredential);
             }
@@ -249,7 +268,8 @@ impl<S: Sockets> Engine<S> {
             }
             None => return Err(Refusal::NoCredential),
         };
-        self.authenticator.verify(token, self.now).map_err(|refusal| match refusal {
+        let verified = self.authenticator.verify(token, self.now);
+        verified.map(Visitor::Known).map_err(|refusal| match refusal {
             AuthRefusal::Unavailable => Refusal::Unavailable,
             AuthRefusal::Malformed
             | AuthRefusal::AlgorithmMismatch
@@ -267,20 +287,39 @@ impl<S: Sockets> Engine<S> {
         self.authenticator.fresh_tokens() - self.fresh_before_turn < FRESH_TOKENS_PER_TURN
     }
 
-    fn claim(&mut self, key: ConnectionKey, claim: Claim) {
-        let session = claim.identity.session;
-        if self.lanes.tell_control(ToControl::Claim { key, session }, self.now.mono).is_err() {
+    fn claim(&mut self, key: ConnectionKey, nonce: [u8; 24], visitor: Visitor) {
+        let peer = self.table.get(key).and_then(|connection| connection.peer);
+        let (session, credential, identity) = match visitor {
+            Visitor::Known(identity) => {
+                let claimant = Claimant {
+                    account: identity.account.clone(),
+                    standing: Arc::clone(&identity.standing),
+                    expires_at: identity.expires_at,
+                    issued_at: identity.issued_at,
+                };
+                (identity.session, Proof::Token(claimant), Some(identity))
+            }
+            Visitor::Returning(session, seal) => (session, Proof::Reconnect(seal), None),
+        };
+        let claim = Box::new(Claim { session, credential, peer: peer.map(|(address, _)| address) });
+        if self.lanes.tell_control(ToControl::Claim { key, claim }, self.now.mono).is_err() {
             return self.refuse(key, Refusal::Unavailable);
         }
         if let Some(connection) = self.table.get_mut(key)
             && let Role::Head(head) = &mut connection.role
         {
-            head.stage = Stage::Claiming(claim);
+            head.stage = Stage::Claiming(Claiming { nonce, identity, evicted: None });
         }
     }
 
     /// The control core has granted a claim.
-    pub(super) fn granted(&mut self, key: ConnectionKey, session: SessionId, epoch: Epoch) {
+    pub(super) fn granted(
+        &mut self,
+        key: ConnectionKey,
+        session: SessionId,
+        epoch: Epoch,
+        resumed: Resumed,
+    ) {
         let claim = self.table.get_mut(key).and_then(|connection| match &mut connection.role {
             Role::Head(head) => match std::mem::replace(&mut head.stage, Stage::Reading) {
                 Stage::Claiming(claim) => Some((claim, head.carry.take())),
@@ -288,15 +327,22 @@ impl<S: Sockets> Engine<S> {
             },
             _ => None,
         });
-        let Some((Claim { nonce, identity, evicted }, early)) = claim else {
+        let Some((Claiming { nonce, identity, evicted }, early)) = claim else {
             // The client left while the claim was under way.
-            self.releases.push_back((key, session, epoch));
-            return;
+            return self.news.push(ToControl::Release { key, session, epoch, end: End::Resumable });
         };
-        if evicted.is_some_and(|newest| epoch <= newest) {
-            self.blocks_back(early);
-            return self.refuse(key, Refusal::Replaced);
-        }
+        let (resumption, recorded) = match resumed {
+            Resumed::Nothing => (Resumption::Fresh, None),
+            Resumed::Session(claimant) => (Resumption::TakenUp, claimant),
+        };
+        let identity = identity.or_else(|| recorded.map(|who| Rc::new(who.identity(session))));
+        let identity = match identity {
+            Some(identity) if evicted.is_none_or(|newest| epoch > newest) => identity,
+            _ => {
+                self.blocks_back(early);
+                return self.refuse(key, Refusal::Replaced);
+            }
+        };
         let mut answer = [0; ACCEPT_BYTES_MAX];
         let len = accept(&nonce, None, &mut answer);
         self.probe.upgrade(Outcome::Accepted);
@@ -306,7 +352,8 @@ impl<S: Sockets> Engine<S> {
         if let Some(connection) = self.table.get_mut(key) {
             connection.hold = Hold::On;
         }
-        self.open_session(key, identity, epoch);
+        self.open_session(key, identity, epoch, resumption);
+        self.news.push(ToControl::Opened { key, session, epoch });
         if let Some(mut early) = early {
             self.read_early(key, early.as_mut_slice());
             self.blocks.give_back(early);
@@ -323,6 +370,11 @@ impl<S: Sockets> Engine<S> {
                 match why {
                     ClaimRefusal::Full => Refusal::Full,
                     ClaimRefusal::Draining => Refusal::Draining,
+                    ClaimRefusal::Unavailable => Refusal::Unavailable,
+                    ClaimRefusal::TooMany => Refusal::TooMany,
+                    ClaimRefusal::Unknown | ClaimRefusal::Revoked | ClaimRefusal::Mismatch => {
+                        Refusal::BadCredential
+                    }
                 },
             );
         }

@@ -1,28 +1,59 @@
 //! What a shard and the control core say to each other; neither knows the other's code.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU64;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::id::{ConnectionKey, EndpointId, Epoch, ServiceId, SessionId, ShardId};
+use crate::id::{ConnectionKey, EndpointId, Epoch, Place, ServiceId, SessionId, ShardId};
+use crate::identity::{Account, Identity, Standing};
+use crate::session::shortcuts::Shortcut;
 use crate::snapshot::{Address, Snapshot};
 use crate::wire::code::ResponseCode;
+use crate::wire::guid::Guid;
 use crate::wire::meta::MetaKind;
+use crate::wire::reconnect_token::Seal;
 
 /// From a shard to the control core. Every message names the shard's own lane implicitly.
 #[derive(Debug)]
 pub enum ToControl {
-    /// A verified token wants `session` for the connection `key`. Answered [`ToShard::Granted`] or
-    /// [`ToShard::Refused`]; the shard reserves the answer's place before it asks.
+    /// Somebody with a good credential wants a session for the connection `key`. Answered
+    /// [`ToShard::Granted`] or [`ToShard::Refused`]; the shard reserves the answer's place before
+    /// it asks.
     Claim {
         key: ConnectionKey,
+        claim: Box<Claim>,
+    },
+    /// The session of this claim can receive: whatever waits for it may come.
+    Opened {
+        key: ConnectionKey,
         session: SessionId,
+        epoch: Epoch,
     },
     /// The connection of this claim has ended. Ignored unless `epoch` still owns the session.
     Release {
         key: ConnectionKey,
         session: SessionId,
         epoch: Epoch,
+        end: End,
+    },
+    /// The client has everything up to and including this place of what waited for it.
+    Received {
+        session: SessionId,
+        epoch: Epoch,
+        place: Place,
+    },
+    /// The client has the reconnect token of this claim: the one before it is void.
+    TokenReceived {
+        session: SessionId,
+        epoch: Epoch,
+    },
+    /// The client's answer to an RPC of the control core, or that there will be none.
+    RpcEnded(Box<RpcEnded>),
+    /// The answer to [`ToShard::Describe`].
+    Described {
+        ticket: u64,
+        session: Option<Box<SessionDescription>>,
     },
     /// One line of the operators' log, already rate-limited by the shard.
     SessionEnded(Box<SessionEnded>),
@@ -40,13 +71,92 @@ impl ToControl {
     /// Nobody waits for it.
     pub(super) fn is_news(&self) -> bool {
         match self {
-            Self::Release { .. }
+            Self::Opened { .. }
+            | Self::Release { .. }
+            | Self::Received { .. }
+            | Self::TokenReceived { .. }
+            | Self::RpcEnded(_)
             | Self::SessionEnded(_)
             | Self::UpgradeRefused(_)
             | Self::Span(_) => true,
-            Self::Claim { .. } | Self::DrainReached { .. } => false,
+            Self::Claim { .. } | Self::Described { .. } | Self::DrainReached { .. } => false,
         }
     }
+}
+
+/// Who wants which session.
+#[derive(Debug)]
+pub struct Claim {
+    pub session: SessionId,
+    pub credential: Credential,
+    pub peer: Option<IpAddr>,
+}
+
+#[derive(Debug)]
+pub enum Credential {
+    /// A verified token says who it is.
+    Token(Claimant),
+    /// A reconnect token: the session's record says who it is, if the seal is of its claim.
+    Reconnect(Seal),
+}
+
+/// What a session's record says of its player.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claimant {
+    pub account: Option<Account>,
+    pub standing: Arc<Standing>,
+    /// As in [`crate::identity::Identity`].
+    pub expires_at: Option<NonZeroU64>,
+    /// As in [`crate::identity::Identity`].
+    pub issued_at: u64,
+}
+
+impl Claimant {
+    /// The identity of `session`.
+    #[must_use]
+    pub fn identity(self, session: SessionId) -> Identity {
+        let Self { account, standing, expires_at, issued_at } = self;
+        Identity { session, account, standing, expires_at, issued_at }
+    }
+}
+
+/// Whether a session may be taken up again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    Resumable,
+    Final,
+}
+
+/// How an RPC of the control core ended.
+#[derive(Debug)]
+pub struct RpcEnded {
+    pub session: SessionId,
+    pub message_id: u64,
+    pub outcome: RpcOutcome,
+}
+
+#[derive(Debug)]
+pub enum RpcOutcome {
+    Answered {
+        code: u8,
+        payload: Box<[u8]>,
+    },
+    /// It could not be sent: too many wait for this client, or it does not read.
+    Unsent,
+}
+
+/// What a shard knows of one session, for operators and backends.
+#[derive(Debug, Clone)]
+pub struct SessionDescription {
+    pub endpoints: Box<[EndpointId]>,
+    pub shortcuts: Box<[Shortcut]>,
+    pub peer: Option<SocketAddr>,
+    pub peer_guid: Guid,
+    pub open_ms: u64,
+    pub messages_in: u64,
+    pub messages_out: u64,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
 }
 
 /// From the control core to one shard. [`Self::Granted`] and [`Self::Refused`] answer a claim and
@@ -57,6 +167,7 @@ pub enum ToShard {
         key: ConnectionKey,
         session: SessionId,
         epoch: Epoch,
+        resumed: Resumed,
     },
     Refused {
         key: ConnectionKey,
@@ -67,9 +178,24 @@ pub enum ToShard {
         key: ConnectionKey,
         epoch: Epoch,
     },
+    /// Close the session of this claim for good (4001).
+    EndSession {
+        key: ConnectionKey,
+        epoch: Epoch,
+        reason: Box<str>,
+    },
+    /// Something for the session of this claim. Dropped if it has gone.
+    Deliver(Box<Delivery>),
+    /// Asks for [`ToControl::Described`].
+    Describe {
+        key: ConnectionKey,
+        ticket: u64,
+    },
     /// A new configuration; replaces the old one as a whole. What the old one knew keeps its
     /// indices.
     Snapshot(Arc<Snapshot>),
+    /// The configuration with endpoints added at the end; nobody's manifest changes by that.
+    MoreEndpoints(Arc<Snapshot>),
     /// Where a service's backends are now; replaces the service's earlier list.
     Addresses {
         version: u64,
@@ -79,12 +205,64 @@ pub enum ToShard {
     Drain(DrainPhase),
 }
 
+/// What a granted claim takes up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resumed {
+    /// A session that was not there.
+    Nothing,
+    /// A session that was: its earlier reconnect token is good until the client has the new one.
+    /// Says who the player is if the credential did not.
+    Session(Option<Box<Claimant>>),
+}
+
+/// Something for one session, in the order in which it is to come.
+#[derive(Debug)]
+pub struct Delivery {
+    pub key: ConnectionKey,
+    pub epoch: Epoch,
+    /// Of what is kept until the client has it; `None` comes once or never.
+    pub place: Option<Place>,
+    pub content: Content,
+}
+
+#[derive(Debug)]
+pub enum Content {
+    /// The JSON of an event; the shard makes the frame.
+    Event(Arc<[u8]>),
+    /// A whole message with its 31-byte header.
+    Message(Box<[u8]>),
+    /// As [`Self::Message`]; the client's answer to it comes back as [`ToControl::RpcEnded`].
+    Rpc {
+        message: Box<[u8]>,
+        timeout: Duration,
+    },
+    /// Replaces what the session may call.
+    Capabilities {
+        endpoints: Arc<[EndpointId]>,
+        reason: Box<str>,
+    },
+    Publish(Box<Shortcut>),
+    RevokeRoute(Guid),
+    /// All shortcuts of this source service.
+    RevokeService(Box<str>),
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClaimRefusal {
     /// `MaxConcurrentConnections` reached: 503.
     Full,
     /// The process is draining: 503.
     Draining,
+    /// The store cannot be asked: 503.
+    Unavailable,
+    /// As many sessions of this address or account as there may be: 429.
+    TooMany,
+    /// The reconnect token is of no claim that can be taken up: 401.
+    Unknown,
+    /// The session was ended for good after the token was made: 401.
+    Revoked,
+    /// The session's record names another account or tenant: 401.
+    Mismatch,
 }
 
 /// Phases of a shutdown, in order.

@@ -35,7 +35,9 @@ pub use eventfd::EventBell;
 pub use lending::{Lending, Returned};
 pub use mesh::{Mesh, MeshShape, Park, ShardLanes, Wake, mesh};
 pub use message::{
-    ClaimRefusal, DrainPhase, SessionEnded, Span, ToControl, ToShard, UpgradeRefused,
+    Claim, ClaimRefusal, Claimant, Content, Credential, Delivery, DrainPhase, End, Resumed,
+    RpcEnded, RpcOutcome, SessionDescription, SessionEnded, Span, ToControl, ToShard,
+    UpgradeRefused,
 };
 pub use receiver::LaneReceiver;
 pub use sender::{LaneSender, Refusal, Refused, lane};

@@ -11,6 +11,7 @@ use crate::clock::Instant;
 use crate::id::{ConnectionKey, EndpointId, Epoch, Generation, SessionId, ShardId, Slot};
 use crate::wire::header::Priority;
 use crate::wire::header::{Flags, ReplyTo};
+use crate::wire::reconnect_token::ReconnectKeys;
 
 const KEY: ConnectionKey = ConnectionKey { slot: Slot(3), generation: Generation(9) };
 
@@ -259,8 +260,12 @@ fn only_a_core_that_sleeps_and_was_sent_something_is_woken_and_only_once() {
 fn news_wait_for_company_but_not_for_long() {
     let Mesh { mut shards, mut control } = mesh(shape(1));
     let [shard] = &mut shards[..] else { panic!("one shard") };
-    let release =
-        |epoch| ToControl::Release { key: KEY, session: SessionId(1), epoch: Epoch(epoch) };
+    let release = |epoch| ToControl::Release {
+        key: KEY,
+        session: SessionId(1),
+        epoch: Epoch(epoch),
+        end: End::Resumable,
+    };
     assert_eq!(control.prepare_park(), Park::Now);
     shard.tell_control(release(1), NOW).unwrap();
     let due = shard.news_due().unwrap();
@@ -282,7 +287,12 @@ fn news_wait_for_company_but_not_for_long() {
 fn a_full_lane_is_urgent() {
     let Mesh { mut shards, mut control } = mesh(shape(1));
     let [shard] = &mut shards[..] else { panic!("one shard") };
-    let release = || ToControl::Release { key: KEY, session: SessionId(1), epoch: Epoch(1) };
+    let release = || ToControl::Release {
+        key: KEY,
+        session: SessionId(1),
+        epoch: Epoch(1),
+        end: End::Resumable,
+    };
     assert_eq!(control.prepare_park(), Park::Now);
     while shard.tell_control(release(), NOW).is_ok() {}
     assert_eq!(woken(shard), [Wake::Control]);
@@ -307,7 +317,11 @@ fn a_core_with_something_to_read_does_not_park() {
 }
 
 fn claim() -> ToControl {
-    ToControl::Claim { key: KEY, session: SessionId(1) }
+    let keys = ReconnectKeys::from_salt("salt");
+    let token = keys.token(SessionId(1), Epoch(1));
+    let (session, seal) = keys.read(str::from_utf8(&token).unwrap()).unwrap();
+    let claim = Claim { session, credential: Credential::Reconnect(seal), peer: None };
+    ToControl::Claim { key: KEY, claim: Box::new(claim) }
 }
 
 #[test]

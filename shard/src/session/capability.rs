@@ -1,6 +1,7 @@
-//! What a session may call: immutable sets shared by all sessions with the same roles. How a
+//! What a session may call: immutable sets shared by all sessions that may call the same. How a
 //! request's GUID finds its endpoint in a set is in [`super::guid_index`].
 
+use std::hash::Hash;
 use std::rc::Rc;
 
 use ahash::AHashMap;
@@ -9,7 +10,7 @@ use crate::id::EndpointId;
 use crate::snapshot::{Role, Snapshot};
 use crate::wire::guid::{Guid, ServiceGuids, SessionText};
 
-/// The endpoints of one set of roles under one configuration. Per shard, shared by its sessions.
+/// What sessions alike may call under one configuration. Per shard, shared by its sessions.
 #[derive(Debug)]
 pub struct CapabilitySet {
     version: u64,
@@ -64,6 +65,8 @@ pub struct Capabilities {
     /// By indices of the configured roles, sorted: roles that the configuration does not know
     /// grant nothing and so make no new set. At most [`SETS_MAX`] entries.
     sets: AHashMap<Box<[u16]>, Rc<CapabilitySet>>,
+    /// By what capabilities events granted, sorted. At most [`SETS_MAX`] entries.
+    given: AHashMap<Box<[EndpointId]>, Rc<CapabilitySet>>,
 }
 
 impl Capabilities {
@@ -73,6 +76,7 @@ impl Capabilities {
             version: snapshot.version,
             guids: Rc::new(ServiceGuids::new(snapshot)),
             sets: AHashMap::new(),
+            given: AHashMap::new(),
         }
     }
 
@@ -88,21 +92,36 @@ impl Capabilities {
         if let Some(set) = self.sets.get(&key) {
             return Rc::clone(set);
         }
-        let set = Rc::new(self.build(snapshot, &key));
-        if self.sets.len() >= SETS_MAX {
-            self.sets.retain(|_, set| Rc::strong_count(set) > 1);
-        }
-        if self.sets.len() < SETS_MAX {
-            self.sets.insert(key, Rc::clone(&set));
-        }
+        let roles = key.iter().filter_map(|role| snapshot.roles.get(usize::from(*role)));
+        let granted = roles.flat_map(|role| role.endpoints.iter().copied());
+        let set = Rc::new(self.build(snapshot, granted));
+        keep(&mut self.sets, key, &set);
         set
     }
 
-    fn build(&self, snapshot: &Snapshot, roles: &[u16]) -> CapabilitySet {
-        let mut endpoints: Vec<EndpointId> = roles
-            .iter()
-            .filter_map(|role| snapshot.roles.get(usize::from(*role)))
-            .flat_map(|role| role.endpoints.iter().copied())
+    /// The set of exactly these endpoints, as far as `snapshot`, the one this was made from, has
+    /// them.
+    pub fn of_endpoints(
+        &mut self,
+        snapshot: &Snapshot,
+        granted: &[EndpointId],
+    ) -> Rc<CapabilitySet> {
+        debug_assert_eq!(snapshot.version, self.version);
+        let set = self.build(snapshot, granted.iter().copied());
+        if let Some(known) = self.given.get(set.endpoints()) {
+            return Rc::clone(known);
+        }
+        let set = Rc::new(set);
+        keep(&mut self.given, set.endpoints().into(), &set);
+        set
+    }
+
+    fn build(
+        &self,
+        snapshot: &Snapshot,
+        granted: impl Iterator<Item = EndpointId>,
+    ) -> CapabilitySet {
+        let mut endpoints: Vec<EndpointId> = granted
             .filter(|endpoint| *endpoint != NO_ENDPOINT)
             .filter(|endpoint| usize::from(endpoint.0) < snapshot.endpoints.len())
             .collect();
@@ -113,6 +132,15 @@ impl Capabilities {
             endpoints: endpoints.into(),
             guids: Rc::clone(&self.guids),
         }
+    }
+}
+
+fn keep<K: Hash + Eq>(sets: &mut AHashMap<K, Rc<CapabilitySet>>, key: K, set: &Rc<CapabilitySet>) {
+    if sets.len() >= SETS_MAX {
+        sets.retain(|_, set| Rc::strong_count(set) > 1);
+    }
+    if sets.len() < SETS_MAX {
+        sets.insert(key, Rc::clone(set));
     }
 }
 
@@ -160,6 +188,16 @@ mod tests {
         assert_eq!(set.endpoints(), [0, 1, 5, 9].map(EndpointId));
         assert!(set.contains(EndpointId(5)));
         assert!(!set.contains(EndpointId(3)));
+    }
+
+    #[test]
+    fn sessions_that_were_granted_the_same_share_one_set() {
+        let snapshot = with_roles(&[]);
+        let mut capabilities = Capabilities::new(&snapshot);
+        let first = capabilities.of_endpoints(&snapshot, &[5, 1, 99, 5].map(EndpointId));
+        assert_eq!(first.endpoints(), [1, 5].map(EndpointId));
+        let second = capabilities.of_endpoints(&snapshot, &[1, 5].map(EndpointId));
+        assert!(Rc::ptr_eq(&first, &second));
     }
 
     #[test]

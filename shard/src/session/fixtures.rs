@@ -1,6 +1,7 @@
 //! Configurations and identities for tests of this crate.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::id::{EndpointId, ServiceId, SessionId};
@@ -44,12 +45,13 @@ pub(crate) fn identity(session: SessionId) -> Rc<Identity> {
     Rc::new(Identity {
         session,
         account: None,
-        standing: Rc::new(Standing {
+        standing: Arc::new(Standing {
             tenant: "default".into(),
             roles: ["user".into()].into(),
             authorizations: Box::default(),
         }),
         expires_at: None,
+        issued_at: 0,
     })
 }
 

@@ -29,7 +29,8 @@ pub(crate) fn push_string(out: &mut Vec<u8>, text: &str) {
 }
 
 /// `2026-03-02T14:56:21.123+00:00`. Years after 9999 are written as 9999.
-pub(crate) fn timestamp(unix_ms: u64) -> [u8; 29] {
+#[must_use]
+pub fn timestamp(unix_ms: u64) -> [u8; 29] {
     let unix_ms = unix_ms.min(LAST_MS);
     let (days, ms) = (unix_ms / MS_PER_DAY, unix_ms % MS_PER_DAY);
     let (year, month, day) = civil(days);

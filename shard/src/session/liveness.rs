@@ -115,6 +115,12 @@ impl Liveness {
         self.message_began = NEVER;
     }
 
+    /// Whether [`Self::begin_ping`] would be allowed.
+    #[must_use]
+    pub fn may_ping(&self) -> bool {
+        self.phase == Phase::Open
+    }
+
     /// Takes the one Ping for a payload of the caller's choice. Its deadline starts only with
     /// [`Self::on_ping_sent`].
     pub fn begin_ping(&mut self, payload: u64) -> Result<(), PingRefused> {

@@ -4,63 +4,107 @@ use crate::clock::Now;
 use crate::id::SessionId;
 use crate::session::capability::CapabilitySet;
 use crate::session::json;
-use crate::snapshot::{ConnectionMode, Snapshot};
+use crate::session::notices::{self, EventName};
+use crate::session::shortcuts::Shortcuts;
+use crate::snapshot::{ConnectionMode, Snapshot, Spelling};
 use crate::wire::guid::{Guid, SessionText};
-use crate::wire::header::RequestHeader;
 
 /// Everything that a manifest says about one session.
 #[derive(Debug, Clone, Copy)]
 pub struct Manifest<'a> {
     pub session: SessionId,
-    /// Made from `snapshot`.
     pub capabilities: &'a CapabilitySet,
+    pub shortcuts: &'a Shortcuts,
     pub snapshot: &'a Snapshot,
-    /// The connection's own peer GUID; told in Relayed mode only.
     pub peer: Guid,
-    pub reason: ManifestReason,
+    pub cause: ManifestCause<'a>,
 }
 
 /// What made the manifest necessary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ManifestReason {
-    SessionConnected,
-    CapabilitiesUpdated,
+pub enum ManifestCause<'a> {
+    Connected,
+    /// The session was taken up again.
+    Reconnected,
+    /// Another configuration.
+    Reloaded,
+    /// A capabilities event with this reason.
+    Given(&'a str),
+    /// Shortcuts came or went.
+    Shortcuts,
 }
 
-impl ManifestReason {
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
+impl<'a> ManifestCause<'a> {
+    fn reason(self) -> Option<&'a str> {
         match self {
-            Self::SessionConnected => "session_connected",
-            Self::CapabilitiesUpdated => "capabilities_updated",
+            Self::Connected => Some("session_connected"),
+            Self::Reconnected => Some("session_reconnected"),
+            Self::Reloaded => Some("capabilities_updated"),
+            Self::Given(reason) => Some(reason),
+            Self::Shortcuts => None,
         }
     }
 }
 
 impl Manifest<'_> {
     /// Appends the whole message to `out`: 31-byte header and JSON. `random` makes the event id.
-    pub fn write(&self, message_id: u64, now: Now, random: &mut fastrand::Rng, out: &mut Vec<u8>) {
+    pub fn write(
+        &self,
+        spelling: Spelling,
+        message_id: u64,
+        now: Now,
+        random: &mut fastrand::Rng,
+        out: &mut Vec<u8>,
+    ) {
         let session = SessionText::new(self.session);
-        out.extend_from_slice(&RequestHeader::event(message_id).to_bytes());
-        out.extend_from_slice(br#"{"eventName":"connect.capability-manifest","eventId":""#);
-        out.extend_from_slice(&random_guid(random).text());
-        out.extend_from_slice(br#"","timestamp":""#);
-        out.extend_from_slice(&json::timestamp(now.unix_ms));
-        out.extend_from_slice(br#"","sessionId":""#);
+        notices::begin(EventName::CapabilityManifest, spelling, message_id, now, random, out);
+        out.extend_from_slice(br#","sessionId":""#);
         out.extend_from_slice(session.as_bytes());
         if self.snapshot.mode == ConnectionMode::Relayed {
             out.extend_from_slice(br#"","peerGuid":""#);
             out.extend_from_slice(&self.peer.text());
         }
         out.extend_from_slice(br#"","availableApis":["#);
-        self.write_apis(&session, out);
-        out.extend_from_slice(br#"],"version":0,"reason":""#);
-        out.extend_from_slice(self.reason.as_str().as_bytes());
-        out.extend_from_slice(br#""}"#);
+        let written = self.write_apis(&session, out);
+        self.write_shortcuts(written, now, out);
+        // Spec §6.1: it never counts up. Clients of the older spelling know 1 alone.
+        let older = spelling == Spelling::Underscore || self.cause == ManifestCause::Shortcuts;
+        out.extend_from_slice(if older { br#"],"version":1"# } else { br#"],"version":0"# });
+        if let Some(reason) = self.cause.reason() {
+            out.extend_from_slice(br#","reason":"#);
+            json::push_string(out, reason);
+        }
+        out.push(b'}');
     }
 
-    fn write_apis(&self, session: &SessionText, out: &mut Vec<u8>) {
-        let mut separator: &[u8] = b"";
+    /// Those that still stand, as entries of the service `shortcut`.
+    fn write_shortcuts(&self, mut written: bool, now: Now, out: &mut Vec<u8>) {
+        for shortcut in self.shortcuts.iter() {
+            if shortcut.expires_unix_ms.is_some_and(|at| at <= now.unix_ms) {
+                continue;
+            }
+            let route = shortcut.route.text();
+            let route = str::from_utf8(&route).unwrap_or_default();
+            let name = shortcut.name.as_deref().unwrap_or(route);
+            if std::mem::replace(&mut written, true) {
+                out.push(b',');
+            }
+            out.extend_from_slice(br#"{"serviceId":""#);
+            out.extend_from_slice(route.as_bytes());
+            out.extend_from_slice(br#"","endpoint":"#);
+            json::push_string(out, name);
+            out.extend_from_slice(br#","service":"shortcut","description":"#);
+            match &shortcut.description {
+                Some(description) => json::push_string(out, description),
+                None => json::push_string(out, &format!("Shortcut to {name}")),
+            }
+            out.push(b'}');
+        }
+    }
+
+    /// Says whether there was any.
+    fn write_apis(&self, session: &SessionText, out: &mut Vec<u8>) -> bool {
+        let mut written = false;
         for (id, guid) in self.capabilities.derive(session) {
             let Some(endpoint) = self.snapshot.endpoints.get(usize::from(id.0)) else {
                 continue;
@@ -70,7 +114,9 @@ impl Manifest<'_> {
             if endpoint.is_templated() {
                 continue;
             }
-            out.extend_from_slice(separator);
+            if std::mem::replace(&mut written, true) {
+                out.push(b',');
+            }
             out.extend_from_slice(br#"{"serviceId":""#);
             out.extend_from_slice(&guid.text());
             out.extend_from_slice(br#"","endpoint":"#);
@@ -78,15 +124,9 @@ impl Manifest<'_> {
             out.extend_from_slice(br#","service":"#);
             json::push_string(out, &service.name);
             out.push(b'}');
-            separator = b",";
         }
+        written
     }
-}
-
-/// A random UUID (version 4).
-fn random_guid(random: &mut fastrand::Rng) -> Guid {
-    let bytes = random.u128(..).to_be_bytes();
-    Guid(uuid::Builder::from_random_bytes(bytes).into_uuid().into_bytes())
 }
 
 #[cfg(test)]
@@ -97,6 +137,8 @@ mod tests {
     use crate::clock::Instant;
     use crate::session::capability::Capabilities;
     use crate::session::fixtures;
+    use crate::session::shortcuts::Shortcut;
+    use crate::wire::header::RequestHeader;
 
     const SESSION: SessionId = SessionId(0x3f25_04e0_4f89_41d3_9a0c_0305_e82c_3301);
     const SALT: &str = "bannou-dev-connect-salt-change-in-production";
@@ -110,10 +152,12 @@ mod tests {
             capabilities: &capabilities,
             snapshot,
             peer: Guid([0x9B; 16]),
-            reason: ManifestReason::SessionConnected,
+            cause: ManifestCause::Connected,
+            shortcuts: &Shortcuts::default(),
         };
         let mut out = Vec::new();
-        manifest.write(77, NOW, &mut fastrand::Rng::with_seed(seed), &mut out);
+        let random = &mut fastrand::Rng::with_seed(seed);
+        manifest.write(Spelling::Hyphen, 77, NOW, random, &mut out);
         out
     }
 
@@ -184,5 +228,76 @@ mod tests {
         let snapshot = fixtures::snapshot_of(&[("demo", "/demo/echo")], SALT);
         let [first, second] = [1, 2].map(|seed| body(&write(&snapshot, seed)));
         assert_ne!(first["eventId"], second["eventId"]);
+    }
+
+    #[test]
+    fn shortcuts_are_listed_while_they_stand() {
+        let snapshot = fixtures::snapshot_of(&[], SALT);
+        let mut shortcuts = Shortcuts::default();
+        let shortcut = |n: u8, name: Option<&str>, description: Option<&str>, expires| Shortcut {
+            route: Guid([n; 16]),
+            target_guid: Guid::NULL,
+            target: None,
+            payload: Box::default(),
+            expires_unix_ms: expires,
+            name: name.map(Box::from),
+            description: description.map(Box::from),
+            source_service: None,
+        };
+        shortcuts.publish(shortcut(1, Some("leave"), Some("Leave \"it\""), None)).unwrap();
+        shortcuts.publish(shortcut(2, Some("gone"), None, Some(NOW.unix_ms))).unwrap();
+        shortcuts.publish(shortcut(3, None, None, Some(NOW.unix_ms + 1))).unwrap();
+        let capabilities = Capabilities::new(&snapshot).of_roles(&snapshot, &[]);
+        let manifest = Manifest {
+            session: SESSION,
+            capabilities: &capabilities,
+            shortcuts: &shortcuts,
+            snapshot: &snapshot,
+            peer: Guid::NULL,
+            cause: ManifestCause::Shortcuts,
+        };
+        let mut out = Vec::new();
+        let random = &mut fastrand::Rng::with_seed(1);
+        manifest.write(Spelling::Hyphen, 77, NOW, random, &mut out);
+        let body = body(&out);
+        let third = "03030303-0303-0303-0303-030303030303";
+        assert_eq!(
+            body["availableApis"],
+            json!([
+                {
+                    "serviceId": "01010101-0101-0101-0101-010101010101",
+                    "endpoint": "leave",
+                    "service": "shortcut",
+                    "description": "Leave \"it\"",
+                },
+                {
+                    "serviceId": third,
+                    "endpoint": third,
+                    "service": "shortcut",
+                    "description": format!("Shortcut to {third}"),
+                },
+            ])
+        );
+        assert_eq!((body.get("reason"), &body["version"]), (None, &json!(1)));
+    }
+
+    #[test]
+    fn older_clients_read_the_older_spelling() {
+        let snapshot = fixtures::snapshot_of(&[("demo", "/demo/echo")], SALT);
+        let capabilities = Capabilities::new(&snapshot).of_roles(&snapshot, &[]);
+        let manifest = Manifest {
+            session: SESSION,
+            capabilities: &capabilities,
+            shortcuts: &Shortcuts::default(),
+            snapshot: &snapshot,
+            peer: Guid::NULL,
+            cause: ManifestCause::Given("role_changed"),
+        };
+        let mut out = Vec::new();
+        let random = &mut fastrand::Rng::with_seed(1);
+        manifest.write(Spelling::Underscore, 77, NOW, random, &mut out);
+        let body = body(&out);
+        assert_eq!(body["eventName"], "connect.capability_manifest");
+        assert_eq!((&body["version"], &body["reason"]), (&json!(1), &json!("role_changed")));
     }
 }

@@ -3,14 +3,17 @@
 
 pub mod calls;
 pub mod capability;
+mod client_ack;
 pub mod fingerprints;
 pub mod guid_index;
-mod json;
+pub mod json;
 pub mod liveness;
 pub mod manifest;
 pub mod message_id;
+pub mod notices;
 pub mod peer_ack;
 pub mod rate;
+pub mod receipts;
 pub mod routing;
 pub mod rpc;
 pub mod shortcuts;

@@ -11,6 +11,7 @@ use crate::clock::{Instant, Now};
 use crate::id::{EndpointId, SessionId};
 use crate::identity::Identity;
 use crate::session::capability::CapabilitySet;
+use crate::session::client_ack;
 use crate::session::fingerprints::FingerprintTables;
 use crate::session::guid_index::{GuidIndex, Remembered};
 use crate::session::message_id::MessageIds;
@@ -18,7 +19,7 @@ use crate::session::rate::{Allowance, Offences, OverLimit, RateLimits, Tolerance
 use crate::session::rpc::PendingRpcs;
 use crate::session::shortcuts::{Shortcut, ShortcutIndex, Shortcuts};
 use crate::session::verdict::{CloseReason, TextVerdict, Verdict};
-use crate::snapshot::{ConnectionMode, Snapshot};
+use crate::snapshot::{CapabilitySource, ConnectionMode, Snapshot};
 use crate::wire::code::{ResponseCode, SessionRefusal};
 use crate::wire::guid::{Guid, PeerKeys};
 use crate::wire::header::{Flags, Header, Priority, ReplyTo, RequestHeader, ResponseHeader};
@@ -35,6 +36,7 @@ pub struct Session {
     message_ids: MessageIds,
     text_refusals: u32,
     inbound_priority: InboundPriority,
+    granted_by: GrantedBy,
     shortcuts: Shortcuts,
     rpcs: PendingRpcs,
 }
@@ -56,6 +58,16 @@ pub struct RoutingContext<'a> {
 enum InboundPriority {
     Honoured,
     Ignored,
+}
+
+/// What a session's capability set follows from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GrantedBy {
+    /// Nothing: there is no manifest yet.
+    Nobody,
+    Roles,
+    /// An event: it outlives a change of the configuration.
+    Event,
 }
 
 /// Where an analysed message goes.
@@ -93,6 +105,10 @@ impl Session {
             short_frames: Offences::default(),
             message_ids: MessageIds::new(seed),
             text_refusals: 0,
+            granted_by: match snapshot.session.capabilities {
+                CapabilitySource::Roles => GrantedBy::Roles,
+                CapabilitySource::Events => GrantedBy::Nobody,
+            },
             shortcuts: Shortcuts::default(),
             rpcs: PendingRpcs::default(),
         }
@@ -114,12 +130,27 @@ impl Session {
     }
 
     #[must_use]
+    pub fn granted_by(&self) -> GrantedBy {
+        self.granted_by
+    }
+
+    #[must_use]
     pub fn shortcut(&self, index: ShortcutIndex) -> Option<&Shortcut> {
         self.shortcuts.at(index)
     }
 
+    #[must_use]
+    pub fn shortcuts(&self) -> &Shortcuts {
+        &self.shortcuts
+    }
+
     pub fn shortcuts_mut(&mut self) -> &mut Shortcuts {
         &mut self.shortcuts
+    }
+
+    #[must_use]
+    pub fn rpcs(&self) -> &PendingRpcs {
+        &self.rpcs
     }
 
     pub fn rpcs_mut(&mut self) -> &mut PendingRpcs {
@@ -140,10 +171,25 @@ impl Session {
         snapshot: &Snapshot,
         tables: &mut FingerprintTables,
     ) {
-        self.index.clear(tables);
-        self.capabilities = capabilities;
+        self.replace_capabilities(capabilities, tables);
         self.inbound_priority = inbound_priority(&self.identity, snapshot);
         self.allowance = Allowance::default();
+    }
+
+    /// An event has said what the session may call.
+    pub fn grant(&mut self, capabilities: Rc<CapabilitySet>, tables: &mut FingerprintTables) {
+        self.replace_capabilities(capabilities, tables);
+        self.granted_by = GrantedBy::Event;
+    }
+
+    /// The same capabilities under another version of the configuration, or others.
+    pub fn replace_capabilities(
+        &mut self,
+        capabilities: Rc<CapabilitySet>,
+        tables: &mut FingerprintTables,
+    ) {
+        self.index.clear(tables);
+        self.capabilities = capabilities;
     }
 
     /// Nothing has come from the client for a while: what only helps with its calls is let go.
@@ -170,7 +216,7 @@ impl Session {
             Header::Response(answer) => self.route_answer(answer, ctx),
             Header::Request(request) => {
                 let payload = &message[RequestHeader::LEN..];
-                self.route_request(request, payload.is_empty(), ctx)
+                self.route_request(request, payload, ctx)
             }
         };
         (Some(header.reply_to()), verdict)
@@ -221,11 +267,10 @@ impl Session {
 
     /// Step 1. What matches no RPC has no GUID to be routed by.
     fn route_answer(&mut self, answer: &ResponseHeader, ctx: &RoutingContext<'_>) -> Verdict {
-        let now = ctx.now.mono;
-        if let Some(ticket) = self.rpcs.take(answer.message_id, now) {
-            return Verdict::RpcAnswer { ticket, code: answer.code };
+        if let Some(rpc) = self.rpcs.take(answer.message_id) {
+            return Verdict::RpcAnswer { rpc, code: answer.code };
         }
-        match self.allowance.spend_lax(ctx.rates, now) {
+        match self.allowance.spend_lax(ctx.rates, ctx.now.mono) {
             Ok(()) => Verdict::Refuse(SessionRefusal::UnmatchedAnswer),
             Err(over) => over.into(),
         }
@@ -235,9 +280,13 @@ impl Session {
     fn route_request(
         &mut self,
         request: &RequestHeader,
-        empty: bool,
+        payload: &[u8],
         ctx: &mut RoutingContext<'_>,
     ) -> Verdict {
+        if request.guid == Guid::NULL && request.flags == Flags::EVENT {
+            return self.client_ack(payload, ctx);
+        }
+        let empty = payload.is_empty();
         let is_meta = request.flags.contains(Flags::META);
         let target = if is_meta && is_reserved(request.guid) {
             Err(Invalid::Code(ResponseCode::ServiceNotFound))
@@ -256,6 +305,17 @@ impl Session {
         }
         match self.allowance.spend_routed(ctx.rates, ctx.now.mono) {
             Ok(()) => self.dispatch(request, target, ctx),
+            Err(over) => over.into(),
+        }
+    }
+
+    /// Stands before step 2: the only message of a client to the gateway itself.
+    fn client_ack(&mut self, payload: &[u8], ctx: &RoutingContext<'_>) -> Verdict {
+        let Ok(sequence) = client_ack::sequence(payload) else {
+            return self.invalid(ResponseCode::RequestError, ctx);
+        };
+        match self.allowance.spend_lax(ctx.rates, ctx.now.mono) {
+            Ok(()) => Verdict::Acknowledged { sequence },
             Err(over) => over.into(),
         }
     }
@@ -325,9 +385,7 @@ impl Session {
     ) -> Verdict {
         let endpoint = match target {
             Target::Endpoint(endpoint) => Ok(endpoint),
-            Target::Shortcut(index) => {
-                self.endpoint_of(index, ctx.snapshot).ok_or(ResponseCode::Unauthorized)
-            }
+            Target::Shortcut(index) => self.endpoint_of(index).ok_or(ResponseCode::Unauthorized),
             Target::Peer | Target::Broadcast => Err(ResponseCode::ServiceNotFound),
         };
         let endpoint = match endpoint {
@@ -372,15 +430,10 @@ impl Session {
         }
     }
 
-    /// The endpoint that a shortcut's target names, if the session may call it by itself too.
-    fn endpoint_of(&self, index: ShortcutIndex, snapshot: &Snapshot) -> Option<EndpointId> {
-        let target = self.shortcuts.at(index)?.target.as_ref()?;
-        self.capabilities.endpoints().iter().copied().find(|id| {
-            snapshot.endpoints.get(usize::from(id.0)).is_some_and(|endpoint| {
-                let service = snapshot.services.get(usize::from(endpoint.service.0));
-                endpoint.path == target.path && service.is_some_and(|s| s.name == target.service)
-            })
-        })
+    /// The endpoint that is a shortcut's target, if the session may call it by itself too.
+    fn endpoint_of(&self, index: ShortcutIndex) -> Option<EndpointId> {
+        let target = self.shortcuts.at(index)?.target?;
+        self.capabilities.contains(target).then_some(target)
     }
 
     fn priority(&self, flags: Flags) -> Priority {

@@ -1,9 +1,9 @@
 //! Shortcuts: routes that a service publishes to one session, with the target and the payload
-//! bound (no service can publish one yet). Most sessions have none: the table is boxed.
+//! bound. Most sessions have none: the table is boxed.
 
 use thiserror::Error;
 
-use crate::snapshot::Method;
+use crate::id::EndpointId;
 use crate::wire::guid::Guid;
 
 /// One published shortcut. It is the authority for its call; its target need not be among the
@@ -14,18 +14,16 @@ pub struct Shortcut {
     pub route: Guid,
     /// Replaces the route in the call.
     pub target_guid: Guid,
-    /// `None` when service, method or endpoint was missing: the call is answered 71.
-    pub target: Option<ShortcutTarget>,
+    /// `None` when the gateway knows no such service: the call is answered 71.
+    pub target: Option<EndpointId>,
     /// Replaces the client's payload.
     pub payload: Box<[u8]>,
     pub expires_unix_ms: Option<u64>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ShortcutTarget {
-    pub service: Box<str>,
-    pub method: Method,
-    pub path: Box<str>,
+    /// By which clients look it up; the route's text stands in for an absent one.
+    pub name: Option<Box<str>>,
+    pub description: Option<Box<str>>,
+    /// Who published it.
+    pub source_service: Option<Box<str>>,
 }
 
 /// Place of a shortcut in its table; valid until the table changes.
@@ -82,6 +80,22 @@ impl Shortcuts {
         Some(shortcut)
     }
 
+    /// Takes back all of one source service; says whether there were any.
+    pub fn revoke_service(&mut self, service: &str) -> bool {
+        let Some(table) = self.0.as_mut() else { return false };
+        let before = table.len();
+        table.retain(|known| known.source_service.as_deref() != Some(service));
+        let revoked = table.len() < before;
+        if table.is_empty() {
+            self.0 = None;
+        }
+        revoked
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Shortcut> {
+        self.0.as_deref().into_iter().flatten()
+    }
+
     #[inline]
     #[must_use]
     pub fn find(&self, route: Guid) -> Option<(ShortcutIndex, &Shortcut)> {
@@ -106,6 +120,9 @@ mod tests {
             target: None,
             payload: Box::new([n]),
             expires_unix_ms: None,
+            name: None,
+            description: None,
+            source_service: None,
         }
     }
 
@@ -120,6 +137,19 @@ mod tests {
         assert_eq!(shortcuts.at(index), Some(&other));
         assert_eq!(shortcuts.revoke(Guid([1; 16])), Some(other));
         assert!(shortcuts.0.is_none());
+    }
+
+    #[test]
+    fn a_service_takes_back_its_own_only() {
+        let mut shortcuts = Shortcuts::default();
+        for (n, service) in [(1, Some("a")), (2, Some("b")), (3, None), (4, Some("a"))] {
+            let source_service = service.map(Box::from);
+            shortcuts.publish(Shortcut { source_service, ..shortcut(n) }).unwrap();
+        }
+        assert!(shortcuts.revoke_service("a"));
+        assert!(!shortcuts.revoke_service("a"));
+        let left: Vec<_> = shortcuts.iter().map(|shortcut| shortcut.route.0[0]).collect();
+        assert_eq!(left, [2, 3]);
     }
 
     #[test]

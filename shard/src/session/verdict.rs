@@ -4,7 +4,7 @@ use thiserror::Error;
 
 use crate::id::EndpointId;
 use crate::session::rate::OverLimit;
-use crate::session::rpc::RpcTicket;
+use crate::session::rpc::PendingRpc;
 use crate::session::shortcuts::ShortcutIndex;
 use crate::wire::code::{ResponseCode, SessionRefusal};
 use crate::wire::guid::{Guid, PeerRoute};
@@ -44,8 +44,12 @@ pub enum Verdict {
     },
     /// Hand the client's answer to whoever sent the RPC.
     RpcAnswer {
-        ticket: RpcTicket,
+        rpc: PendingRpc,
         code: u8,
+    },
+    /// The client's application has handled the events up to this message id.
+    Acknowledged {
+        sequence: u64,
     },
     /// Answer with this code and no payload.
     Reply(ResponseCode),

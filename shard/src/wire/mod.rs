@@ -10,4 +10,5 @@ pub mod header;
 pub mod inbound;
 pub mod mask;
 pub mod meta;
+pub mod reconnect_token;
 pub mod utf8;

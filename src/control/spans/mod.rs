@@ -40,21 +40,16 @@ struct Queued {
 #[derive(Debug)]
 pub(super) struct SpanQueue {
     queue: mpsc::Sender<Queued>,
-    snapshot: Arc<Snapshot>,
     probe: Arc<ControlProbe>,
 }
 
 impl SpanQueue {
-    pub(super) fn put(&self, shard: ShardId, span: Box<Span>) {
-        let queued = Queued { shard, span, snapshot: Arc::clone(&self.snapshot) };
+    /// `snapshot` is the newest: it knows everything that a shard may name.
+    pub(super) fn put(&self, shard: ShardId, span: Box<Span>, snapshot: &Arc<Snapshot>) {
+        let queued = Queued { shard, span, snapshot: Arc::clone(snapshot) };
         if self.queue.try_send(queued).is_err() {
             self.probe.span_dropped(SpanDrop::QueueFull, 1);
         }
-    }
-
-    /// A new configuration: it knows everything that the shards may still name.
-    pub(super) fn adopt(&mut self, snapshot: &Arc<Snapshot>) {
-        self.snapshot = Arc::clone(snapshot);
     }
 }
 
@@ -64,11 +59,7 @@ pub(super) struct Exporter(JoinHandle<()>);
 
 impl Exporter {
     /// Starts the task on the present runtime.
-    pub(super) fn start(
-        export: &SpanExport,
-        snapshot: Arc<Snapshot>,
-        probe: Arc<ControlProbe>,
-    ) -> (SpanQueue, Self) {
+    pub(super) fn start(export: &SpanExport, probe: Arc<ControlProbe>) -> (SpanQueue, Self) {
         let (queue, spans) = mpsc::channel(QUEUE_SPANS);
         let task = Task {
             spans,
@@ -77,7 +68,7 @@ impl Exporter {
             health: Health::Unknown,
             probe: Arc::clone(&probe),
         };
-        (SpanQueue { queue, snapshot, probe }, Self(tokio::spawn(task.run())))
+        (SpanQueue { queue, probe }, Self(tokio::spawn(task.run())))
     }
 
     /// After the queue is gone: what it held is posted, if that does not take long.

@@ -147,9 +147,10 @@ fn export(url: &str, spans: u64) -> Arc<ControlProbe> {
     let export = SpanExport { collector: url.to_owned(), instance: "node-0".into() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let (queue, Exporter(task)) = Exporter::start(&export, snapshot(), Arc::clone(&probe));
+        let (queue, Exporter(task)) = Exporter::start(&export, Arc::clone(&probe));
+        let snapshot = snapshot();
         for number in 1..=spans {
-            queue.put(ShardId(0), a_span(number));
+            queue.put(ShardId(0), a_span(number), &snapshot);
         }
         drop(queue);
         timeout(PATIENCE, task).await.unwrap().unwrap();
@@ -225,9 +226,10 @@ fn a_collector_without_an_answer_bounds_what_waits() {
     let export = SpanExport { collector: url, instance: "node-0".into() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let (queue, exporter) = Exporter::start(&export, snapshot(), Arc::clone(&probe));
+        let (queue, exporter) = Exporter::start(&export, Arc::clone(&probe));
+        let snapshot = snapshot();
         for number in 1..=QUEUE_SPANS as u64 + 10 {
-            queue.put(ShardId(0), a_span(number));
+            queue.put(ShardId(0), a_span(number), &snapshot);
         }
         assert_eq!(probe.spans_dropped(SpanDrop::QueueFull), 10);
         drop(queue);
@@ -238,16 +240,15 @@ fn a_collector_without_an_answer_bounds_what_waits() {
 }
 
 #[test]
-fn names_are_those_of_the_configuration_that_came_last() {
+fn names_are_those_of_the_configuration_that_came_with_the_span() {
     let (url, got) = collector(&[OK]);
     let export = SpanExport { collector: url, instance: "node-0".into() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let empty = Arc::new(Config::default().snapshot(1));
-        let (mut queue, Exporter(task)) = Exporter::start(&export, empty, Arc::default());
-        queue.put(ShardId(0), a_span(1));
-        queue.adopt(&snapshot());
-        queue.put(ShardId(0), a_span(2));
+        let (queue, Exporter(task)) = Exporter::start(&export, Arc::default());
+        queue.put(ShardId(0), a_span(1), &empty);
+        queue.put(ShardId(0), a_span(2), &snapshot());
         drop(queue);
         timeout(PATIENCE, task).await.unwrap().unwrap();
     });

@@ -7,10 +7,10 @@ use crate::engine::calling::{CallEnd, CallRef, Question};
 use crate::engine::sending::NotQueued;
 use crate::engine::services::{Backend, LinkPlace};
 use crate::engine::{Arrived, Engine, Role};
-use crate::id::{ConnectionKey, Generation, SessionId, Slot};
+use crate::id::{ConnectionKey, SessionId};
 use crate::probe::Shed;
 use crate::session::calls::{Reply, Request};
-use crate::session::rpc::RpcTicket;
+use crate::session::rpc::{PendingRpc, RpcSender};
 use crate::sockets::Sockets;
 use crate::upstream::link::{
     Client, Data, Dropped, Inbound as LinkInbound, NO_ENDPOINT, NotSent, Push,
@@ -158,11 +158,12 @@ impl<S: Sockets> Engine<S> {
         let priority = if urgent { Priority::Urgent } else { Priority::Normal };
         let now = self.now.mono;
         let expected = match (kind, header) {
-            (Push::Rpc, Ok(header)) => self.player(owner).is_some_and(|player| {
-                let ticket = rpc_ticket(key);
-                let rpcs = player.session.rpcs_mut();
-                rpcs.register(header.message_id, ticket, now + RPC_TIMEOUT, now).is_ok()
-            }),
+            (Push::Rpc, Ok(header)) => {
+                let expires = now + RPC_TIMEOUT;
+                let sender = RpcSender::Link(key);
+                let rpc = PendingRpc { message_id: header.message_id, sender, expires };
+                self.register_rpc(owner, rpc)
+            }
             (Push::Event, Ok(_)) => true,
             (_, Err(_)) => false,
         };
@@ -179,29 +180,42 @@ impl<S: Sockets> Engine<S> {
         self.with_link(key, |link, out| link.handled(session, bytes, out));
     }
 
-    /// A client has answered an RPC of a backend: passed on, if the link still stands.
-    pub(in crate::engine) fn answer_rpc(
+    /// A client has answered an RPC of the backend at `link`: passed on, if the link still stands.
+    pub(in crate::engine) fn answer_link_rpc(
         &mut self,
         client: ConnectionKey,
-        ticket: RpcTicket,
+        link: ConnectionKey,
         mut arrived: Arrived<'_>,
     ) {
-        let key = rpc_link(ticket);
-        if let Some(connection) = self.table.get(client)
-            && let Role::Session(player) = &connection.role
-        {
-            let identity = Rc::clone(player.session.identity());
-            let peer = connection.peer_address();
-            let client = Client { owner: client, identity: &identity, peer };
-            let frame: &[u8] = arrived.bytes();
-            let data = Data { endpoint: NO_ENDPOINT, trace: None, frame: [frame, &[]] };
-            let sent = self.with_link(key, |link, out| link.post(&client, data, out));
-            self.copies += 1;
-            if !matches!(sent, Some(Ok(()))) {
-                self.probe.shed(Shed::UnmatchedAnswer);
-            }
-        }
+        let frame: &[u8] = arrived.bytes();
+        self.post_rpc_answer(client, link, frame);
+        self.copies += 1;
         self.discard(arrived);
+    }
+
+    /// No answer will come to an RPC of the backend at `link`: it is told so with 60.
+    pub(in crate::engine) fn link_rpc_failed(
+        &mut self,
+        client: ConnectionKey,
+        link: ConnectionKey,
+        message_id: u64,
+    ) {
+        let code = ResponseCode::BackendError.value();
+        let answer =
+            ResponseHeader { flags: Flags::RESPONSE, channel: 0, sequence: 0, message_id, code };
+        self.post_rpc_answer(client, link, &answer.to_bytes());
+    }
+
+    fn post_rpc_answer(&mut self, client: ConnectionKey, link: ConnectionKey, frame: &[u8]) {
+        let Some(connection) = self.table.get(client) else { return };
+        let Role::Session(player) = &connection.role else { return };
+        let identity = Rc::clone(player.session.identity());
+        let client = Client { owner: client, identity: &identity, peer: connection.peer_address() };
+        let data = Data { endpoint: NO_ENDPOINT, trace: None, frame: [frame, &[]] };
+        let sent = self.with_link(link, |link, out| link.post(&client, data, out));
+        if !matches!(sent, Some(Ok(()))) {
+            self.probe.shed(Shed::UnmatchedAnswer);
+        }
     }
 
     pub(in crate::engine) fn link_ping(&mut self, key: ConnectionKey, payload: &ControlPayload) {
@@ -229,12 +243,4 @@ impl<S: Sockets> Engine<S> {
             }
         }
     }
-}
-
-fn rpc_ticket(link: ConnectionKey) -> RpcTicket {
-    RpcTicket(u64::from(link.slot.0) << 32 | u64::from(link.generation.0))
-}
-
-fn rpc_link(ticket: RpcTicket) -> ConnectionKey {
-    ConnectionKey { slot: Slot((ticket.0 >> 32) as u32), generation: Generation(ticket.0 as u32) }
 }

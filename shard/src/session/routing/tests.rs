@@ -8,9 +8,7 @@ use super::*;
 use crate::id::{Generation, ShardId, Slot};
 use crate::session::capability::Capabilities;
 use crate::session::fixtures;
-use crate::session::rpc::RpcTicket;
-use crate::session::shortcuts::ShortcutTarget;
-use crate::snapshot::Method;
+use crate::session::rpc::{PendingRpc, RpcSender};
 use crate::wire::guid::{PeerRoute, SessionText};
 use crate::wire::header::WantsReply;
 
@@ -21,7 +19,8 @@ const SHORTCUT: Guid = Guid([0xA1; 16]);
 const EXPIRED: Guid = Guid([0xA2; 16]);
 const TARGETLESS: Guid = Guid([0xA3; 16]);
 const RPC: u64 = 4242;
-const TICKET: RpcTicket = RpcTicket(9);
+const PENDING: PendingRpc =
+    PendingRpc { message_id: RPC, sender: RpcSender::Control, expires: Instant::NEVER };
 
 /// A session of role `user` with two endpoints, three shortcuts and one pending RPC, and the
 /// shard's things around it.
@@ -48,7 +47,7 @@ impl Bench {
         for shortcut in shortcuts() {
             session.shortcuts_mut().publish(shortcut).unwrap();
         }
-        session.rpcs_mut().register(RPC, TICKET, Instant(u64::MAX), Instant(0)).unwrap();
+        session.rpcs_mut().register(PENDING).unwrap();
         Self {
             session,
             rates: RateLimits::new(&snapshot.session),
@@ -114,19 +113,19 @@ fn guid_of(snapshot: &Snapshot, endpoint: u16) -> Guid {
 }
 
 fn shortcuts() -> [Shortcut; 3] {
-    let target = |path: &str| {
-        Some(ShortcutTarget { service: "demo".into(), method: Method::Post, path: path.into() })
-    };
     let shortcut = |route, target, expires_unix_ms| Shortcut {
         route,
         target_guid: Guid::NULL,
         target,
         payload: Box::new(*b"{}"),
         expires_unix_ms,
+        name: None,
+        description: None,
+        source_service: None,
     };
     [
-        shortcut(SHORTCUT, target("/demo/x"), Some(u64::MAX)),
-        shortcut(EXPIRED, target("/demo/x"), Some(1_772_463_381_123)),
+        shortcut(SHORTCUT, Some(EndpointId(2)), Some(u64::MAX)),
+        shortcut(EXPIRED, Some(EndpointId(2)), Some(1_772_463_381_123)),
         shortcut(TARGETLESS, None, None),
     ]
 }
@@ -268,7 +267,7 @@ fn meta_of_a_shortcut_needs_its_target_in_the_set() {
     assert_eq!(bench.request(0x80, SHORTCUT), reply(20));
     assert_eq!(bench.request(0x80, TARGETLESS), reply(71));
     let mut allowed = shortcuts()[0].clone();
-    allowed.target.as_mut().unwrap().path = "/demo/echo".into();
+    allowed.target = Some(EndpointId(1));
     bench.session.shortcuts_mut().publish(allowed).unwrap();
     let expected = Verdict::Meta { endpoint: EndpointId(1), kind: MetaKind::Info };
     assert_eq!(bench.request(0x80, SHORTCUT), expected);
@@ -340,10 +339,24 @@ fn the_priority_flag_is_honoured_for_its_roles_only() {
 }
 
 #[test]
+fn an_acknowledgement_is_for_the_gateway_itself() {
+    let ack = br#"{"eventName":"connect.ack","sequence":"77"}"#;
+    let mut bench = plain();
+    let acknowledged = Verdict::Acknowledged { sequence: 77 };
+    assert_eq!(bench.request_on(0x10, Guid::NULL, 0, ack), acknowledged);
+    for malformed in [&b""[..], b"{}", b"\xFF"] {
+        assert_eq!(bench.request_on(0x10, Guid::NULL, 0, malformed), reply(10));
+    }
+    // With any other flag it is a message to nobody.
+    assert_eq!(bench.request_on(0x00, Guid::NULL, 0, ack), reply(30));
+    assert_eq!(bench.request_on(0x11, Guid::NULL, 0, ack), reply(30));
+}
+
+#[test]
 fn an_answer_reaches_its_rpc_once_whatever_other_flags_it_has() {
     for flags in [0x40, 0x41, 0xFF] {
         let mut bench = plain();
-        let expected = Verdict::RpcAnswer { ticket: TICKET, code: 53 };
+        let expected = Verdict::RpcAnswer { rpc: PENDING, code: 53 };
         assert_eq!(bench.answer(flags, RPC, b"{}"), expected);
         let unmatched = Verdict::Refuse(SessionRefusal::UnmatchedAnswer);
         assert_eq!(bench.answer(flags, RPC, b"{}"), unmatched);
@@ -524,6 +537,8 @@ impl Model {
         let peer_on = self.snapshot.session.peer_routing;
         let relayed = self.snapshot.mode == ConnectionMode::Relayed;
         let rows = [
+            // Not one of these payloads is a `connect.ack`.
+            (flags == 0x10 && null, 10),
             (has(0x80) && (all || null), 30),
             (message.len() == 31 && shortcut.is_none() && !has(0x10) && !has(0x80), 10),
             (shortcut == Some("expired"), 70),
@@ -567,7 +582,9 @@ fn outcome(verdict: Verdict) -> u8 {
         Verdict::RpcAnswer { .. } => RPC_ANSWER,
         Verdict::Reply(code) => code.value(),
         Verdict::Refuse(refusal) => refusal.code().value(),
-        Verdict::Ignore | Verdict::Close(_) => panic!("{verdict:?} has no outcome"),
+        Verdict::Ignore | Verdict::Acknowledged { .. } | Verdict::Close(_) => {
+            panic!("{verdict:?} has no outcome")
+        }
     }
 }
 

@@ -135,7 +135,8 @@ impl Refusal {
             Self::NoCredential | Self::BadCredential | Self::OriginRefused | Self::Forbidden => {
                 Outcome::Unauthorized
             }
-            Self::TooMany | Self::Full => Outcome::Full,
+            Self::TooMany => Outcome::TooMany,
+            Self::Full => Outcome::Full,
             Self::Replaced => Outcome::Replaced,
             Self::Unavailable => Outcome::Unavailable,
             Self::Draining => Outcome::Draining,

@@ -6,7 +6,7 @@ mod example;
 mod model;
 
 use std::io::{self, Cursor, Read, Write};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use tungstenite::Message;
 use tungstenite::protocol::{Role, WebSocket};
@@ -37,11 +37,12 @@ fn identity(session: u128) -> Identity {
         account: Some("anna \"a\"".into()),
         standing: standing(["admin".into(), "user".into()].into()),
         expires_at: None,
+        issued_at: 0,
     }
 }
 
-fn standing(roles: Box<[Box<str>]>) -> Rc<Standing> {
-    Rc::new(Standing { tenant: "default".into(), roles, authorizations: Box::default() })
+fn standing(roles: Box<[Box<str>]>) -> Arc<Standing> {
+    Arc::new(Standing { tenant: "default".into(), roles, authorizations: Box::default() })
 }
 
 fn owner(slot: u32) -> ConnectionKey {

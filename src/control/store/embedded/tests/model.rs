@@ -44,7 +44,7 @@ enum Step {
 
 #[derive(Clone)]
 struct World {
-    directory: Directory,
+    store: EmbeddedStore,
     connections: Vec<Connection>,
     upward: Vec<VecDeque<Upward>>,
     answers: Vec<VecDeque<(usize, Epoch)>>,
@@ -63,7 +63,7 @@ impl World {
             life: Life::Reading,
         };
         Self {
-            directory: Directory::new(1),
+            store: store(1),
             connections: shards_of.iter().enumerate().map(connection).collect(),
             upward: vec![VecDeque::new(); 2],
             answers: vec![VecDeque::new(); 2],
@@ -123,7 +123,8 @@ impl World {
                 Some(Upward::Claim(index)) => self.direct_claim(index),
                 Some(Upward::Release(index, epoch)) => {
                     let Connection { shard, key, .. } = self.connections[index];
-                    self.directory.release(ALICE, Owner { shard, key, epoch });
+                    let owner = Owner { shard, key, epoch };
+                    self.store.release(ALICE, owner, End::Resumable, at(0));
                 }
                 None => panic!("nothing to direct"),
             },
@@ -135,6 +136,8 @@ impl World {
                             self.close(index, epoch);
                         } else {
                             self.connections[index].life = Life::Open(epoch);
+                            let Connection { shard, key, .. } = self.connections[index];
+                            self.store.opened(ALICE, Owner { shard, key, epoch });
                         }
                     }
                     other => panic!("granted in {other:?}"),
@@ -157,7 +160,7 @@ impl World {
     fn direct_claim(&mut self, index: usize) {
         let Connection { shard, key, .. } = self.connections[index];
         let unix_ms = self.clock.pop_front().unwrap();
-        let outcome = self.directory.claim(shard, key, ALICE, unix_ms);
+        let outcome = claim(&mut self.store, shard, key, ALICE, unix_ms);
         if let Some((target, ToShard::Evict { key, epoch })) = outcome.evict {
             let evicted = self.connections.iter().position(|c| c.key == key).unwrap();
             self.evictions[target.0 as usize].push_back((evicted, epoch));
@@ -183,7 +186,7 @@ impl World {
             })
             .collect();
         assert!(open.len() <= 1, "{open:?} are live: {trace:?}");
-        assert_eq!(self.directory.owner(ALICE), open.first().copied(), "{trace:?}");
+        assert_eq!(owner(&self.store, ALICE), open.first().copied(), "{trace:?}");
         if self.hang_ups_left == self.hang_ups_allowed {
             assert_eq!(open.len(), 1, "nobody hung up and nobody is live: {trace:?}");
         }

@@ -1,0 +1,166 @@
+//! Who owns which session, and what is left of sessions that may be taken up again.
+//!
+//! [`SessionStore`] is what the control core needs of it. A claim is decided when the store has
+//! decided it, which may be later; everything else is known here and now, and what another node
+//! has to learn of it is the store's business. [`EmbeddedStore`] serves a node by itself.
+
+mod embedded;
+
+use std::net::IpAddr;
+use std::num::NonZeroU64;
+use std::sync::Arc;
+use std::time::Duration;
+
+use corelane_shard::clock::{Instant, Now};
+use corelane_shard::id::{ConnectionKey, Epoch, SessionId, ShardId};
+use corelane_shard::identity::{Account, Standing};
+use corelane_shard::lane::{Claim, End, ToShard};
+
+pub use embedded::EmbeddedStore;
+
+/// Who owns a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    pub shard: ShardId,
+    pub key: ConnectionKey,
+    pub epoch: Epoch,
+}
+
+/// A claim of one connection.
+#[derive(Debug)]
+pub struct Claimed {
+    pub shard: ShardId,
+    pub key: ConnectionKey,
+    pub claim: Box<Claim>,
+}
+
+/// What one claim sends, and to whom. The eviction goes first.
+#[derive(Debug)]
+pub struct Decision {
+    pub evict: Option<(ShardId, ToShard)>,
+    /// The shard that claimed, and what it is told.
+    pub shard: ShardId,
+    pub answer: ToShard,
+}
+
+/// What is known of one session.
+#[derive(Debug, Clone, Copy)]
+pub struct Known<'a> {
+    pub session: SessionId,
+    /// `None` while it waits to be taken up again.
+    pub owner: Option<Owner>,
+    pub account: Option<&'a Account>,
+    pub standing: &'a Arc<Standing>,
+    pub expires_at: Option<NonZeroU64>,
+}
+
+/// How a session was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opened {
+    ByToken,
+    /// With a reconnect token.
+    ByReconnect,
+    /// It is not that owner's any more.
+    Ignored,
+}
+
+/// What became of a release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Released {
+    /// It can be taken up for a while.
+    Waits,
+    /// It is over.
+    Over,
+    /// Nobody had been told that it was open.
+    Unopened,
+    /// The session has a newer owner, or none.
+    Ignored,
+}
+
+/// What became of a session that is to end for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// Its connection is to be closed.
+    Live(Owner),
+    /// What was left of it is gone.
+    Waiting,
+    Unknown,
+}
+
+/// Whether claims are still granted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    Open,
+    Draining,
+}
+
+/// Bounds and times of the store; a reload replaces them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoreRules {
+    /// Sessions with a connection; as many more may wait to be taken up.
+    pub sessions_max: usize,
+    /// How long after its end a reconnect token is good.
+    pub window: Duration,
+    /// How much longer the rest is kept for those who come back with their token.
+    pub extension: Duration,
+    /// How long a session's end for good is remembered: as long as any token lives.
+    pub revocation_life: Duration,
+    /// Sessions with a connection from one address; `None` is no bound.
+    pub per_address_max: Option<u32>,
+    /// Sessions with a connection of one account; `None` is no bound.
+    pub per_account_max: Option<u32>,
+}
+
+/// Where sessions are recorded.
+pub trait SessionStore {
+    /// Begins a claim; [`Self::decided`] tells how it ends.
+    fn claim(&mut self, claimed: Claimed, now: Now);
+
+    fn decided(&mut self) -> Option<Decision>;
+
+    /// The owner can receive.
+    fn opened(&mut self, session: SessionId, owner: Owner) -> Opened;
+
+    /// The client has the token of this claim: the one before it is void.
+    fn token_received(&mut self, session: SessionId, epoch: Epoch);
+
+    fn release(&mut self, session: SessionId, owner: Owner, end: End, now: Now) -> Released;
+
+    /// Ends a session for good: no token made before now opens it again.
+    fn end(&mut self, session: SessionId, now: Now) -> Ended;
+
+    fn known(&self, session: SessionId) -> Option<Known<'_>>;
+
+    /// Those of an account that are live or wait.
+    fn of_account(&self, account: &str, each: &mut dyn FnMut(Known<'_>));
+
+    fn each(&self, each: &mut dyn FnMut(Known<'_>));
+
+    /// Forgets what has waited too long; names it.
+    fn expire(&mut self, now: Now, forgotten: &mut dyn FnMut(SessionId));
+
+    fn rule(&mut self, rules: StoreRules);
+
+    fn admit(&mut self, admission: Admission);
+
+    /// When [`Self::expire`] has something to do.
+    fn due(&self) -> Option<Instant>;
+
+    /// Sessions with a connection.
+    fn live(&self) -> usize;
+
+    /// Sessions that wait to be taken up.
+    fn waiting(&self) -> usize;
+}
+
+/// An address as it is counted: IPv6 by its network, which one customer has to himself.
+#[must_use]
+pub fn counted_as(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => {
+            let network = u128::from(v6) >> 64 << 64;
+            IpAddr::V6(network.into())
+        }
+        v4 => v4,
+    }
+}
