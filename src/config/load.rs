@@ -16,8 +16,8 @@ use super::unknown::{
     find, is_ours, refuse_unknown_flags, refuse_unknown_tables, refuse_unknown_variables,
 };
 use super::{
-    Auth, Config, Control, Drain, Echo, Events, Limits, ListenAdmin, ListenPublic, Log, Priority,
-    Secret, Service, Session, Shards, Tracing, profile,
+    Auth, Compression, Config, Control, Drain, Echo, Events, Limits, ListenAdmin, ListenPublic,
+    Log, Priority, Secret, Service, Session, Shards, Tracing, profile,
 };
 
 /// The text of `corelane.toml`, and the name that errors give it.
@@ -143,6 +143,7 @@ fn read(text: &str, overrides: &Overrides, notes: &mut Notes) -> Option<Config> 
     let auth = once!(Auth, &["key"]);
     let session = once!(Session, &[]);
     let limits = once!(Limits, &[]);
+    let compression = once!(Compression, &[]);
     let priority = once!(Priority, &[]);
     let control = once!(Control, &[]);
     let events = once!(Events, &[]);
@@ -161,6 +162,7 @@ fn read(text: &str, overrides: &Overrides, notes: &mut Notes) -> Option<Config> 
         auth_keys: auth_keys?,
         session: session?,
         limits: limits?,
+        compression: compression?,
         priority: priority?,
         control: control?,
         events: events?,
