@@ -15,3 +15,4 @@ mod link_backends;
 mod messages;
 mod peers;
 mod tracing;
+mod resume;
