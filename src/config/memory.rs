@@ -39,6 +39,14 @@ const LANE_SLOT_BYTES: u64 = 64;
 const LANES_PER_PAIR: u64 = 2;
 /// A peer's entry in the provided-buffer ring.
 const BUFFER_ENTRY_BYTES: u64 = 16;
+/// A span, wherever it waits.
+const SPAN_BYTES: u64 = 256;
+/// Spans in the control core's queue and in the batch that is being sent.
+const SPANS_QUEUED: u64 = 4096 + 512;
+/// Spans on the lane of one shard.
+const SPANS_ON_LANE: u64 = 2048;
+/// What a client has brought to its upgrade.
+const BROUGHT_TRACE_BYTES: u64 = 128;
 
 impl MemoryBudget {
     #[must_use]
@@ -59,7 +67,7 @@ impl MemoryBudget {
         let completions = submissions * COMPLETIONS_PER_SUBMISSION;
         let pairs = cores * (cores - 1);
         let term = |name, sum, bytes| MemoryTerm { name, sum, bytes };
-        let terms = vec![
+        let mut terms = vec![
             term(
                 "receive buffers",
                 format!("shards {shards} x {buffers} x {}", show_size(buffer)),
@@ -104,6 +112,22 @@ impl MemoryBudget {
                 config.events.memory_max as u64,
             ),
         ];
+        if config.tracing.otlp_endpoint.is_some() {
+            let running = config.services.iter().map(|service| service.settings.running_max as u64);
+            let open = running.sum::<u64>() + SPANS_ON_LANE;
+            terms.push(term(
+                "spans",
+                format!("(shards {shards} x {open} + {SPANS_QUEUED}) x {SPAN_BYTES}B"),
+                (shards * open + SPANS_QUEUED) * SPAN_BYTES,
+            ));
+        }
+        if config.tracing.accept_from_clients {
+            terms.push(term(
+                "traces of clients",
+                format!("shards {shards} x {connections} x {BROUGHT_TRACE_BYTES}B"),
+                shards * connections * BROUGHT_TRACE_BYTES,
+            ));
+        }
         Self { terms }
     }
 
@@ -157,7 +181,7 @@ mod tests {
         let base = Config::default();
         let total = MemoryBudget::of(&base, 1).total();
         assert!(MemoryBudget::of(&base, 2).total() > total);
-        let grown: [fn(&mut Config); 8] = [
+        let grown: [fn(&mut Config); 9] = [
             |config| config.shards.receive_buffers *= 2,
             |config| config.shards.receive_buffer_bytes *= 2,
             |config| config.shards.submission_entries *= 2,
@@ -166,6 +190,7 @@ mod tests {
             |config| config.shards.lane_capacity *= 2,
             |config| config.compression.enabled = true,
             |config| config.compression.inflate_inbound = true,
+            |config| config.tracing.accept_from_clients = true,
         ];
         for grow in grown {
             let mut config = base.clone();

@@ -22,8 +22,10 @@ use corelane_shard::ring::{RingDirectory, RingSizes, locked_bytes, try_operation
 use thiserror::Error;
 use tracing::{error, info, warn};
 
-use self::ports::{LaneBell, Port};
-use self::settings::{drain_plan, engine_options, key_rules, reload_hook, settings, targets};
+use self::ports::{LaneBell, ports};
+use self::settings::{
+    drain_plan, engine_options, key_rules, reload_hook, settings, span_export, targets,
+};
 use self::shards::{ShardPart, await_starts, bind_public, start_shard};
 use crate::auth::{KeyError, KeyFiles};
 use crate::config::{Config, ConfigSource, MemoryBudget, physical_memory};
@@ -160,18 +162,9 @@ pub fn run(
     systemd::notify_ready();
     let (_asking, asks) = tokio::sync::mpsc::channel(ASKS_MAX);
     let lanes = Rc::new(RefCell::new(control_lanes));
-    let ports = bells
-        .iter()
-        .enumerate()
-        .map(|(index, bell)| Port {
-            shard: ShardId(index as u8),
-            lanes: Rc::clone(&lanes),
-            bell: bell.clone(),
-        })
-        .collect();
     let exit = control::run(ControlSpec {
         core: placement.control,
-        ports,
+        ports: ports(&lanes, &bells),
         bell: LaneBell(lanes),
         wake: duplicate(&control_bell)?,
         phase,
@@ -179,6 +172,7 @@ pub fn run(
         admin: Some(admin),
         keys,
         settings: settings(&config, drain),
+        spans: span_export(&config),
         targets: targets(&config),
         reload: reload_hook(config, source),
         snapshot,

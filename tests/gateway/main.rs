@@ -14,4 +14,5 @@ mod lifecycle;
 mod link_backends;
 mod messages;
 mod peers;
+mod tracing;
 mod resume;
