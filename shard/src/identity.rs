@@ -61,14 +61,50 @@ impl From<&str> for Account {
     }
 }
 
-/// Verifies tokens on the shard's thread. Implemented by the gateway; one instance per shard.
+/// Judges tokens on the shard's thread. Implemented by the gateway; one instance per shard.
 pub trait Authenticator {
     /// `token` is the credential without its scheme word, at most 8 KiB. Never blocks.
-    fn verify(&mut self, token: &str, now: Now) -> Result<Rc<Identity>, AuthRefusal>;
+    fn judge(&mut self, token: &str, now: Now) -> Judgement;
+
+    /// The answer to [`Judgement::Ask`]; what it says may be remembered.
+    fn learn(&mut self, token: TokenFingerprint, told: Validated, now: Now) -> Rc<Identity> {
+        let (_, _) = (token, now);
+        Rc::new(told.into())
+    }
 
     /// Tokens so far that were not known from before, whatever became of them: decoding and checking
     /// them is what costs.
     fn fresh_tokens(&self) -> u64;
+}
+
+/// What is known about a token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Judgement {
+    Accepted(Rc<Identity>),
+    Refused(AuthRefusal),
+    /// No key here can tell: the auth service is to be asked, through the control core.
+    Ask(TokenFingerprint),
+}
+
+/// SHA-256 of a whole token, signature included: who knows it had the token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TokenFingerprint(pub [u8; 32]);
+
+/// What the auth service says of a token: an [`Identity`] that may still change threads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Validated {
+    pub session: SessionId,
+    pub account: Option<Account>,
+    pub standing: Standing,
+    /// Unix seconds.
+    pub expires_at: Option<NonZeroU64>,
+}
+
+impl From<Validated> for Identity {
+    fn from(told: Validated) -> Self {
+        let Validated { session, account, standing, expires_at } = told;
+        Self { session, account, standing: Rc::new(standing), expires_at }
+    }
 }
 
 /// Why a credential was refused. Answered as 401, [`Self::Unavailable`] as 503.
@@ -97,6 +133,19 @@ pub enum AuthRefusal {
 }
 
 impl AuthRefusal {
+    pub const ALL: [Self; 10] = [
+        Self::Malformed,
+        Self::AlgorithmMismatch,
+        Self::UnknownKey,
+        Self::BadSignature,
+        Self::Expired,
+        Self::NotYetValid,
+        Self::WrongParty,
+        Self::NoSession,
+        Self::Revoked,
+        Self::Unavailable,
+    ];
+
     /// Metric label.
     #[must_use]
     pub fn label(self) -> &'static str {

@@ -91,6 +91,8 @@ closed_list! {
         /// A call of a session that is told to go.
         Departing => "departing",
         PushWithoutSession => "push_without_session",
+        /// Text from a client of the Internal mode.
+        TextIgnored => "text_ignored",
     }
 }
 
@@ -105,6 +107,7 @@ closed_list! {
         HeadTooLarge => "head_too_large",
         HeadTimeout => "head_timeout",
         Unauthorized => "unauthorized",
+        Forbidden => "forbidden",
         Unavailable => "unavailable",
         Full => "full",
         Replaced => "replaced",
@@ -125,6 +128,9 @@ closed_list! {
         Refused => "refused",
     }
 }
+
+mod door;
+pub use door::{CredentialRoute, DoorProbe};
 
 /// Counters of one shard; lives for the whole process.
 #[derive(Debug)]
@@ -152,6 +158,7 @@ pub struct Probe {
     pub receive_buffers_out: Counter,
     pub slots_in_use: Counter,
     pub parse_errors: Counter,
+    pub door: DoorProbe,
     shed: [Counter; Shed::ALL.len()],
     upgrades: [Counter; Upgrade::ALL.len()],
     routes: [Counter; Route::ALL.len()],
@@ -230,6 +237,7 @@ impl Default for Probe {
             receive_buffers_out: Counter::default(),
             slots_in_use: Counter::default(),
             parse_errors: Counter::default(),
+            door: DoorProbe::default(),
             shed: std::array::from_fn(|_| Counter::default()),
             upgrades: std::array::from_fn(|_| Counter::default()),
             routes: std::array::from_fn(|_| Counter::default()),
@@ -345,6 +353,7 @@ impl Probe {
         family("responses", "Responses by code", "code", responses);
         let closes = &mut CLOSES.iter().map(|c| c.1).zip(&self.closes);
         family("connections_closed", "Connections ended by close code", "code", closes);
+        self.door.visit(each);
     }
 }
 

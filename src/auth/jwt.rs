@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use corelane_shard::clock::Now;
-use corelane_shard::identity::{AuthRefusal, Authenticator, Identity};
+use corelane_shard::identity::{AuthRefusal, Authenticator, Identity, Judgement};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
@@ -77,7 +77,21 @@ impl JwtAuthenticator {
 }
 
 impl Authenticator for JwtAuthenticator {
-    fn verify(&mut self, token: &str, now: Now) -> Result<Rc<Identity>, AuthRefusal> {
+    fn judge(&mut self, token: &str, now: Now) -> Judgement {
+        match self.verify(token, now) {
+            Ok(identity) => Judgement::Accepted(identity),
+            Err(refusal) => Judgement::Refused(refusal),
+        }
+    }
+
+    fn fresh_tokens(&self) -> u64 {
+        self.fresh_tokens
+    }
+}
+
+impl JwtAuthenticator {
+    /// What the keys here say about a token.
+    pub fn verify(&mut self, token: &str, now: Now) -> Result<Rc<Identity>, AuthRefusal> {
         let parts = Parts::split(token)?;
         self.follow_keys();
         let fingerprint = Fingerprint::of(token);
@@ -89,10 +103,6 @@ impl Authenticator for JwtAuthenticator {
         let identity = Rc::new(self.verify_fresh(&parts, now)?);
         self.cache.insert(fingerprint, Rc::clone(&identity), now);
         Ok(identity)
-    }
-
-    fn fresh_tokens(&self) -> u64 {
-        self.fresh_tokens
     }
 }
 

@@ -39,8 +39,9 @@ pub use rows::{Algorithm, AuthKey, EndpointSettings, RoleSettings, ServiceSettin
 pub use secret::Secret;
 pub use shape::Auto;
 pub use tables::{
-    Auth, ConnectionMode, Control, Drain, Echo, Limits, ListenAdmin, ListenPublic, Log, LogFormat,
-    LogLevel, Priority, Profile, Session, Shards, WELL_KNOWN_SALT,
+    Auth, ConnectionMode, Control, Drain, Echo, InternalAuthMode, Limits, ListenAdmin,
+    ListenPublic, Log, LogFormat, LogLevel, OnExpiry, Priority, Profile, Session, Shards,
+    WELL_KNOWN_SALT,
 };
 pub use upstream::{LINK_PATH, Scheme, ServiceAddress, Upstream};
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::key::table;
 use super::scalar::{
-    Choice, Count, Flag, Hidden, Name, PowerOfTwo, Size, Socket, Span, Text, UrlPath, minutes,
-    seconds,
+    Choice, Count, Flag, Hidden, HiddenOrNone, Name, Origin, PowerOfTwo, Size, Socket, Span, Text,
+    UrlPath, minutes, seconds,
 };
 use super::secret::Secret;
 use super::shape::{Auto, AutoOr, OffOr, list, some};
@@ -26,6 +26,21 @@ pub const WELL_KNOWN_SALT: &str = "bannou-dev-connect-salt-change-in-production"
 pub enum ConnectionMode {
     External,
     Relayed,
+    Internal,
+}
+
+/// How clients of the Internal mode prove who they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InternalAuthMode {
+    ServiceToken,
+    NetworkTrust,
+}
+
+/// What becomes of a session whose token has expired.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnExpiry {
+    Keep,
+    Close,
 }
 
 /// A named set of limits.
@@ -99,10 +114,23 @@ table! {
     ["auth"] Once Auth {
         /// Accept the token in `Authorization: Bearer`.
         header: bool = "true", Restart => Flag;
-        /// Accept the token as `?token=`, for browsers, which cannot set headers. Never logged.
+        /// Accept the token as the subprotocol `bearer.<token>`, offered beside `corelane`: for browsers,
+        /// which cannot set headers. Never logged.
+        subprotocol: bool = "false", Restart => Flag;
+        /// Accept the token as `?token=`, for browsers too. Never logged here, but proxies log paths; and
+        /// a link on another page may bring a foreign token into a player's browser.
         query: bool = "true", Restart => Flag;
+        /// Name of a cookie whose value is accepted as the token. A browser sends it along whichever page
+        /// asks, so that any page may connect as its visitor: set `origins` too.
+        cookie: Option<String> = r#""off""#, Restart => OffOr(Name);
+        /// Origins of the pages that may connect, as browsers send them in `Origin`; empty: all. Others
+        /// are answered 403. Clients that send no `Origin` are no pages and are not asked for one.
+        origins: Vec<String> = "[]", Restart => list(Origin);
         /// Claims that may name the session; the first one present wins.
         session_claim: Vec<String> = r#"["session_key", "sid", "jti"]"#, Live => some(Text);
+        /// "close" ends a session with 4001 when the token that opened it expires; "keep" lets it live.
+        on_expiry: OnExpiry = r#""keep""#, Live
+            => Choice(&[("keep", OnExpiry::Keep), ("close", OnExpiry::Close)]);
         /// Longest life of a token that `corelane token mint` makes. The gateway itself takes any `exp`.
         max_token_life: Duration = r#""24h""#, Live
             => Span(Duration::from_secs(60), Duration::from_secs(30 * 86_400));
@@ -112,9 +140,27 @@ table! {
 table! {
     /// Sessions: the protocol's own keys, with the protocol's variables and units.
     ["session"] Once Session {
-        /// "External" keeps players apart; "Relayed" lets them address each other and broadcast.
+        /// "External" keeps players apart; "Relayed" lets them address each other and broadcast;
+        /// "Internal" is for servers, which reach each other and no service.
         connection_mode: ConnectionMode = r#""External""#, Restart, "CONNECT_CONNECTION_MODE"
-            => Choice(&[("External", ConnectionMode::External), ("Relayed", ConnectionMode::Relayed)]);
+            => Choice(&[
+                ("External", ConnectionMode::External),
+                ("Relayed", ConnectionMode::Relayed),
+                ("Internal", ConnectionMode::Internal),
+            ]);
+        /// Who is let in when the mode is Internal: who presents `internal_service_token`, or everybody
+        /// who reaches the port.
+        internal_auth_mode: InternalAuthMode = r#""ServiceToken""#, Restart,
+            "CONNECT_INTERNAL_AUTH_MODE" => Choice(&[
+                ("ServiceToken", InternalAuthMode::ServiceToken),
+                ("NetworkTrust", InternalAuthMode::NetworkTrust),
+                ("service-token", InternalAuthMode::ServiceToken),
+                ("network-trust", InternalAuthMode::NetworkTrust),
+            ]);
+        /// Secret that servers present as `X-Service-Token`. Required by "Internal" with
+        /// "ServiceToken".
+        internal_service_token: Option<Secret> = r#""""#, Restart,
+            "CONNECT_INTERNAL_SERVICE_TOKEN" => HiddenOrNone;
         /// Client connections of this process, all shards together.
         max_concurrent_connections: u32 = "10000", Live, "CONNECT_MAX_CONCURRENT_CONNECTIONS"
             => Count(1, 1_000_000);

@@ -251,13 +251,55 @@ fn the_report_shows_the_line_of_the_file() {
 #[test]
 fn keys_that_are_not_built_pass_at_their_default_only() {
     let default = "compression_enabled = false\nsession_ttl_seconds = 86400\n\
-                   internal_auth_mode = \"servicetoken\"";
+                   multinode_broadcast_mode = \"none\"";
     assert!(load(&format!("[session]\n{default}")).is_ok());
     let text = "[session]\ncompression_enabled = true";
     assert_refused(load(text), &["`compression_enabled`", "compression is not built"]);
     assert!(with_variable("CONNECT_COMPRESSION_ENABLED", "false").is_ok());
     assert_refused(with_variable("CONNECT_COMPRESSION_ENABLED", "true"), &["not built"]);
-    assert_refused(with_variable("CONNECT_CONNECTION_MODE", "Internal"), &["\"Relayed\""]);
+}
+
+#[test]
+fn the_internal_mode_needs_its_secret_unless_the_network_is_trusted() {
+    let load = |more: &str| load(&format!("[session]\nconnection_mode = \"internal\"\n{more}"));
+    assert_refused(load(""), &["internal_service_token"]);
+    assert_refused(load("internal_service_token = \"\""), &["internal_service_token"]);
+    for spelling in ["NetworkTrust", "networktrust", "network-trust", "Network-Trust"] {
+        let config = load(&format!("internal_auth_mode = {spelling:?}")).unwrap();
+        assert_eq!(config.session.internal_auth_mode, InternalAuthMode::NetworkTrust);
+        assert!(config.warnings().iter().any(|warning| warning.contains("NetworkTrust")));
+    }
+    for spelling in ["ServiceToken", "SERVICE-TOKEN"] {
+        let text = format!("internal_auth_mode = {spelling:?}\ninternal_service_token = \"hush\"");
+        let config = load(&text).unwrap();
+        assert_eq!(config.session.internal_auth_mode, InternalAuthMode::ServiceToken);
+        assert!(!format!("{config:?}").contains("hush"));
+    }
+    let lines = refusals(load("internal_service_token = \"hush hush\""));
+    assert!(lines[0].contains("internal_service_token") && !lines[0].contains("hush"), "{lines:?}");
+}
+
+#[test]
+fn one_route_for_tokens_must_be_open() {
+    let none = "[auth]\nheader = false\nquery = false\n";
+    assert_refused(load(none), &["auth.cookie", "nobody could connect"]);
+    for route in ["subprotocol = true", "cookie = \"sid\""] {
+        assert!(load(&format!("{none}{route}")).is_ok(), "{route}");
+    }
+    let warned = |text| load(text).unwrap().warnings().iter().any(|w| w.contains("auth.origins"));
+    assert!(warned("[auth]\ncookie = \"sid\""));
+    assert!(!warned("[auth]\ncookie = \"sid\"\norigins = [\"https://game.example\"]"));
+}
+
+#[test]
+fn origins_are_written_as_browsers_send_them() {
+    let origins = |list: &str| load(&format!("[auth]\norigins = [{list}]"));
+    let good = "\"https://Game.example\", \"http://[::1]:3000\", \"null\"";
+    let expected = ["https://game.example", "http://[::1]:3000", "null"];
+    assert_eq!(origins(good).unwrap().auth.origins, expected);
+    for bad in ["https://game.example/", "game.example", "https://", "https://*.example", "*", ""] {
+        assert_refused(origins(&format!("{bad:?}")), &["auth.origins", "an origin"]);
+    }
 }
 
 #[test]

@@ -13,16 +13,13 @@ pub(super) struct Unsupported {
 
 const STORE: &str = "sessions are kept in this process only, not in a store";
 const RESUME: &str = "resuming a session with a reconnection token is not built";
-const INTERNAL: &str = "the Internal connection mode is not built";
 const RPC: &str = "the life of a backend's call to a client is not configurable";
 const COMPRESSION: &str = "compression is not built";
 const BROADCAST: &str = "broadcasts stay on their node";
 
-pub(super) const UNSUPPORTED: [Unsupported; 20] = [
+pub(super) const UNSUPPORTED: [Unsupported; 18] = [
     key("heartbeat_interval_seconds", "30", STORE),
     key("message_queue_size", "1000", "the bounds of a queue are limits.outbox_*"),
-    key("internal_auth_mode", "ServiceToken", INTERNAL),
-    key("internal_service_token", "", INTERNAL),
     key("session_ttl_seconds", "86400", STORE),
     key("heartbeat_ttl_seconds", "300", STORE),
     key("reconnection_window_seconds", "300", RESUME),

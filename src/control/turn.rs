@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use corelane_shard::clock::{Instant, Now};
 use corelane_shard::id::{ConnectionKey, SessionId, ShardId};
+use corelane_shard::identity::AuthRefusal;
 use corelane_shard::lane::{DrainPhase, SessionEnded, ToControl, ToShard, UpgradeRefused};
 use corelane_shard::snapshot::Snapshot;
 use tracing::{debug, info};
@@ -131,6 +132,9 @@ impl<P: ShardPort> Core<P> {
     fn take(&mut self, shard: ShardId, message: ToControl, now: Now) {
         match message {
             ToControl::Claim { key, session } => self.claim(shard, key, session, now.unix_ms),
+            ToControl::Validate { key, .. } => {
+                self.post(shard, ToShard::Validated { key, told: Err(AuthRefusal::Unavailable) });
+            }
             ToControl::Release { key, session, epoch } => {
                 match self.directory.release(session, Owner { shard, key, epoch }) {
                     Release::Removed => self.probe.releases.increment(),

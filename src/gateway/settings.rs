@@ -3,14 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use corelane_shard::engine::{CredentialRoutes, EngineOptions};
+use corelane_shard::engine::{
+    CredentialRoutes, DoorRules, EngineOptions, InternalAccess, ServiceToken,
+};
 use corelane_shard::id::ShardId;
 use corelane_shard::snapshot::Snapshot;
 use corelane_shard::wire::handshake::HeadLimits;
 
 use super::UPSTREAM_SOCKETS;
 use crate::auth::{KeyRules, KeySpec};
-use crate::config::{Config, ConfigSource, LoadError, Upstream};
+use crate::config::{
+    Config, ConfigSource, ConnectionMode, InternalAuthMode, LoadError, Session, Upstream,
+};
 use crate::continuity::continue_from;
 use crate::control::{Host, ReloadHook, Reloaded, ServiceTargets, Settings, Target};
 use crate::lifecycle::drain::DrainPlan;
@@ -24,7 +28,7 @@ pub(super) fn engine_options(config: &Config, index: usize, shards: usize) -> En
         shard: ShardId(index as u8),
         shards,
         node_name: format!("node-{}", config.control.node).into(),
-        credentials: CredentialRoutes { header: config.auth.header, query: config.auth.query },
+        door: door_rules(config),
         drain_spread: config.drain.spread,
         drain_calls: config.drain.calls,
         listeners: config.listen_public.address.len() as u8,
@@ -35,6 +39,34 @@ pub(super) fn engine_options(config: &Config, index: usize, shards: usize) -> En
         head_timeout: config.limits.head_timeout,
         echo_path: config.echo.enabled.then(|| config.echo.path.as_str().into()),
         seed: fastrand::u64(..),
+    }
+}
+
+fn door_rules(config: &Config) -> DoorRules {
+    let auth = &config.auth;
+    DoorRules {
+        routes: CredentialRoutes {
+            header: auth.header,
+            subprotocol: auth.subprotocol,
+            query: auth.query,
+            cookie: auth.cookie.as_deref().map(Into::into),
+        },
+        origins: auth.origins.iter().map(|origin| origin.as_str().into()).collect(),
+        internal: internal_access(&config.session),
+        validations_max: 0,
+    }
+}
+
+fn internal_access(session: &Session) -> InternalAccess {
+    match (session.connection_mode, session.internal_auth_mode) {
+        (ConnectionMode::External | ConnectionMode::Relayed, _) => InternalAccess::Nobody,
+        (ConnectionMode::Internal, InternalAuthMode::NetworkTrust) => InternalAccess::Network,
+        (ConnectionMode::Internal, InternalAuthMode::ServiceToken) => {
+            match &session.internal_service_token {
+                Some(token) => InternalAccess::ServiceToken(ServiceToken::new(token.reveal())),
+                None => InternalAccess::Nobody,
+            }
+        }
     }
 }
 

@@ -12,4 +12,5 @@ mod http_backends;
 mod lifecycle;
 mod link_backends;
 mod messages;
+mod modes;
 mod peers;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::connection::Fin;
 use super::options::Limits;
+use super::players::callable_by;
 use super::{Engine, Role};
 use crate::clock::Instant;
 use crate::id::{ConnectionKey, Epoch};
@@ -82,6 +83,7 @@ impl<S: Sockets> Engine<S> {
             match message {
                 ToShard::Granted { key, session, epoch } => self.granted(key, session, epoch),
                 ToShard::Refused { key, why } => self.claim_refused(key, why),
+                ToShard::Validated { key, told } => self.validated(key, told),
                 ToShard::Evict { key, epoch } => self.evict(key, epoch),
                 ToShard::Snapshot(snapshot) => self.adopt_snapshot(snapshot),
                 ToShard::Addresses { version, service, addresses } => {
@@ -128,13 +130,15 @@ impl<S: Sockets> Engine<S> {
             let Some(key) = self.session_in(slot) else { continue };
             let Some(connection) = self.table.get_mut(key) else { continue };
             let Role::Session(player) = &mut connection.role else { continue };
-            let roles = &player.session.identity().standing.roles;
+            let roles = callable_by(self.snapshot.mode, player.session.identity());
             let capabilities = self.capabilities.of_roles(&self.snapshot, roles);
             player.session.adopt(capabilities, &self.snapshot, &mut self.tables);
             // A session that has not had its first manifest gets the new one in its time.
             if !player.liveness.holds_first_frame() {
                 self.send_manifest(key, ManifestReason::CapabilitiesUpdated);
             }
+            // A session may have a new deadline.
+            self.set_deadline(key);
         }
     }
 

@@ -8,6 +8,7 @@ use crate::block::Block;
 use crate::id::ConnectionKey;
 use crate::lane::{SessionEnded, ToControl};
 use crate::probe::Upgrade;
+use crate::snapshot::ConnectionMode;
 use crate::sockets::Sockets;
 use crate::wire::close::CloseCode;
 use crate::wire::frame::{ControlKind, ControlPayload};
@@ -22,7 +23,18 @@ const NO_STATUS: u16 = 1005;
 impl<S: Sockets> Engine<S> {
     /// We end the connection: close frame, then the peer's answer or a time-out, then FIN.
     pub(super) fn leave(&mut self, key: ConnectionKey, code: CloseCode, cause: &'static str) {
-        let payload = ControlPayload::close(code.code(), code.reason());
+        self.leave_because(key, code, code.reason(), cause);
+    }
+
+    /// As [`Self::leave`], with a reason text of the situation's own.
+    pub(super) fn leave_because(
+        &mut self,
+        key: ConnectionKey,
+        code: CloseCode,
+        reason: &str,
+        cause: &'static str,
+    ) {
+        let payload = ControlPayload::close(code.code(), reason);
         self.say_goodbye(key, &payload, Fin::Answered, code.code(), cause);
     }
 
@@ -34,6 +46,12 @@ impl<S: Sockets> Engine<S> {
         if let Phase::Leaving(fin) = &mut connection.phase {
             *fin = Fin::Flushed;
             return self.finish_if_flushed(key);
+        }
+        let session = matches!(connection.role, Role::Session(_));
+        if session && self.snapshot.mode == ConnectionMode::Internal {
+            // No close frame answers a server's.
+            self.end_role(key, code.unwrap_or(NO_STATUS), "closed by client");
+            return self.start_leaving(key, Fin::Flushed);
         }
         let payload = code.map_or(ControlPayload::EMPTY, |code| ControlPayload::close(code, ""));
         let counted = code.unwrap_or(NO_STATUS);

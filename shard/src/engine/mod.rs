@@ -20,6 +20,7 @@ mod connection;
 mod control;
 mod crossings;
 mod deadlines;
+mod door;
 mod ending;
 mod http_upstream;
 mod link_upstream;
@@ -36,13 +37,14 @@ mod upgrade;
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::block::{BLOCK_MIN, Block, BlockPool};
 use crate::buffers::{ReceiveBuffers, Received};
 use crate::clock::{Instant, Now};
 use crate::id::{ConnectionKey, Epoch, Generation, SessionId, Slot};
-use crate::identity::Authenticator;
+use crate::identity::{Authenticator, Standing};
 use crate::lane::{Park, ShardLanes, Wake};
 use crate::outbox::Outbox;
 use crate::probe::Probe;
@@ -59,9 +61,10 @@ use crate::wire::guid::PeerKeys;
 use calling::OpenCalls;
 use connection::Connection;
 use control::{Drain, LogLines};
+pub use door::{CredentialRoutes, DoorRules, InternalAccess, ServiceToken};
 use http_upstream::HttpConnection;
 use link_upstream::LinkConnection;
-pub use options::{CredentialRoutes, EngineOptions, Surroundings};
+pub use options::{EngineOptions, Surroundings};
 use options::{LINK_BATCH_BYTES, Limits, PLAYER_BATCH_BYTES};
 use players::Player;
 use services::Upstreams;
@@ -187,6 +190,9 @@ pub struct Engine<S> {
     /// Heads that wait for a turn that may judge them.
     authenticating: VecDeque<ConnectionKey>,
     fresh_before_turn: u64,
+    /// Tokens that the control core has been asked about and has not answered.
+    validating: usize,
+    internal_standing: Rc<Standing>,
     /// Ends of claims that the control core has not been told of.
     releases: VecDeque<(ConnectionKey, SessionId, Epoch)>,
     /// Lines of calls that no session needs at the moment.
@@ -243,6 +249,8 @@ impl<S: Sockets> Engine<S> {
             sessions: 0,
             authenticating: VecDeque::new(),
             fresh_before_turn: 0,
+            validating: 0,
+            internal_standing: door::internal_standing(),
             releases: VecDeque::new(),
             spare_calls: Vec::new(),
             running: 0,
@@ -410,6 +418,7 @@ impl<S: Sockets> Engine<S> {
         self.probe.receive_buffers_out.set(self.buffers.out() as u64);
         self.probe.slots_in_use.set(self.table.len() as u64);
         self.probe.connections.set(self.downstream as u64);
+        self.probe.door.validating.set(self.validating as u64);
     }
 }
 

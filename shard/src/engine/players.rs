@@ -9,10 +9,12 @@ use crate::clock::Instant;
 use crate::id::{ConnectionKey, Epoch, Slot};
 use crate::identity::Identity;
 use crate::probe::{Route, Shed};
+use crate::session::hello::InternalHello;
 use crate::session::liveness::{DropCause, Liveness, LivenessAction, Pong};
 use crate::session::manifest::{Manifest, ManifestReason};
 use crate::session::routing::{RoutingContext, Session};
 use crate::session::verdict::{CloseReason, TextVerdict, Verdict};
+use crate::snapshot::ConnectionMode;
 use crate::sockets::Sockets;
 use crate::wire::close::CloseCode;
 use crate::wire::code::{ResponseCode, SessionRefusal};
@@ -46,7 +48,8 @@ impl<S: Sockets> Engine<S> {
         identity: Rc<Identity>,
         epoch: Epoch,
     ) {
-        let capabilities = self.capabilities.of_roles(&self.snapshot, &identity.standing.roles);
+        let roles = callable_by(self.snapshot.mode, &identity);
+        let capabilities = self.capabilities.of_roles(&self.snapshot, roles);
         let seed = self.random.u64(..);
         let session = Session::new(identity, capabilities, &self.snapshot, seed);
         let liveness = Liveness::new(&self.limits.session, self.now.mono);
@@ -101,7 +104,7 @@ impl<S: Sockets> Engine<S> {
         player.liveness.on_message_complete();
         match kind {
             DataKind::Text => {
-                let verdict = player.session.on_text(&self.rates, self.now);
+                let verdict = player.session.on_text(self.snapshot.mode, &self.rates, self.now);
                 self.discard(arrived);
                 self.refuse_text(key, verdict);
             }
@@ -134,7 +137,7 @@ impl<S: Sockets> Engine<S> {
         player.liveness.on_data(self.now.mono);
         match kind {
             DataKind::Text => {
-                let verdict = player.session.on_text(&self.rates, self.now);
+                let verdict = player.session.on_text(self.snapshot.mode, &self.rates, self.now);
                 self.refuse_text(key, verdict);
             }
             DataKind::Binary => {
@@ -159,6 +162,7 @@ impl<S: Sockets> Engine<S> {
                 self.probe.response(frame[ResponseHeader::LEN - 1]);
                 self.queue_or_shed(key, &frame);
             }
+            TextVerdict::Ignore => self.probe.shed(Shed::TextIgnored),
             TextVerdict::Close(reason) => self.leave_for(key, reason),
         }
     }
@@ -323,16 +327,37 @@ impl<S: Sockets> Engine<S> {
         }
     }
 
-    /// The manifest goes first, then what was held behind it.
+    /// The manifest goes first, then what was held behind it. In the Internal mode the hello takes
+    /// its place.
     fn release_first_frame(&mut self, key: ConnectionKey) {
         if let Some(connection) = self.table.get_mut(key) {
             connection.hold = Hold::Off;
         }
-        self.send_manifest(key, ManifestReason::SessionConnected);
+        match self.snapshot.mode {
+            ConnectionMode::Internal => self.send_hello(key),
+            ConnectionMode::External | ConnectionMode::Relayed => {
+                self.send_manifest(key, ManifestReason::SessionConnected);
+            }
+        }
         self.mark_dirty(key);
     }
 
+    fn send_hello(&mut self, key: ConnectionKey) {
+        let peer = self.peer_guid(key);
+        let Some(session) = self.player(key).map(|player| player.session.id()) else {
+            return;
+        };
+        let hello = InternalHello::new(session, peer);
+        if self.queue_frame(key, OpCode::Text, hello.as_bytes(), Priority::Urgent).is_err() {
+            self.overflowed(key);
+        }
+    }
+
+    /// In the Internal mode there is none.
     pub(super) fn send_manifest(&mut self, key: ConnectionKey, reason: ManifestReason) {
+        if self.snapshot.mode == ConnectionMode::Internal {
+            return;
+        }
         let (now, peer) = (self.now, self.peer_guid(key));
         let mut message = std::mem::take(&mut self.manifest);
         message.clear();
@@ -405,5 +430,14 @@ impl<S: Sockets> Engine<S> {
             slot: key.slot,
             generation: key.generation,
         })
+    }
+}
+
+/// The roles whose endpoints a session may call. Servers of the Internal mode may call none, whatever
+/// a role of that name says.
+pub(super) fn callable_by(mode: ConnectionMode, identity: &Identity) -> &[Box<str>] {
+    match mode {
+        ConnectionMode::External | ConnectionMode::Relayed => &identity.standing.roles,
+        ConnectionMode::Internal => &[],
     }
 }

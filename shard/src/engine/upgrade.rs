@@ -1,23 +1,26 @@
 //! The door: from the first byte of a request head to an open WebSocket, or a whole refusal.
 //!
-//! `/connect` passes reading, authentication (a bounded number of fresh tokens a turn) and the claim
-//! on its session id, which the control core grants; only then comes the 101.
+//! `/connect` passes reading, authentication (a bounded number of fresh tokens a turn, a bounded number
+//! of questions to the auth service) and the claim on its session id, which the control core grants;
+//! only then comes the 101.
 
 use std::rc::Rc;
 
 use super::connection::{Connection, Fin, Hold};
+use super::door::{Acceptance, internal_identity};
 use super::{Engine, Role};
 use crate::block::Block;
 use crate::clock::Instant;
 use crate::id::{ConnectionKey, Epoch, SessionId};
-use crate::identity::{AuthRefusal, Identity};
+use crate::identity::{AuthRefusal, Identity, Judgement, TokenFingerprint, Validated};
 use crate::lane::{ClaimRefusal, ToControl, UpgradeRefused};
-use crate::probe::Upgrade as Outcome;
+use crate::probe::{CredentialRoute, Upgrade as Outcome};
 use crate::session::liveness::Liveness;
+use crate::snapshot::ConnectionMode;
 use crate::sockets::Sockets;
 use crate::wire::handshake::{
     ACCEPT_BYTES_MAX, Credential, HEALTH_BYTES_MAX, Parsed, REFUSAL_BYTES_MAX, Refusal, Request,
-    accept, health_response, resume,
+    health_response, resume,
 };
 
 /// Fresh tokens judged in one turn; further upgrades wait for the next.
@@ -45,13 +48,21 @@ enum Stage {
     Reading,
     /// The head is whole and waits for a turn that may judge its token.
     Authenticating,
+    Validating(Validation),
     Claiming(Claim),
+}
+
+/// A token that the auth service is to judge.
+#[derive(Debug)]
+struct Validation {
+    acceptance: Acceptance,
+    token: TokenFingerprint,
 }
 
 /// A claim that the control core has not answered.
 #[derive(Debug)]
 struct Claim {
-    nonce: [u8; 24],
+    acceptance: Acceptance,
     identity: Rc<Identity>,
     /// The newest claim that has overtaken this one.
     evicted: Option<Epoch>,
@@ -75,14 +86,25 @@ enum Verdict {
     Refuse(Refusal),
     Health,
     Echo {
-        nonce: [u8; 24],
+        acceptance: Acceptance,
         head_len: usize,
     },
     Claim {
-        nonce: [u8; 24],
+        acceptance: Acceptance,
         identity: Rc<Identity>,
         head_len: usize,
     },
+    Validate {
+        validation: Validation,
+        token: Box<str>,
+        head_len: usize,
+    },
+}
+
+/// What a credential leads to.
+enum Admission {
+    Known(Rc<Identity>),
+    Ask(TokenFingerprint, Box<str>),
 }
 
 impl<S: Sockets> Engine<S> {
@@ -167,29 +189,44 @@ impl<S: Sockets> Engine<S> {
                 self.blocks_back(carry);
                 self.answer_health(key);
             }
-            Verdict::Echo { nonce, head_len } => {
-                self.open_echo(key, &nonce);
+            Verdict::Echo { acceptance, head_len } => {
+                self.open_echo(key, acceptance);
                 let Some(mut carry) = carry else {
                     return Some(head_len);
                 };
                 self.read_early(key, &mut carry.as_mut_slice()[head_len..]);
                 self.blocks.give_back(carry);
             }
-            Verdict::Claim { nonce, identity, head_len } => {
-                self.claim(key, Claim { nonce, identity, evicted: None });
-                match carry {
-                    Some(mut carry) => {
-                        carry.consume(head_len);
-                        self.keep_early(key, Some(carry), &[]);
-                    }
-                    None => self.keep_early(key, None, &bytes[head_len..]),
-                }
+            Verdict::Claim { acceptance, identity, head_len } => {
+                self.claim(key, Claim { acceptance, identity, evicted: None });
+                self.keep_behind(key, head_len, carry, bytes);
+            }
+            Verdict::Validate { validation, token, head_len } => {
+                self.validate(key, validation, token);
+                self.keep_behind(key, head_len, carry, bytes);
             }
         }
         None
     }
 
-    /// The order of the door: path and method, capacity, credential, signature.
+    /// Keeps what came behind a head that has been judged.
+    fn keep_behind(
+        &mut self,
+        key: ConnectionKey,
+        head_len: usize,
+        carry: Option<Block>,
+        bytes: &[u8],
+    ) {
+        match carry {
+            Some(mut carry) => {
+                carry.consume(head_len);
+                self.keep_early(key, Some(carry), &[]);
+            }
+            None => self.keep_early(key, None, &bytes[head_len..]),
+        }
+    }
+
+    /// The order of the door: path and method, capacity, origin, credential, signature.
     fn judge(&mut self, all: &[u8], scanned: usize, crowded: bool) -> Verdict {
         let (request, head_len) = match resume(all, scanned, &self.options.head) {
             Ok(Parsed::Incomplete) => return Verdict::Incomplete,
@@ -217,33 +254,57 @@ impl<S: Sockets> Engine<S> {
         if self.drain.refuses_sessions() {
             return Verdict::Refuse(Refusal::Draining);
         }
+        if !self.options.door.admits_origin(request.origin) {
+            return Verdict::Refuse(Refusal::OriginRefused);
+        }
+        let acceptance = self.options.door.acceptance(nonce, &request);
         if echo {
-            return Verdict::Echo { nonce, head_len };
+            return Verdict::Echo { acceptance, head_len };
         }
         if !self.may_judge_token() {
             return Verdict::Later;
         }
         match self.authenticate(&request) {
-            Ok(identity) => Verdict::Claim { nonce, identity, head_len },
+            Ok(Admission::Known(identity)) => Verdict::Claim { acceptance, identity, head_len },
+            Ok(Admission::Ask(fingerprint, token)) => {
+                let validation = Validation { acceptance, token: fingerprint };
+                Verdict::Validate { validation, token, head_len }
+            }
             Err(refusal) => Verdict::Refuse(refusal),
         }
     }
 
-    fn authenticate(&mut self, request: &Request<'_>) -> Result<Rc<Identity>, Refusal> {
-        let from_query;
-        let accepts = self.options.credentials;
-        let token = match request.credential(&self.options.head)? {
-            Some(Credential::Bearer(token)) if accepts.header => token,
+    fn authenticate(&mut self, request: &Request<'_>) -> Result<Admission, Refusal> {
+        if self.snapshot.mode == ConnectionMode::Internal {
+            let route = self.options.door.internal.admit(request)?;
+            self.probe.door.credential(route);
+            let identity = internal_identity(&self.internal_standing, &mut self.random);
+            return Ok(Admission::Known(identity));
+        }
+        let (routes, limits) = (&self.options.door.routes, &self.options.head);
+        let (route, token) = match request.credential(limits)? {
+            Some(Credential::Bearer(token)) if routes.header => {
+                (CredentialRoute::Header, token.into())
+            }
             Some(Credential::Bearer(_) | Credential::Reconnect(_)) => {
                 return Err(Refusal::BadCredential);
             }
-            None if accepts.query => {
-                from_query = request.target.token(&self.options.head)?;
-                from_query.as_deref().ok_or(Refusal::NoCredential)?
-            }
-            None => return Err(Refusal::NoCredential),
+            None => routes.other_token(request, limits)?.ok_or(Refusal::NoCredential)?,
         };
-        self.authenticator.verify(token, self.now).map_err(|refusal| match refusal {
+        self.probe.door.credential(route);
+        match self.authenticator.judge(&token, self.now) {
+            Judgement::Accepted(identity) => Ok(Admission::Known(identity)),
+            Judgement::Refused(why) => Err(self.refused_token(why)),
+            Judgement::Ask(_) if self.validating >= self.options.door.validations_max => {
+                Err(self.refused_token(AuthRefusal::Unavailable))
+            }
+            Judgement::Ask(fingerprint) => Ok(Admission::Ask(fingerprint, (*token).into())),
+        }
+    }
+
+    fn refused_token(&self, why: AuthRefusal) -> Refusal {
+        self.probe.door.refused(why);
+        match why {
             AuthRefusal::Unavailable => Refusal::Unavailable,
             AuthRefusal::Malformed
             | AuthRefusal::AlgorithmMismatch
@@ -254,7 +315,55 @@ impl<S: Sockets> Engine<S> {
             | AuthRefusal::WrongParty
             | AuthRefusal::NoSession
             | AuthRefusal::Revoked => Refusal::BadCredential,
-        })
+        }
+    }
+
+    /// Asks the control core about a token; the head waits.
+    fn validate(&mut self, key: ConnectionKey, validation: Validation, token: Box<str>) {
+        let question = ToControl::Validate { key, token };
+        if self.lanes.tell_control(question, self.now.mono).is_err() {
+            let refusal = self.refused_token(AuthRefusal::Unavailable);
+            return self.refuse(key, refusal);
+        }
+        self.validating += 1;
+        if let Some(connection) = self.table.get_mut(key)
+            && let Role::Head(head) = &mut connection.role
+        {
+            head.stage = Stage::Validating(validation);
+        }
+    }
+
+    /// The answer to [`Self::validate`].
+    pub(super) fn validated(
+        &mut self,
+        key: ConnectionKey,
+        told: Result<Box<Validated>, AuthRefusal>,
+    ) {
+        self.validating -= 1;
+        let Some(connection) = self.table.get_mut(key) else {
+            return;
+        };
+        let Role::Head(head) = &mut connection.role else {
+            return;
+        };
+        let Validation { acceptance, token } =
+            match std::mem::replace(&mut head.stage, Stage::Reading) {
+                Stage::Validating(validation) => validation,
+                other => {
+                    head.stage = other;
+                    return;
+                }
+            };
+        match told {
+            Ok(told) => {
+                let identity = self.authenticator.learn(token, *told, self.now);
+                self.claim(key, Claim { acceptance, identity, evicted: None });
+            }
+            Err(why) => {
+                let refusal = self.refused_token(why);
+                self.refuse(key, refusal);
+            }
+        }
     }
 
     fn may_judge_token(&self) -> bool {
@@ -278,11 +387,11 @@ impl<S: Sockets> Engine<S> {
         let claim = self.table.get_mut(key).and_then(|connection| match &mut connection.role {
             Role::Head(head) => match std::mem::replace(&mut head.stage, Stage::Reading) {
                 Stage::Claiming(claim) => Some((claim, head.carry.take())),
-                Stage::Reading | Stage::Authenticating => None,
+                Stage::Reading | Stage::Authenticating | Stage::Validating(_) => None,
             },
             _ => None,
         });
-        let Some((Claim { nonce, identity, evicted }, early)) = claim else {
+        let Some((Claim { acceptance, identity, evicted }, early)) = claim else {
             // The client left while the claim was under way.
             self.releases.push_back((key, session, epoch));
             return;
@@ -292,7 +401,7 @@ impl<S: Sockets> Engine<S> {
             return self.refuse(key, Refusal::Replaced);
         }
         let mut answer = [0; ACCEPT_BYTES_MAX];
-        let len = accept(&nonce, None, &mut answer);
+        let len = acceptance.write(&mut answer);
         self.probe.upgrade(Outcome::Accepted);
         self.say(key, &answer[..len]);
         // The 101 leaves alone; whatever comes next waits for the first frame's time.
@@ -373,9 +482,9 @@ impl<S: Sockets> Engine<S> {
         }
     }
 
-    fn open_echo(&mut self, key: ConnectionKey, nonce: &[u8; 24]) {
+    fn open_echo(&mut self, key: ConnectionKey, acceptance: Acceptance) {
         let mut answer = [0; ACCEPT_BYTES_MAX];
-        let len = accept(nonce, None, &mut answer);
+        let len = acceptance.write(&mut answer);
         self.probe.upgrade(Outcome::Accepted);
         if let Some(connection) = self.table.get_mut(key) {
             let liveness = Liveness::new(&self.limits.session, self.now.mono);
@@ -404,10 +513,13 @@ impl<S: Sockets> Engine<S> {
     }
 
     pub(super) fn head_timed_out(&mut self, key: ConnectionKey) {
-        let claiming = self.table.get(key).is_some_and(|connection| {
-            matches!(&connection.role, Role::Head(head) if matches!(head.stage, Stage::Claiming(_)))
+        let ours = self.table.get(key).is_some_and(|connection| {
+            matches!(
+                &connection.role,
+                Role::Head(head) if matches!(head.stage, Stage::Validating(_) | Stage::Claiming(_))
+            )
         });
-        self.refuse(key, if claiming { Refusal::Unavailable } else { Refusal::HeadTimeout });
+        self.refuse(key, if ours { Refusal::Unavailable } else { Refusal::HeadTimeout });
     }
 
     pub(super) fn release_head(&mut self, head: Head) {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::id::{ConnectionKey, Epoch, ServiceId, SessionId, ShardId};
+use crate::identity::{AuthRefusal, Validated};
 use crate::snapshot::{Address, Snapshot};
 
 /// From a shard to the control core. Every message names the shard's own lane implicitly.
@@ -14,6 +15,12 @@ pub enum ToControl {
     Claim {
         key: ConnectionKey,
         session: SessionId,
+    },
+    /// The auth service is to judge a token. Answered [`ToShard::Validated`], whose place is reserved
+    /// like that of a claim's answer.
+    Validate {
+        key: ConnectionKey,
+        token: Box<str>,
     },
     /// The connection of this claim has ended. Ignored unless `epoch` still owns the session.
     Release {
@@ -36,13 +43,14 @@ impl ToControl {
     pub(super) fn is_news(&self) -> bool {
         match self {
             Self::Release { .. } | Self::SessionEnded(_) | Self::UpgradeRefused(_) => true,
-            Self::Claim { .. } | Self::DrainReached { .. } => false,
+            Self::Claim { .. } | Self::Validate { .. } | Self::DrainReached { .. } => false,
         }
     }
 }
 
-/// From the control core to one shard. [`Self::Granted`] and [`Self::Refused`] answer a claim and
-/// travel apart from the rest, on a ring where the claim has reserved their place.
+/// From the control core to one shard. [`Self::Granted`] and [`Self::Refused`] answer a claim,
+/// [`Self::Validated`] answers a validation; they travel apart from the rest, on a ring where the
+/// question has reserved their place.
 #[derive(Debug)]
 pub enum ToShard {
     Granted {
@@ -53,6 +61,11 @@ pub enum ToShard {
     Refused {
         key: ConnectionKey,
         why: ClaimRefusal,
+    },
+    /// What the auth service said of the token of `key`.
+    Validated {
+        key: ConnectionKey,
+        told: Result<Box<Validated>, AuthRefusal>,
     },
     /// Close the connection `key` in whatever state if its epoch is at most `epoch` (4002).
     Evict {

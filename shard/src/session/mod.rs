@@ -5,6 +5,7 @@ pub mod calls;
 pub mod capability;
 pub mod fingerprints;
 pub mod guid_index;
+pub mod hello;
 mod json;
 pub mod liveness;
 pub mod manifest;
