@@ -3,6 +3,7 @@
 use std::num::NonZeroU64;
 use std::rc::Rc;
 
+use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 use uuid::Uuid;
 use uuid::fmt::Hyphenated;
@@ -90,6 +91,13 @@ pub enum Judgement {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TokenFingerprint(pub [u8; 32]);
 
+impl TokenFingerprint {
+    #[must_use]
+    pub fn of(token: &str) -> Self {
+        Self(Sha256::digest(token.as_bytes()).into())
+    }
+}
+
 /// What the auth service says of a token: an [`Identity`] that may still change threads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Validated {
@@ -128,12 +136,14 @@ pub enum AuthRefusal {
     NoSession,
     #[error("the session was revoked")]
     Revoked,
-    #[error("the key source cannot be reached")]
+    #[error("the auth service does not accept the token")]
+    NotAccepted,
+    #[error("key source or auth service cannot be reached, or is not done yet")]
     Unavailable,
 }
 
 impl AuthRefusal {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Malformed,
         Self::AlgorithmMismatch,
         Self::UnknownKey,
@@ -143,6 +153,7 @@ impl AuthRefusal {
         Self::WrongParty,
         Self::NoSession,
         Self::Revoked,
+        Self::NotAccepted,
         Self::Unavailable,
     ];
 
@@ -159,6 +170,7 @@ impl AuthRefusal {
             Self::WrongParty => "wrong_party",
             Self::NoSession => "no_session",
             Self::Revoked => "revoked",
+            Self::NotAccepted => "not_accepted",
             Self::Unavailable => "unavailable",
         }
     }

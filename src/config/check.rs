@@ -56,6 +56,13 @@ fn check_auth(config: &Config, notes: &mut Notes) {
         report(notes, "auth.header", message);
     }
     let mut ids = HashSet::new();
+    let mut urls = HashSet::new();
+    for (index, set) in config.auth_jwks.iter().enumerate() {
+        if !urls.insert(set.url.to_string()) {
+            let message = format!("the set {} stands twice", set.url);
+            report(notes, &format!("auth.jwks.{index}.url"), message);
+        }
+    }
     let mut native = None;
     for (index, key) in config.auth_keys.iter().enumerate() {
         if !ids.insert(&key.id) {
@@ -66,6 +73,12 @@ fn check_auth(config: &Config, notes: &mut Notes) {
         if key.native && native.replace(&key.issuer).is_some_and(|other| *other != key.issuer) {
             let message = "only one issuer can be native: its session ids would meet another's";
             report(notes, &format!("auth.key.{index}.native"), message);
+        }
+    }
+    for (index, set) in config.auth_jwks.iter().enumerate() {
+        if set.native && native.replace(&set.issuer).is_some_and(|other| *other != set.issuer) {
+            let message = "only one issuer can be native: its session ids would meet another's";
+            report(notes, &format!("auth.jwks.{index}.native"), message);
         }
     }
 }
@@ -209,8 +222,14 @@ impl Config {
             let message = "auth.cookie without auth.origins: any page may connect as its visitor";
             found.push(message.to_owned());
         }
-        if self.auth_keys.is_empty() && !internal {
-            found.push("no [[auth.key]]: every client is answered 401".to_owned());
+        let nobody_judges = self.auth_keys.is_empty()
+            && self.auth_jwks.is_empty()
+            && self.auth_validate.url.is_none();
+        if nobody_judges && !internal {
+            found.push(
+                "no [[auth.key]], [[auth.jwks]] or auth.validate.url: every client is answered 401"
+                    .to_owned(),
+            );
         }
         for service in &self.services {
             if service.endpoints.is_empty() {

@@ -11,13 +11,13 @@ use toml::de::DeTable;
 use super::check::cross_check;
 use super::problem::{Origin, Problem, Refused};
 use super::reader::{Notes, Overrides, Reader, rows};
-use super::rows::{Algorithm, AuthKey, EndpointSettings, RoleSettings, ServiceSettings};
+use super::rows::{Algorithm, AuthJwks, AuthKey, EndpointSettings, RoleSettings, ServiceSettings};
 use super::unknown::{
     find, is_ours, refuse_unknown_flags, refuse_unknown_tables, refuse_unknown_variables,
 };
 use super::{
     Auth, Config, Control, Drain, Echo, Limits, ListenAdmin, ListenPublic, Log, Priority, Secret,
-    Service, Session, Shards, profile,
+    Service, Session, Shards, Validate, profile,
 };
 
 /// The text of `corelane.toml`, and the name that errors give it.
@@ -140,7 +140,8 @@ fn read(text: &str, overrides: &Overrides, notes: &mut Notes) -> Option<Config> 
     let listen_public = once!(ListenPublic, &[]);
     let listen_admin = once!(ListenAdmin, &[]);
     let shards = once!(Shards, &[]);
-    let auth = once!(Auth, &["key"]);
+    let auth = once!(Auth, &["key", "jwks", "validate"]);
+    let auth_validate = once!(Validate, &[]);
     let session = once!(Session, &[]);
     let limits = once!(Limits, &[]);
     let priority = once!(Priority, &[]);
@@ -149,6 +150,7 @@ fn read(text: &str, overrides: &Overrides, notes: &mut Notes) -> Option<Config> 
     let drain = once!(Drain, &[]);
     let log = once!(Log, &[]);
     let auth_keys = each(root, "auth.key", notes, |reader| AuthKey::read(reader, &[]));
+    let auth_jwks = each(root, "auth.jwks", notes, |reader| AuthJwks::read(reader, &[]));
     let services = each(root, "service", notes, read_service);
     let roles = each(root, "role", notes, |reader| RoleSettings::read(reader, &[]));
     Some(Config {
@@ -156,7 +158,9 @@ fn read(text: &str, overrides: &Overrides, notes: &mut Notes) -> Option<Config> 
         listen_admin: listen_admin?,
         shards: shards?,
         auth: auth?,
+        auth_validate: auth_validate?,
         auth_keys: auth_keys?,
+        auth_jwks: auth_jwks?,
         session: session?,
         limits: limits?,
         priority: priority?,

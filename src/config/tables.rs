@@ -11,12 +11,14 @@ use super::scalar::{
 };
 use super::secret::Secret;
 use super::shape::{Auto, AutoOr, OffOr, list, some};
+use super::upstream::{HttpUrl, WebAddress};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 const GIB: usize = 1 << 30;
 const ZERO: Duration = Duration::ZERO;
 const MS: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// The default of `session.server_salt`: published with the protocol, so no secret at all.
@@ -128,12 +130,32 @@ table! {
         origins: Vec<String> = "[]", Restart => list(Origin);
         /// Claims that may name the session; the first one present wins.
         session_claim: Vec<String> = r#"["session_key", "sid", "jti"]"#, Live => some(Text);
+        /// A token with an unknown key id has the sets of `[[auth.jwks]]` fetched, at most once in this time.
+        unknown_key_interval: Duration = r#""30s""#, Live => Span(SECOND, HOUR);
         /// "close" ends a session with 4001 when the token that opened it expires; "keep" lets it live.
         on_expiry: OnExpiry = r#""keep""#, Live
             => Choice(&[("keep", OnExpiry::Keep), ("close", OnExpiry::Close)]);
         /// Longest life of a token that `corelane token mint` makes. The gateway itself takes any `exp`.
         max_token_life: Duration = r#""24h""#, Live
             => Span(Duration::from_secs(60), Duration::from_secs(30 * 86_400));
+    }
+}
+
+table! {
+    /// The auth service, which judges tokens that no configured key can have signed. It is asked by
+    /// `POST` with the token in `Authorization: Bearer`, and what it accepts is remembered for a minute.
+    ["auth.validate"] Once Validate {
+        /// Where it is asked: `http://host:port/auth/validate`, or https.
+        url: Option<HttpUrl> = r#""off""#, Restart => OffOr(WebAddress);
+        /// Time for an answer; then 503.
+        timeout: Duration = r#""5s""#, Restart => Span(Duration::from_millis(10), 60 * SECOND);
+        /// Clients per shard that may wait for an answer; one more is answered 503.
+        waiting_max: usize = "256", Restart => Count(1, 2048);
+        /// Failures in a row (unreachable, time-out, 5xx) after which it is not asked for a while; clients
+        /// are answered 503. 0 switches that off.
+        breaker_failures: u32 = "5", Restart => Count(0, 1_000_000);
+        /// How long it is not asked.
+        breaker_open_for: Duration = r#""5s""#, Restart => Span(MS, HOUR);
     }
 }
 

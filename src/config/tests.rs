@@ -292,6 +292,31 @@ fn one_route_for_tokens_must_be_open() {
 }
 
 #[test]
+fn who_else_judges_tokens_is_named_once_and_counted_in_memory() {
+    let set = |url: &str, more: &str| {
+        format!("[[auth.jwks]]\nurl = {url:?}\nissuer = \"i\"\naudience = \"a\"\n{more}\n")
+    };
+    let one = set("https://login.example/keys", "native = true");
+    let text = format!("[auth.validate]\nurl = \"http://auth:8080/validate\"\n{one}");
+    let config = load(&text).unwrap();
+    assert_eq!(config.auth_jwks[0].refresh, secs(300));
+    assert!(config.auth_jwks[0].url.is_https());
+    let bytes = |config: &Config| MemoryBudget::of(config, 2).total();
+    assert!(bytes(&config) >= bytes(&load("").unwrap()) + 2 * 256 * (64 << 10));
+    assert!(!config.warnings().iter().any(|warning| warning.contains("401")));
+
+    assert_refused(load(&[&*one, &one].concat()), &["stands twice"]);
+    let other =
+        "[[auth.jwks]]\nurl = \"http://b\"\nissuer = \"j\"\naudience = \"a\"\nnative = true";
+    assert_refused(load(&format!("{one}{other}")), &["only one issuer can be native"]);
+    let missing = "[auth.validate]\nurl = \"auth:8080\"";
+    assert_refused(load(missing), &["auth.validate.url", "a URL such as"]);
+    let changed = text.replace("8080", "8081");
+    let changes = config.restart_changes(&load(&changed).unwrap());
+    assert_eq!(changes, ["auth.validate.url"]);
+}
+
+#[test]
 fn origins_are_written_as_browsers_send_them() {
     let origins = |list: &str| load(&format!("[auth]\norigins = [{list}]"));
     let good = "\"https://Game.example\", \"http://[::1]:3000\", \"null\"";

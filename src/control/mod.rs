@@ -1,5 +1,6 @@
 //! The control core: one pinned thread with a tokio runtime, which owns the session directory,
-//! the services' addresses, the key files, the admin listener and the shutdown.
+//! the services' addresses, all keys, the talk with the auth service, the admin listener and the
+//! shutdown.
 //!
 //! It reaches the shards through [`ShardPort`]s and knows nothing else of them. It never touches a
 //! client's bytes. This is the only place that reads the wall clock.
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use corelane_shard::clock::{Instant, Now};
+use corelane_shard::identity::AuthRefusal;
 use corelane_shard::snapshot::Snapshot;
 use rustix::event::EventfdFlags;
 use thiserror::Error;
@@ -19,24 +21,32 @@ use tokio::time::{Interval, MissedTickBehavior};
 use tracing::{error, info, warn};
 
 use self::admin::AdminListener;
+use self::jwks::KeyFetches;
+use self::probe::FetchOutcome;
 use self::resolve::Lookups;
-use self::turn::{Core, Termination, Turn};
-use crate::auth::{KeyFiles, KeyRules};
+use self::turn::{Core, Question, Termination, Turn};
+use self::validation::{Asked, Validations};
+use self::web::WebClient;
+use crate::auth::{KeyRing, KeyRules};
 use crate::lifecycle::drain::DrainPlan;
 use crate::lifecycle::{PhaseCell, Request, Signals, systemd};
 
 pub mod admin;
 pub mod directory;
+mod jwks;
 mod metrics;
 pub mod port;
 mod probe;
 mod process;
 mod resolve;
 mod turn;
+mod validation;
+mod web;
 
 pub use self::port::{AlwaysRung, Bell, ShardPort};
 pub use self::probe::ControlProbe;
 pub use self::resolve::{Host, ServiceTargets, Target};
+pub use self::validation::ValidationRules;
 
 /// Everything the control core starts with.
 pub struct ControlSpec<P, B> {
@@ -50,7 +60,9 @@ pub struct ControlSpec<P, B> {
     pub phase: Arc<PhaseCell>,
     pub probe: Arc<ControlProbe>,
     pub admin: Option<AdminListener>,
-    pub keys: KeyFiles,
+    pub keys: KeyRing,
+    /// Of the auth service, if there is one.
+    pub validation: Option<ValidationRules>,
     pub settings: Settings,
     /// The snapshot that the shards started with, and its services.
     pub snapshot: Arc<Snapshot>,
@@ -67,6 +79,8 @@ pub struct Settings {
     pub drain: DrainPlan,
     /// Time between two look-ups of one host name.
     pub resolve_refresh: Duration,
+    /// Time between two fetches of the published key sets for the sake of an unknown key.
+    pub unknown_key_interval: Duration,
 }
 
 /// Reads the configuration again. An error leaves everything as it was and is logged.
@@ -110,6 +124,11 @@ pub enum ControlError {
     Runtime(#[source] io::Error),
     #[error("cannot take over {what}: {source}")]
     Setup { what: &'static str, source: io::Error },
+    #[error(
+        "cannot trust any https server: {0}; install the system's certificates, or name a file in \
+         SSL_CERT_FILE"
+    )]
+    Roots(#[source] io::Error),
 }
 
 /// An eventfd as [`ControlSpec::wake`] wants it.
@@ -143,7 +162,10 @@ struct Loop<P, B> {
     clock: Clock,
     signals: Signals,
     lookups: Lookups,
-    keys: KeyFiles,
+    keys: KeyRing,
+    web: WebClient,
+    fetches: KeyFetches,
+    validations: Option<Validations>,
     settings: Settings,
     reload: ReloadHook,
     probe: Arc<ControlProbe>,
@@ -156,6 +178,8 @@ enum Woken {
     Rung,
     Asked(Request),
     Resolved(resolve::Answer),
+    Fetched(jwks::Fetched),
+    Validated(validation::Answer),
     KeysDue,
     WatchdogDue,
     TimeUp,
@@ -173,7 +197,15 @@ impl<P: ShardPort, B: Bell> Loop<P, B> {
         if let Some(admin) = spec.admin {
             admin.serve().map_err(setup("the admin listener"))?;
         }
+        let https = spec.keys.jwks().any(|set| set.url.starts_with("https:"))
+            || spec.validation.as_ref().is_some_and(ValidationRules::is_https);
+        let web = WebClient::new(https).map_err(ControlError::Roots)?;
+        let fetches = KeyFetches::start(&web, &spec.keys);
+        let ask = |rules| Validations::new(rules, web.clone(), Arc::clone(&probe));
         Ok(Self {
+            fetches,
+            validations: spec.validation.map(ask),
+            web,
             lookups: Lookups::start(core.book.hosts(), settings.resolve_refresh),
             core,
             bell: spec.bell,
@@ -198,6 +230,7 @@ impl<P: ShardPort, B: Bell> Loop<P, B> {
                 if self.core.is_done() {
                     return Exit::Drained;
                 }
+                self.ask_auth_service();
                 if turn == Turn::Idle {
                     break;
                 }
@@ -211,7 +244,13 @@ impl<P: ShardPort, B: Bell> Loop<P, B> {
             match woken {
                 Woken::Rung | Woken::TimeUp => {}
                 Woken::Resolved(answer) => self.learn(answer),
-                Woken::KeysDue => self.probe.keys_replaced.add(self.keys.poll() as u64),
+                Woken::Fetched(fetched) => self.learn_keys(fetched),
+                Woken::Validated(answer) => self.answer_token(answer),
+                Woken::KeysDue => {
+                    self.probe.keys_replaced.add(self.keys.poll() as u64);
+                    let interval = self.settings.unknown_key_interval;
+                    self.fetches.look_for_unknown_keys(self.clock.now().mono, interval);
+                }
                 Woken::WatchdogDue => systemd::notify_watchdog(),
                 Woken::Asked(Request::Reload) => self.reload(),
                 Woken::Asked(Request::Terminate) => {
@@ -235,6 +274,8 @@ impl<P: ShardPort, B: Bell> Loop<P, B> {
             () = due(self.watchdog.as_mut()) => Woken::WatchdogDue,
             _ = self.key_poll.tick() => Woken::KeysDue,
             Some(answer) = self.lookups.next() => Woken::Resolved(answer),
+            Some(fetched) = self.fetches.next() => Woken::Fetched(fetched),
+            answer = answered(self.validations.as_mut()) => Woken::Validated(answer),
             () = rung(&self.wake) => Woken::Rung,
             () = tokio::time::sleep(pause) => Woken::TimeUp,
             () = tokio::task::yield_now(), if busy => Woken::TimeUp,
@@ -253,6 +294,39 @@ impl<P: ShardPort, B: Bell> Loop<P, B> {
         match answer.found {
             Ok(addresses) => self.core.book.learn(answer.host, addresses),
             Err(_) => self.probe.resolve_failures.increment(),
+        }
+    }
+
+    fn learn_keys(&mut self, fetched: jwks::Fetched) {
+        let outcome =
+            if fetched.keys.is_some() { FetchOutcome::Fetched } else { FetchOutcome::Failed };
+        self.probe.fetched(outcome);
+        self.keys.learn(&fetched.spec, fetched.keys);
+        self.fetches.settle(fetched.asked);
+    }
+
+    /// Passes on what shards want to know of the auth service.
+    fn ask_auth_service(&mut self) {
+        let questions = self.core.take_questions();
+        if questions.is_empty() {
+            return;
+        }
+        let now = self.clock.now();
+        for question in questions {
+            let Question { shard, key, .. } = question;
+            let asked = self.validations.as_mut().map(|service| service.ask(question, now.mono));
+            if asked != Some(Asked::Waits) {
+                self.core.validated(shard, key, Err(AuthRefusal::Unavailable));
+            }
+        }
+    }
+
+    fn answer_token(&mut self, answer: validation::Answer) {
+        let now = self.clock.now();
+        if let Some(service) = &mut self.validations {
+            let (shard, key) = (answer.shard, answer.key);
+            let told = service.conclude(answer, now);
+            self.core.validated(shard, key, told);
         }
     }
 
@@ -278,7 +352,9 @@ impl<P: ShardPort, B: Bell> Loop<P, B> {
     /// Keys first: they are the last that can be refused.
     fn take_configuration(&mut self) -> Result<u64, Box<dyn Error + Send + Sync>> {
         let new = (self.reload)()?;
+        self.web.expect_https(new.keys.jwks.iter().any(|set| set.url.starts_with("https:")))?;
         self.keys.reload(&new.keys)?;
+        self.fetches = KeyFetches::start(&self.web, &self.keys);
         self.settings = new.settings;
         self.core.limit(new.settings.sessions_max, new.settings.drain);
         self.core.publish(&new.snapshot, new.targets);
@@ -309,6 +385,13 @@ fn every(period: Duration) -> Interval {
     let mut interval = tokio::time::interval(period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     interval
+}
+
+async fn answered(validations: Option<&mut Validations>) -> validation::Answer {
+    match validations {
+        Some(validations) => validations.next().await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn due(interval: Option<&mut Interval>) {

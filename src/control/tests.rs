@@ -61,7 +61,11 @@ fn targets(port: u16) -> Vec<ServiceTargets> {
 }
 
 fn rules() -> KeyRules {
-    KeyRules { keys: Vec::new(), session_claims: KeyRules::default_session_claims() }
+    KeyRules {
+        keys: Vec::new(),
+        jwks: Vec::new(),
+        session_claims: KeyRules::default_session_claims(),
+    }
 }
 
 fn settings() -> Settings {
@@ -72,7 +76,12 @@ fn settings() -> Settings {
         calls: moment,
         deadline: Duration::from_secs(60),
     };
-    Settings { sessions_max: 10, drain, resolve_refresh: Duration::from_secs(60) }
+    Settings {
+        sessions_max: 10,
+        drain,
+        resolve_refresh: Duration::from_secs(60),
+        unknown_key_interval: Duration::from_secs(30),
+    }
 }
 
 impl Shard {
@@ -92,7 +101,8 @@ impl Shard {
                 phase: shown,
                 probe: Arc::default(),
                 admin: None,
-                keys: KeyFiles::open(&rules()).unwrap(),
+                keys: KeyRing::open(&rules()).unwrap(),
+                validation: None,
                 settings: settings(),
                 snapshot: snapshot(1),
                 targets: targets(1),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use corelane_shard::clock::{Instant, Now};
 use corelane_shard::id::{ConnectionKey, SessionId, ShardId};
-use corelane_shard::identity::AuthRefusal;
+use corelane_shard::identity::{AuthRefusal, Validated};
 use corelane_shard::lane::{DrainPhase, SessionEnded, ToControl, ToShard, UpgradeRefused};
 use corelane_shard::snapshot::Snapshot;
 use tracing::{debug, info};
@@ -23,10 +23,20 @@ pub(super) struct Core<P> {
     outlets: Vec<Outlet<P>>,
     directory: Directory,
     pub(super) book: AddressBook,
+    /// For the auth service; bounded by the tokens that each shard may wait for.
+    questions: Vec<Question>,
     plan: DrainPlan,
     drain: Option<Drain>,
     phase: Arc<PhaseCell>,
     probe: Arc<ControlProbe>,
+}
+
+/// A token that the auth service is to judge.
+#[derive(Debug)]
+pub(super) struct Question {
+    pub(super) shard: ShardId,
+    pub(super) key: ConnectionKey,
+    pub(super) token: Box<str>,
 }
 
 /// Whether a turn found something to do.
@@ -56,6 +66,7 @@ impl<P: ShardPort> Core<P> {
             outlets: ports.into_iter().map(Outlet::new).collect(),
             directory: Directory::new(sessions_max),
             book: AddressBook::default(),
+            questions: Vec::new(),
             plan,
             drain: None,
             phase,
@@ -100,6 +111,21 @@ impl<P: ShardPort> Core<P> {
         self.outlets.iter().any(Outlet::has_waiting)
     }
 
+    /// What the auth service is to be asked; each is answered by [`Self::validated`], once.
+    pub(super) fn take_questions(&mut self) -> Vec<Question> {
+        std::mem::take(&mut self.questions)
+    }
+
+    /// The answer leaves with the next turn.
+    pub(super) fn validated(
+        &mut self,
+        shard: ShardId,
+        key: ConnectionKey,
+        told: Result<Box<Validated>, AuthRefusal>,
+    ) {
+        self.post(shard, ToShard::Validated { key, told });
+    }
+
     /// A new configuration for all shards.
     pub(super) fn publish(&mut self, snapshot: &Arc<Snapshot>, targets: Vec<ServiceTargets>) {
         self.book.replace(snapshot.version, targets);
@@ -132,8 +158,8 @@ impl<P: ShardPort> Core<P> {
     fn take(&mut self, shard: ShardId, message: ToControl, now: Now) {
         match message {
             ToControl::Claim { key, session } => self.claim(shard, key, session, now.unix_ms),
-            ToControl::Validate { key, .. } => {
-                self.post(shard, ToShard::Validated { key, told: Err(AuthRefusal::Unavailable) });
+            ToControl::Validate { key, token } => {
+                self.questions.push(Question { shard, key, token });
             }
             ToControl::Release { key, session, epoch } => {
                 match self.directory.release(session, Owner { shard, key, epoch }) {

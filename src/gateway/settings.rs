@@ -7,16 +7,18 @@ use corelane_shard::engine::{
     CredentialRoutes, DoorRules, EngineOptions, InternalAccess, ServiceToken,
 };
 use corelane_shard::id::ShardId;
-use corelane_shard::snapshot::Snapshot;
+use corelane_shard::snapshot::{BreakerLimits, Snapshot};
 use corelane_shard::wire::handshake::HeadLimits;
 
 use super::UPSTREAM_SOCKETS;
-use crate::auth::{KeyRules, KeySpec};
+use crate::auth::{JwksSpec, KeyRules, KeySpec};
 use crate::config::{
     Config, ConfigSource, ConnectionMode, InternalAuthMode, LoadError, Session, Upstream,
 };
 use crate::continuity::continue_from;
-use crate::control::{Host, ReloadHook, Reloaded, ServiceTargets, Settings, Target};
+use crate::control::{
+    Host, ReloadHook, Reloaded, ServiceTargets, Settings, Target, ValidationRules,
+};
 use crate::lifecycle::drain::DrainPlan;
 use crate::lifecycle::systemd;
 
@@ -53,7 +55,7 @@ fn door_rules(config: &Config) -> DoorRules {
         },
         origins: auth.origins.iter().map(|origin| origin.as_str().into()).collect(),
         internal: internal_access(&config.session),
-        validations_max: 0,
+        validations_max: config.auth_validate.waiting_max,
     }
 }
 
@@ -85,7 +87,21 @@ pub(super) fn settings(config: &Config, drain: DrainPlan) -> Settings {
         sessions_max: config.session.max_concurrent_connections as usize,
         drain,
         resolve_refresh: RESOLVE_REFRESH,
+        unknown_key_interval: config.auth.unknown_key_interval,
     }
+}
+
+/// `None` while no auth service is configured.
+pub(super) fn validation_rules(config: &Config) -> Option<ValidationRules> {
+    let validate = &config.auth_validate;
+    Some(ValidationRules {
+        url: validate.url.clone()?.to_string(),
+        timeout: validate.timeout,
+        breaker: BreakerLimits {
+            failures: validate.breaker_failures,
+            open_for: validate.breaker_open_for,
+        },
+    })
 }
 
 pub(super) fn key_rules(config: &Config) -> KeyRules {
@@ -100,6 +116,17 @@ pub(super) fn key_rules(config: &Config) -> KeyRules {
                 issuer: key.issuer.clone(),
                 audience: key.audience.clone(),
                 native: key.native,
+            })
+            .collect(),
+        jwks: config
+            .auth_jwks
+            .iter()
+            .map(|set| JwksSpec {
+                url: set.url.to_string(),
+                issuer: set.issuer.clone(),
+                audience: set.audience.clone(),
+                native: set.native,
+                refresh: set.refresh,
             })
             .collect(),
         session_claims: config.auth.session_claim.clone(),

@@ -314,7 +314,8 @@ impl<S: Sockets> Engine<S> {
             | AuthRefusal::NotYetValid
             | AuthRefusal::WrongParty
             | AuthRefusal::NoSession
-            | AuthRefusal::Revoked => Refusal::BadCredential,
+            | AuthRefusal::Revoked
+            | AuthRefusal::NotAccepted => Refusal::BadCredential,
         }
     }
 

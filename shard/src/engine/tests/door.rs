@@ -9,6 +9,7 @@ use super::client::{BINARY, CLOSE, Client, PING, PONG, TEXT, whole};
 use super::rig::{Rig, Shape};
 use super::*;
 use crate::clock::Now;
+use crate::engine::players::callable_by;
 use crate::engine::{CredentialRoutes, DoorRules, InternalAccess, ServiceToken};
 use crate::id::SessionId;
 use crate::identity::{
@@ -214,7 +215,7 @@ fn a_server_is_told_who_it_is_and_reaches_the_others_and_nothing_else() {
     let ((mut anna, annas), (ben, bens)) = (hello(&mut rig), hello(&mut rig));
     assert_ne!(annas["SessionId"], bens["SessionId"]);
     assert_eq!(annas.as_object().unwrap().len(), 2);
-    let roles: Vec<_> = rig.sessions().map(|session| session.identity().clone()).collect();
+    let roles: Vec<_> = rig.sessions().map(|session| Rc::clone(session.identity())).collect();
     assert!(roles.iter().all(|identity| *identity.standing.roles == ["internal".into()]));
     assert!(roles.iter().all(|identity| identity.account.is_none()));
 
@@ -241,6 +242,16 @@ fn a_server_is_told_who_it_is_and_reaches_the_others_and_nothing_else() {
     assert_eq!(rest, b"");
     drop(ben);
     rig.until_nothing_is_left();
+}
+
+#[test]
+fn servers_may_call_nothing_whatever_their_role_may() {
+    let standing = crate::engine::door::internal_standing();
+    let identity = Identity { session: SessionId(1), account: None, standing, expires_at: None };
+    assert!(callable_by(ConnectionMode::Internal, &identity).is_empty());
+    for mode in [ConnectionMode::External, ConnectionMode::Relayed] {
+        assert_eq!(callable_by(mode, &identity), ["internal".into()]);
+    }
 }
 
 #[test]
@@ -295,7 +306,9 @@ fn waiting(rig: &mut Rig, behind: &'static [u8]) -> JoinHandle<(String, Client)>
         client.write(&[&request(&["Authorization: Bearer ask.7"])[..], behind].concat());
         (read_head(&mut client), client)
     });
+    let give_up = Moment::now() + PATIENCE;
     while rig.asked.len() == asked {
+        assert!(Moment::now() < give_up, "the engine does not ask");
         rig.turn();
     }
     client
