@@ -15,6 +15,7 @@ use crate::harness::PATIENCE;
 use crate::harness::client::Client;
 use crate::harness::gateway::{Gateway, Setup};
 use crate::harness::http_backend::{Answer, HttpBackend, service};
+use crate::harness::https;
 use crate::harness::raw::{exchange, upgrade};
 
 fn key(owner: &str) -> EncodingKey {
@@ -134,6 +135,22 @@ fn without_its_keys_an_issuer_is_waited_for_and_with_old_ones_it_is_not() {
     assert_eq!(status(&gateway, &token("trusted", "two", Uuid::new_v4())), 503);
     // Once when it could not be reached, once when it went out of order.
     assert_eq!(gateway.log().text().matches("key set not fetched").count(), 2);
+}
+
+#[test]
+fn keys_come_over_tls_from_a_server_that_is_trusted_and_from_no_other() {
+    let url = https::serve(json!({ "keys": [published("trusted", "one")] }).to_string());
+    let good = token("trusted", "one", Uuid::new_v4());
+    let setup = || Setup::new(jwks(&url, "1h"));
+    let trusted = https::authority().to_string_lossy().into_owned();
+    let gateway = setup().env("SSL_CERT_FILE", &trusted).start();
+    await_open(&gateway, &good);
+
+    // That is the certificate of no authority.
+    let other = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/keys/localhost.pem");
+    let wary = setup().env("SSL_CERT_FILE", &other.to_string_lossy()).start();
+    wary.await_log("key set not fetched");
+    assert_eq!(status(&wary, &good), 503);
 }
 
 const SESSION: &str = "3f2504e0-4f89-41d3-9a0c-0305e82c3301";
