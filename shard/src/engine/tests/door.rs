@@ -17,7 +17,7 @@ use crate::identity::{
 };
 use crate::lane::ToShard;
 use crate::session::routing::Session;
-use crate::snapshot::ConnectionMode;
+use crate::snapshot::{ConnectionMode, Snapshot};
 
 /// `7` is session 7; `7.60` is session 7 for a minute; `ask.7` somebody else has to judge; anything
 /// else is refused.
@@ -232,6 +232,10 @@ fn a_server_is_told_who_it_is_and_reaches_the_others_and_nothing_else() {
     anna.write(&whole(BINARY, &to_all));
     let (ben, _, heard) = next(&mut rig, ben);
     assert_eq!(heard, to_all);
+    // A reload brings no manifest: what is heard next is an answer.
+    let new = Snapshot { version: 2, ..(*rig.engine.snapshot).clone() };
+    rig.tell(ToShard::Snapshot(Arc::new(new)));
+    rig.until("the new snapshot", |engine| engine.snapshot.version == 2);
     anna.write(&whole(BINARY, &message(0, [7; 16], b"{}")));
     let (mut anna, _, refused) = next(&mut rig, anna);
     assert_eq!(refused[15], 30, "no service is known");

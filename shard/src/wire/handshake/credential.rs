@@ -78,6 +78,8 @@ fn checked<'a>(token: &'a [u8], limits: &HeadLimits) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::wire::handshake::{Parsed, parse};
 
@@ -159,6 +161,25 @@ mod tests {
         for bad in ["bearer.", "bearer.a/b", "bearer.a=", "bearer.a b", "bearer.é"] {
             let refused = offer(&format!("corelane, {bad}"));
             assert_eq!(refused, Err(Refusal::BadCredential), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_taken_for_a_token_stands_in_the_field(
+            cookie in "(sid=)?[a-c\\.=;\" ]{0,12}(; ?sid=[a-c\\./]{0,6})?",
+            offer in "(corelane)?[, ]{0,3}(bearer\\.)?[a-c\\./=, ]{0,12}",
+        ) {
+            let fields = [format!("Cookie: {cookie}"), format!("Sec-WebSocket-Protocol: {offer}")];
+            ask(&[&fields[0], &fields[1]], |request, limits| {
+                if let Ok(Some(token)) = request.cookie("sid", limits) {
+                    assert!(is_token68(token) && cookie.contains(token));
+                }
+                if let Ok(Some(token)) = request.offered_token(limits) {
+                    assert!(is_token68(token) && offer.contains(&format!("bearer.{token}")));
+                    assert!(request.offers_subprotocol());
+                }
+            });
         }
     }
 
