@@ -247,6 +247,49 @@ impl Shape for Hidden {
     }
 }
 
+/// A [`Secret`] that fits a header, or none.
+pub(super) struct HiddenOrNone;
+
+impl Shape for HiddenOrNone {
+    type Value = Option<Secret>;
+
+    fn expects(&self) -> String {
+        "a text of printable ASCII without blanks, or an empty one for none".into()
+    }
+
+    fn accept(&self, raw: Raw<'_>) -> Option<Option<Secret>> {
+        let text = raw.words().filter(|text| text.bytes().all(|byte| byte.is_ascii_graphic()))?;
+        Some((!text.is_empty()).then(|| Secret::new(text)))
+    }
+
+    fn parse(&self, raw: Raw<'_>) -> Result<Option<Secret>, Mismatch> {
+        let hidden = || Mismatch { span: raw.span(), expected: self.expects(), found: None };
+        self.accept(raw).ok_or_else(hidden)
+    }
+}
+
+/// An origin as a browser spells it (RFC 6454 section 6.2).
+pub(super) struct Origin;
+
+impl Shape for Origin {
+    type Value = String;
+
+    fn expects(&self) -> String {
+        "an origin such as \"https://game.example\" or \"http://localhost:3000\", or \"null\""
+            .into()
+    }
+
+    fn accept(&self, raw: Raw<'_>) -> Option<String> {
+        let text = raw.words()?;
+        let (scheme, host) = text.split_once("://").unwrap_or(("", ""));
+        let of_scheme = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
+        let of_host = |c: char| c.is_ascii_graphic() && !"/?#@*,".contains(c);
+        let whole = !scheme.is_empty() && scheme.chars().all(of_scheme);
+        let origin = whole && !host.is_empty() && host.chars().all(of_host);
+        (origin || text == "null").then(|| text.to_ascii_lowercase())
+    }
+}
+
 /// `address:port`, IPv6 in brackets.
 pub(super) struct Socket;
 

@@ -6,6 +6,7 @@
 #[path = "../gateway_process/mod.rs"]
 mod gateway_process;
 
+mod auth_services;
 mod compression;
 mod door;
 mod harness;
@@ -13,6 +14,7 @@ mod http_backends;
 mod lifecycle;
 mod link_backends;
 mod messages;
+mod modes;
 mod peers;
-mod tracing;
 mod resume;
+mod tracing;
