@@ -125,7 +125,7 @@ impl Client {
                 {
                     return Ok((code, payload.to_vec()));
                 }
-                Ok(frame) => output::notice(&frame.to_string()),
+                Ok(frame) => output::notice(&frame.explain_received()),
                 Err(error) => output::notice(&format!("not a message of the protocol: {error}")),
             }
         }
