@@ -243,7 +243,7 @@ impl Authenticator for NumberedSessions {
         };
         let standing = Arc::new(standing);
         let identity =
-            Identity { session, account: None, standing, expires_at: None, issued_at: 0 };
+            Identity { session, account: None, standing, expires_at: None, issued_at: None };
         Judgement::Accepted(Rc::new(identity))
     }
 
