@@ -16,8 +16,8 @@ use super::unknown::{
     find, is_ours, refuse_unknown_flags, refuse_unknown_tables, refuse_unknown_variables,
 };
 use super::{
-    Auth, Config, Control, Drain, Echo, Limits, ListenAdmin, ListenPublic, Log, Priority, Secret,
-    Service, Session, Shards, profile,
+    Auth, Config, Control, Drain, Echo, Limits, ListenAdmin, ListenInternal, ListenPublic, Log,
+    Priority, Secret, Service, Session, Shards, profile,
 };
 
 /// The text of `corelane.toml`, and the name that errors give it.
@@ -138,6 +138,7 @@ fn read(text: &str, overrides: &Overrides, notes: &mut Notes) -> Option<Config> 
         }};
     }
     let listen_public = once!(ListenPublic, &[]);
+    let listen_internal = once!(ListenInternal, &[]);
     let listen_admin = once!(ListenAdmin, &[]);
     let shards = once!(Shards, &[]);
     let auth = once!(Auth, &["key"]);
@@ -153,6 +154,7 @@ fn read(text: &str, overrides: &Overrides, notes: &mut Notes) -> Option<Config> 
     let roles = each(root, "role", notes, |reader| RoleSettings::read(reader, &[]));
     Some(Config {
         listen_public: listen_public?,
+        listen_internal: listen_internal?,
         listen_admin: listen_admin?,
         shards: shards?,
         auth: auth?,
@@ -166,6 +168,7 @@ fn read(text: &str, overrides: &Overrides, notes: &mut Notes) -> Option<Config> 
         log: log?,
         services: services?,
         roles: roles?,
+        shown: notes.shown(),
     })
 }
 

@@ -18,11 +18,10 @@ const RPC: &str = "the life of a backend's call to a client is not configurable"
 const COMPRESSION: &str = "compression is not built";
 const BROADCAST: &str = "broadcasts stay on their node";
 
-pub(super) const UNSUPPORTED: [Unsupported; 20] = [
+pub(super) const UNSUPPORTED: [Unsupported; 19] = [
     key("heartbeat_interval_seconds", "30", STORE),
     key("message_queue_size", "1000", "the bounds of a queue are limits.outbox_*"),
     key("internal_auth_mode", "ServiceToken", INTERNAL),
-    key("internal_service_token", "", INTERNAL),
     key("session_ttl_seconds", "86400", STORE),
     key("heartbeat_ttl_seconds", "300", STORE),
     key("reconnection_window_seconds", "300", RESUME),
