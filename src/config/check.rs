@@ -9,6 +9,7 @@ use super::quantity::{show_duration, show_size};
 use super::reader::Notes;
 use super::upstream::Scheme;
 use super::{Config, Profile, WELL_KNOWN_SALT};
+use crate::events::ClientEventNames;
 
 /// Paths that the gateway itself serves.
 const OWN_PATHS: [&str; 2] = ["/connect", "/health"];
@@ -26,6 +27,7 @@ pub(super) fn cross_check(config: &Config, notes: &mut Notes) {
     check_drain(config, notes);
     check_services(config, notes);
     check_roles(config, notes);
+    check_events(config, notes);
 }
 
 fn report(notes: &mut Notes, path: &str, message: impl Into<String>) {
@@ -74,9 +76,7 @@ fn check_internal_listener(config: &Config, notes: &mut Notes) {
 fn is_public(ip: IpAddr) -> bool {
     match ip.to_canonical() {
         IpAddr::V4(ip) => !ip.is_loopback() && !ip.is_private() && !ip.is_link_local(),
-        IpAddr::V6(ip) => {
-            !ip.is_loopback() && !ip.is_unique_local() && !ip.is_unicast_link_local()
-        }
+        IpAddr::V6(ip) => !ip.is_loopback() && !ip.is_unique_local() && !ip.is_unicast_link_local(),
     }
 }
 
@@ -244,5 +244,13 @@ impl Config {
             found.push("the server salt is the public default: for development only".to_owned());
         }
         found
+    }
+}
+
+fn check_events(config: &Config, notes: &mut Notes) {
+    let names = &config.events.client_event_names;
+    if let Err(reserved) = ClientEventNames::new(config.events.name_dialect, names) {
+        let message = format!("`events.client_event_names`: {reserved}");
+        report(notes, "events.client_event_names", message);
     }
 }

@@ -16,8 +16,8 @@ use super::unknown::{
     find, is_ours, refuse_unknown_flags, refuse_unknown_tables, refuse_unknown_variables,
 };
 use super::{
-    Auth, Config, Control, Drain, Echo, Limits, ListenAdmin, ListenInternal, ListenPublic, Log,
-    Priority, Secret, Service, Session, Shards, profile,
+    Auth, Config, Control, Drain, Echo, Events, Limits, ListenAdmin, ListenInternal, ListenPublic,
+    Log, Priority, Secret, Service, Session, Shards, profile,
 };
 
 /// The text of `corelane.toml`, and the name that errors give it.
@@ -146,6 +146,7 @@ fn read(text: &str, overrides: &Overrides, notes: &mut Notes) -> Option<Config> 
     let limits = once!(Limits, &[]);
     let priority = once!(Priority, &[]);
     let control = once!(Control, &[]);
+    let events = once!(Events, &[]);
     let echo = once!(Echo, &[]);
     let drain = once!(Drain, &[]);
     let log = once!(Log, &[]);
@@ -163,6 +164,7 @@ fn read(text: &str, overrides: &Overrides, notes: &mut Notes) -> Option<Config> 
         limits: limits?,
         priority: priority?,
         control: control?,
+        events: events?,
         echo: echo?,
         drain: drain?,
         log: log?,

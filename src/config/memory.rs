@@ -28,8 +28,8 @@ const CONNECTION_BYTES: u64 = 512;
 const OTHER_CONNECTIONS: u64 = 2048 + 64;
 /// GUID tables and the token cache of one shard.
 const LOOK_UP_BYTES: u64 = 8 << 20;
-/// An entry of the session directory, with its share of the map's spare room.
-const DIRECTORY_ENTRY_BYTES: u64 = 80;
+/// A session's record, with its share of the tables' spare room.
+const RECORD_BYTES: u64 = 160;
 const SUBMISSION_BYTES: u64 = 64;
 /// In the kernel's queue, and two places in the shard's own.
 const COMPLETION_BYTES: u64 = 16 + 2 * 40;
@@ -88,9 +88,14 @@ impl MemoryBudget {
                 pairs * LANES_PER_PAIR * lane * LANE_SLOT_BYTES,
             ),
             term(
-                "session directory",
-                format!("{sessions} x {DIRECTORY_ENTRY_BYTES}B"),
-                sessions * DIRECTORY_ENTRY_BYTES,
+                "session records",
+                format!("2 x {sessions} x {RECORD_BYTES}B, for those that wait as well"),
+                2 * sessions * RECORD_BYTES,
+            ),
+            term(
+                "events that wait",
+                show_size(config.events.memory_max as u64).to_string(),
+                config.events.memory_max as u64,
             ),
         ];
         Self { terms }

@@ -41,8 +41,9 @@ pub use secret::Secret;
 pub use shape::Auto;
 pub use shown::Shown;
 pub use tables::{
-    Auth, ConnectionMode, Control, Drain, Echo, Limits, ListenAdmin, ListenInternal, ListenPublic,
-    Log, LogFormat, LogLevel, Priority, Profile, Session, Shards, WELL_KNOWN_SALT,
+    Auth, CapabilitySource, ConnectionMode, Control, Drain, Echo, Events, Limits, ListenAdmin,
+    ListenInternal, ListenPublic, Log, LogFormat, LogLevel, Priority, Profile, Session, Shards,
+    WELL_KNOWN_SALT,
 };
 pub use upstream::{LINK_PATH, Scheme, ServiceAddress, Upstream};
 
@@ -57,6 +58,7 @@ pub const TABLES: &[Table] = &[
     Session::TABLE,
     Limits::TABLE,
     Priority::TABLE,
+    Events::TABLE,
     Control::TABLE,
     Echo::TABLE,
     Drain::TABLE,
@@ -88,6 +90,7 @@ pub struct Config {
     pub limits: Limits,
     pub priority: Priority,
     pub control: Control,
+    pub events: Events,
     pub echo: Echo,
     pub drain: Drain,
     pub log: Log,
@@ -112,6 +115,7 @@ impl Config {
         self.limits.restart_changes(&next.limits, &mut found);
         self.priority.restart_changes(&next.priority, &mut found);
         self.control.restart_changes(&next.control, &mut found);
+        self.events.restart_changes(&next.events, &mut found);
         self.echo.restart_changes(&next.echo, &mut found);
         self.drain.restart_changes(&next.drain, &mut found);
         self.log.restart_changes(&next.log, &mut found);

@@ -73,6 +73,14 @@ impl Config {
             first_frame_delay: session.first_frame_delay,
             close_timeout: session.connection_shutdown_timeout_seconds,
             priority_roles: self.priority.roles.iter().map(|role| role.as_str().into()).collect(),
+            capabilities: session.capabilities,
+            dialect: self.events.name_dialect,
+            resume: shard::ResumeRules {
+                window: session.reconnection_window_seconds,
+                early_token: session.early_token,
+                notice_event: session.disconnect_event,
+                notice_text: session.disconnect_text,
+            },
         }
     }
 

@@ -11,6 +11,7 @@ use super::scalar::{
 };
 use super::secret::Secret;
 use super::shape::{Auto, AutoOr, OffOr, list, some};
+use crate::events::NameDialect;
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -21,6 +22,8 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 /// The default of `session.server_salt`: published with the protocol, so no secret at all.
 pub const WELL_KNOWN_SALT: &str = "bannou-dev-connect-salt-change-in-production";
+
+pub use corelane_shard::snapshot::CapabilitySource;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConnectionMode {
@@ -147,6 +150,30 @@ table! {
         /// A client that sends and receives nothing for so many minutes is closed with 4004.
         inactive_connection_timeout_minutes: Duration = "30", Live,
             "CONNECT_INACTIVE_CONNECTION_TIMEOUT_MINUTES" => minutes(1, 1440);
+        /// "roles": a session may call what its roles are configured to, until an event says otherwise.
+        /// "events": nothing, and it gets no manifest, until a capabilities event.
+        capabilities: CapabilitySource = r#""roles""#, Live => Choice(&[
+            ("roles", CapabilitySource::Roles),
+            ("events", CapabilitySource::Events),
+        ]);
+        /// Seconds after the end of its connection in which a session can be taken up with its
+        /// reconnect token.
+        reconnection_window_seconds: Duration = "300", Live,
+            "CONNECT_RECONNECTION_WINDOW_SECONDS" => seconds(10, 3600);
+        /// Minutes for which the rest of it, events that wait among it, is kept beyond that, for clients
+        /// that come back with their token.
+        reconnection_window_extension_minutes: Duration = "1", Live,
+            "CONNECT_RECONNECTION_WINDOW_EXTENSION_MINUTES" => minutes(1, 60);
+        /// Send each client its reconnect token right after the manifest, as an event. One whose network
+        /// fails has it then.
+        early_token: bool = "true", Live => Flag;
+        /// Announce a close that the session survives, with its reconnect token, as an event.
+        disconnect_event: bool = "true", Live => Flag;
+        /// The same as a text frame, as older gateways did.
+        disconnect_text: bool = "true", Live => Flag;
+        /// Seconds that a client has for its answer to an RPC that names no time.
+        default_rpc_timeout_seconds: Duration = "30", Live,
+            "CONNECT_DEFAULT_RPC_TIMEOUT_SECONDS" => seconds(1, 300);
         /// How long a client may take to answer a close, in seconds.
         connection_shutdown_timeout_seconds: Duration = "5", Live,
             "CONNECT_CONNECTION_SHUTDOWN_TIMEOUT_SECONDS" => seconds(1, 60);
@@ -201,6 +228,11 @@ table! {
         answers_held_max: usize = "32", Live => Count(0, 4096);
         /// Bytes of answers held back.
         answers_held_bytes_max: usize = r#""256KiB""#, Live => Size(0, GIB);
+        /// Connections of sessions from one address, or one IPv6 network of 64 bits; one more is told 429.
+        /// Players behind one router share an address.
+        connections_per_address: Option<u32> = r#""off""#, Restart => OffOr(Count(1, 1_000_000));
+        /// Connections of sessions of one account; one more is told 429.
+        connections_per_account: Option<u32> = r#""off""#, Live => OffOr(Count(1, 1_000_000));
         /// Time for a complete request head; then 408.
         head_timeout: Duration = r#""10s""#, Restart => Span(Duration::from_millis(100), HOUR);
         /// The sum of all pools and tables may not exceed this. "auto" is the machine's memory.
@@ -213,6 +245,32 @@ table! {
     ["priority"] Once Priority {
         /// Roles whose high-priority flag (0x08) counts on messages from clients.
         roles: Vec<String> = "[]", Live => list(Name);
+    }
+}
+
+table! {
+    /// Events that services publish for sessions, and those that the gateway writes itself.
+    ["events"] Once Events {
+        /// Names of events that services may send to clients, besides those of the protocol. Other
+        /// spellings of a name (case, dots, hyphens, underscores) become the one given here.
+        client_event_names: Vec<String> = "[]", Live => list(Name);
+        /// Spelling of event names: "hyphen" for today's clients, "underscore" for older ones, "both"
+        /// to write the gateway's own events in each and to leave those of services as they are.
+        name_dialect: NameDialect = r#""hyphen""#, Live => Choice(&[
+            ("hyphen", NameDialect::Hyphen),
+            ("underscore", NameDialect::Underscore),
+            ("both", NameDialect::Both),
+        ]);
+        /// Events that wait for one session until its client has confirmed them. The oldest go when there
+        /// are more, and the client is told of the gap.
+        waiting_max: usize = "1024", Live => Count(1, 1 << 20);
+        /// Bytes of what waits for one session.
+        waiting_bytes_max: usize = r#""256KiB""#, Live => Size(KIB, GIB);
+        /// Bytes of what waits for all sessions.
+        memory_max: usize = r#""64MiB""#, Live => Size(64 * KIB, 64 * GIB);
+        /// Where an application of the service mappings (`bannou.full-service-mappings`) listens, with
+        /// "{app}" for its id, such as "{app}:80". "off" leaves services where they are configured.
+        mapped_address: Option<String> = r#""off""#, Live => OffOr(Text);
     }
 }
 

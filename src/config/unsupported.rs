@@ -12,22 +12,17 @@ pub(super) struct Unsupported {
 }
 
 const STORE: &str = "sessions are kept in this process only, not in a store";
-const RESUME: &str = "resuming a session with a reconnection token is not built";
 const INTERNAL: &str = "the Internal connection mode is not built";
-const RPC: &str = "the life of a backend's call to a client is not configurable";
 const COMPRESSION: &str = "compression is not built";
 const BROADCAST: &str = "broadcasts stay on their node";
 
-pub(super) const UNSUPPORTED: [Unsupported; 19] = [
+pub(super) const UNSUPPORTED: [Unsupported; 16] = [
     key("heartbeat_interval_seconds", "30", STORE),
     key("message_queue_size", "1000", "the bounds of a queue are limits.outbox_*"),
     key("internal_auth_mode", "ServiceToken", INTERNAL),
     key("session_ttl_seconds", "86400", STORE),
     key("heartbeat_ttl_seconds", "300", STORE),
-    key("reconnection_window_seconds", "300", RESUME),
-    key("reconnection_window_extension_minutes", "1", RESUME),
-    key("rpc_cleanup_interval_seconds", "30", RPC),
-    key("default_rpc_timeout_seconds", "30", RPC),
+    key("rpc_cleanup_interval_seconds", "30", "every RPC has its own deadline"),
     key("connection_cleanup_interval_seconds", "30", "every session has its own timers"),
     key("pending_message_timeout_seconds", "30", "every call has its own deadline"),
     key("companion_room_mode", "Disabled", "companion rooms are not built"),

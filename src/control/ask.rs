@@ -27,32 +27,17 @@ pub enum Ask {
     /// All records from now on.
     Subscribe { answer: oneshot::Sender<broadcast::Receiver<Arc<Record>>> },
     /// Sends a whole message, 31-byte header included, to a session.
-    Push {
-        session: SessionId,
-        message: Box<[u8]>,
-        answer: oneshot::Sender<Result<(), NoSession>>,
-    },
+    Push { session: SessionId, message: Box<[u8]>, answer: oneshot::Sender<Result<(), NoSession>> },
     /// Sends an RPC to a session; the answer goes to a topic.
     Rpc { rpc: Box<Rpc>, answer: oneshot::Sender<Result<(), RpcRefused>> },
     /// The sessions of an account, live ones and those that wait to be taken up.
     OfAccount { account: Box<str>, answer: oneshot::Sender<Vec<ListedSession>> },
     /// Sessions in the order of their ids, those after `after`.
-    List {
-        after: Option<SessionId>,
-        limit: usize,
-        answer: oneshot::Sender<Vec<ListedSession>>,
-    },
+    List { after: Option<SessionId>, limit: usize, answer: oneshot::Sender<Vec<ListedSession>> },
     /// All that is known of one live session.
-    Describe {
-        session: SessionId,
-        answer: oneshot::Sender<Result<Box<Described>, NoSession>>,
-    },
+    Describe { session: SessionId, answer: oneshot::Sender<Result<Box<Described>, NoSession>> },
     /// Ends a session for good; tells whether there was one.
-    End {
-        session: SessionId,
-        reason: Box<str>,
-        answer: oneshot::Sender<Result<(), NoSession>>,
-    },
+    End { session: SessionId, reason: Box<str>, answer: oneshot::Sender<Result<(), NoSession>> },
 }
 
 /// An RPC of a service to a client.

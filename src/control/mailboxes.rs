@@ -45,7 +45,10 @@ impl Item {
 pub enum Next {
     Item(Place, Item),
     /// At least so many were lost before whatever follows.
-    Gap { place: Place, missed: u64 },
+    Gap {
+        place: Place,
+        missed: u64,
+    },
 }
 
 /// Bounds of all mailboxes.

@@ -15,27 +15,44 @@ use corelane_shard::snapshot::Snapshot;
 use rustix::event::EventfdFlags;
 use thiserror::Error;
 use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior};
 use tracing::{error, info, warn};
 
 use self::admin::AdminListener;
+use self::ask::Ask;
+use self::bus::EmbeddedBus;
+use self::mailboxes::MailboxRules;
 use self::resolve::Lookups;
-use self::turn::{Core, Termination, Turn};
+use self::store::{EmbeddedStore, StoreRules};
+use self::turn::{Core, CoreParts, Termination, Turn};
 use crate::auth::{KeyFiles, KeyRules};
+use crate::events::{ClientEventNames, NameDialect};
 use crate::lifecycle::drain::DrainPlan;
 use crate::lifecycle::{PhaseCell, Request, Signals, systemd};
 
 pub mod admin;
-pub mod directory;
+mod answering;
+pub mod ask;
+pub mod bus;
+mod endpoints;
+#[cfg(test)]
+mod fixtures;
+pub mod mailboxes;
 mod metrics;
 pub mod port;
 mod probe;
 mod process;
+mod records;
 mod resolve;
+mod rpcs;
+mod sessions;
+pub mod store;
 mod turn;
 
 pub use self::port::{AlwaysRung, Bell, ShardPort};
 pub use self::probe::ControlProbe;
+pub use self::records::APP;
 pub use self::resolve::{Host, ServiceTargets, Target};
 
 /// Everything the control core starts with.
@@ -57,20 +74,37 @@ pub struct ControlSpec<P, B> {
     pub targets: Vec<ServiceTargets>,
     /// Called at SIGHUP, on the control core.
     pub reload: ReloadHook,
+    /// What the HTTP listeners ask.
+    pub asks: mpsc::Receiver<Ask>,
+    pub seed: u64,
 }
 
 /// Settings of the control core that a reload may change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Settings {
-    /// `MaxConcurrentConnections`.
-    pub sessions_max: usize,
+    pub rules: CoreRules,
     pub drain: DrainPlan,
     /// Time between two look-ups of one host name.
     pub resolve_refresh: Duration,
 }
 
-/// Reads the configuration again. An error leaves everything as it was and is logged.
-pub type ReloadHook = Box<dyn FnMut() -> Result<Reloaded, Box<dyn Error + Send + Sync>>>;
+/// By what the control core decides.
+#[derive(Debug, Clone)]
+pub struct CoreRules {
+    pub store: StoreRules,
+    pub mailboxes: MailboxRules,
+    /// Which events reach clients.
+    pub names: Arc<ClientEventNames>,
+    pub dialect: NameDialect,
+    /// For RPCs that name no time.
+    pub rpc_timeout: Duration,
+    /// Where an application is, with [`APP`] for its id; `None` ignores the mappings.
+    pub mapped_address: Option<Box<str>>,
+}
+
+/// Reads the configuration again, which is to continue the given one. An error leaves everything as
+/// it was and is logged.
+pub type ReloadHook = Box<dyn FnMut(&Snapshot) -> Result<Reloaded, Box<dyn Error + Send + Sync>>>;
 
 /// A configuration that was read again and found good.
 #[derive(Debug)]
@@ -137,7 +171,7 @@ pub fn run<P: ShardPort, B: Bell>(spec: ControlSpec<P, B>) -> Result<Exit, Contr
 }
 
 struct Loop<P, B> {
-    core: Core<P>,
+    core: Core<P, EmbeddedStore, EmbeddedBus>,
     bell: B,
     wake: AsyncFd<OwnedFd>,
     clock: Clock,
@@ -146,6 +180,7 @@ struct Loop<P, B> {
     keys: KeyFiles,
     settings: Settings,
     reload: ReloadHook,
+    asks: mpsc::Receiver<Ask>,
     probe: Arc<ControlProbe>,
     key_poll: Interval,
     watchdog: Option<Interval>,
@@ -155,6 +190,7 @@ struct Loop<P, B> {
 enum Woken {
     Rung,
     Asked(Request),
+    Answer(Ask),
     Resolved(resolve::Answer),
     KeysDue,
     WatchdogDue,
@@ -167,9 +203,17 @@ impl<P: ShardPort, B: Bell> Loop<P, B> {
         let settings = spec.settings;
         let probe = spec.probe;
         let phase = Arc::clone(&spec.phase);
-        let mut core =
-            Core::new(spec.ports, settings.sessions_max, settings.drain, phase, Arc::clone(&probe));
-        core.book.replace(spec.snapshot.version, spec.targets);
+        let core = Core::new(CoreParts {
+            ports: spec.ports,
+            store: EmbeddedStore::new(&spec.snapshot.salt, settings.rules.store),
+            bus: EmbeddedBus::default(),
+            snapshot: spec.snapshot,
+            targets: spec.targets,
+            settings: settings.clone(),
+            phase,
+            probe: Arc::clone(&probe),
+            seed: spec.seed,
+        });
         if let Some(admin) = spec.admin {
             admin.serve().map_err(setup("the admin listener"))?;
         }
@@ -183,6 +227,7 @@ impl<P: ShardPort, B: Bell> Loop<P, B> {
             keys: spec.keys,
             settings,
             reload: spec.reload,
+            asks: spec.asks,
             probe,
             key_poll: every(KEY_POLL),
             watchdog: systemd::watchdog_interval().map(every),
@@ -206,10 +251,15 @@ impl<P: ShardPort, B: Bell> Loop<P, B> {
                 self.bell.announce_sleep();
                 turn = self.core.turn(self.clock.now());
             }
+            if self.core.take_hosts_changed() {
+                self.lookups =
+                    Lookups::start(self.core.book.hosts(), self.settings.resolve_refresh);
+            }
             let woken = self.wait(turn).await;
             self.bell.awake();
             match woken {
                 Woken::Rung | Woken::TimeUp => {}
+                Woken::Answer(ask) => self.core.answer(ask, self.clock.now()),
                 Woken::Resolved(answer) => self.learn(answer),
                 Woken::KeysDue => self.probe.keys_replaced.add(self.keys.poll() as u64),
                 Woken::WatchdogDue => systemd::notify_watchdog(),
@@ -235,6 +285,7 @@ impl<P: ShardPort, B: Bell> Loop<P, B> {
             () = due(self.watchdog.as_mut()) => Woken::WatchdogDue,
             _ = self.key_poll.tick() => Woken::KeysDue,
             Some(answer) = self.lookups.next() => Woken::Resolved(answer),
+            Some(ask) = self.asks.recv() => Woken::Answer(ask),
             () = rung(&self.wake) => Woken::Rung,
             () = tokio::time::sleep(pause) => Woken::TimeUp,
             () = tokio::task::yield_now(), if busy => Woken::TimeUp,
@@ -244,9 +295,9 @@ impl<P: ShardPort, B: Bell> Loop<P, B> {
     /// The longest sleep: until the drain's next phase, or a moment while a lane is full.
     fn pause(&self) -> Duration {
         let now = self.clock.now().mono;
-        let phase = self.core.phase_ends().map_or(LONGEST_SLEEP, |ends| ends.since(now));
+        let due = self.core.due().map_or(LONGEST_SLEEP, |due| due.since(now));
         let lanes = if self.core.has_waiting() { FULL_LANE_RETRY } else { LONGEST_SLEEP };
-        phase.min(lanes)
+        due.min(lanes)
     }
 
     fn learn(&mut self, answer: resolve::Answer) {
@@ -257,7 +308,7 @@ impl<P: ShardPort, B: Bell> Loop<P, B> {
     }
 
     fn reload(&mut self) {
-        if self.core.phase_ends().is_some() {
+        if self.core.is_draining() {
             warn!("configuration not read again: the process is draining");
             return;
         }
@@ -277,10 +328,10 @@ impl<P: ShardPort, B: Bell> Loop<P, B> {
 
     /// Keys first: they are the last that can be refused.
     fn take_configuration(&mut self) -> Result<u64, Box<dyn Error + Send + Sync>> {
-        let new = (self.reload)()?;
+        let new = (self.reload)(self.core.snapshot())?;
         self.keys.reload(&new.keys)?;
+        self.core.settle(new.settings.clone());
         self.settings = new.settings;
-        self.core.limit(new.settings.sessions_max, new.settings.drain);
         self.core.publish(&new.snapshot, new.targets);
         self.lookups = Lookups::start(self.core.book.hosts(), self.settings.resolve_refresh);
         Ok(new.snapshot.version)

@@ -12,6 +12,9 @@ pub trait ShardPort {
     /// Gives the message back when the lane is full.
     fn send(&mut self, message: ToShard) -> Result<(), ToShard>;
 
+    /// Whether an order, which is no answer to a claim, would find room now.
+    fn has_room(&self) -> bool;
+
     /// End of a turn in which something was sent: the shard is woken if it sleeps.
     fn ring(&mut self) {}
 }
@@ -34,11 +37,11 @@ impl Bell for AlwaysRung {
 }
 
 /// A port with the messages that did not fit its lanes. Nothing is lost: answers wait in order, and
-/// so do evictions, without holding each other up; configuration, addresses and the drain phase are state, so only the
-/// latest of each waits.
+/// so do evictions and orders, without holding each other up; configuration, addresses and the drain
+/// phase are state, so only the latest of each waits.
 ///
 /// Bounded: the caller takes no claims while any shard [`Self::is_behind`], and a claim adds at
-/// most one message to two ports.
+/// most one message to two ports; an order ends a session or answers somebody who waits for it.
 #[derive(Debug)]
 pub(super) struct Outlet<P> {
     port: P,
@@ -47,6 +50,7 @@ pub(super) struct Outlet<P> {
     snapshot: Option<ToShard>,
     addresses: BTreeMap<ServiceId, ToShard>,
     drain: Option<DrainPhase>,
+    orders: VecDeque<ToShard>,
     sent: bool,
 }
 
@@ -59,6 +63,7 @@ impl<P: ShardPort> Outlet<P> {
             snapshot: None,
             addresses: BTreeMap::new(),
             drain: None,
+            orders: VecDeque::new(),
             sent: false,
         }
     }
@@ -80,14 +85,36 @@ impl<P: ShardPort> Outlet<P> {
             ToShard::Addresses { service, .. } => {
                 self.addresses.insert(service, message);
             }
+            ToShard::MoreEndpoints(snapshot) => {
+                // What still waits was to be followed by manifests, so this is, too.
+                self.snapshot = Some(match self.snapshot {
+                    Some(ToShard::Snapshot(_)) => ToShard::Snapshot(snapshot),
+                    _ => ToShard::MoreEndpoints(snapshot),
+                });
+            }
             ToShard::Drain(phase) => self.drain = Some(phase),
+            ToShard::EndSession { .. } | ToShard::Deliver(_) | ToShard::Describe { .. } => {
+                self.orders.push_back(message);
+            }
         }
+    }
+
+    /// Sends at once what nothing is lost with: it comes back unless there is room and nothing waits
+    /// that must come before.
+    pub(super) fn try_send(&mut self, message: ToShard) -> Result<(), ToShard> {
+        if self.takes_orders() { self.send(message) } else { Err(message) }
+    }
+
+    /// Whether [`Self::try_send`] would succeed.
+    pub(super) fn takes_orders(&self) -> bool {
+        self.snapshot.is_none() && self.orders.is_empty() && self.port.has_room()
     }
 
     /// Sends as much as fits, and wakes the shard for it.
     pub(super) fn flush(&mut self) {
         self.flush_queues();
         self.flush_state();
+        self.flush_orders();
         if self.sent {
             self.sent = false;
             self.port.ring();
@@ -100,6 +127,7 @@ impl<P: ShardPort> Outlet<P> {
             || self.snapshot.is_some()
             || !self.addresses.is_empty()
             || self.drain.is_some()
+            || !self.orders.is_empty()
     }
 
     /// So much waits that the shard has stopped reading.
@@ -136,6 +164,18 @@ impl<P: ShardPort> Outlet<P> {
         while let Some((service, message)) = self.addresses.pop_first() {
             if let Err(message) = self.send(message) {
                 self.addresses.insert(service, message);
+                return;
+            }
+        }
+    }
+
+    /// After the configuration that they may speak of.
+    pub(super) fn flush_orders(&mut self) {
+        while self.snapshot.is_none()
+            && let Some(order) = self.orders.pop_front()
+        {
+            if let Err(order) = self.send(order) {
+                self.orders.push_front(order);
                 return;
             }
         }

@@ -3,15 +3,44 @@
 use corelane_shard::lane::ClaimRefusal;
 use corelane_shard::probe::{Counter, Kind, Sample};
 
+use super::sessions::refusal_label;
+use crate::events::Unusable;
+
+const REFUSALS: [ClaimRefusal; 7] = [
+    ClaimRefusal::Full,
+    ClaimRefusal::Draining,
+    ClaimRefusal::Unavailable,
+    ClaimRefusal::TooMany,
+    ClaimRefusal::Unknown,
+    ClaimRefusal::Revoked,
+    ClaimRefusal::Mismatch,
+];
+
 /// Counters of the control core; lives for the whole process.
 #[derive(Debug, Default)]
 pub struct ControlProbe {
     pub(super) turns: Counter,
     pub(super) turns_behind: Counter,
     pub(super) sessions: Counter,
+    pub(super) sessions_waiting: Counter,
+    pub(super) mailboxes: Counter,
+    pub(super) mailbox_bytes: Counter,
+    pub(super) resumed: Counter,
+    pub(super) sessions_ended: Counter,
+    pub(super) sessions_expired: Counter,
+    pub(super) gaps: Counter,
+    pub(super) events_lost: Counter,
+    pub(super) records_in: Counter,
+    pub(super) records_out: Counter,
+    pub(super) records_without_session: Counter,
+    pub(super) grants_without_service: Counter,
+    pub(super) notices_dropped: Counter,
+    pub(super) rpcs_timed_out: Counter,
     pub(super) granted: Counter,
-    refused_full: Counter,
-    refused_draining: Counter,
+    /// By position in [`REFUSALS`].
+    refused: [Counter; REFUSALS.len()],
+    /// By [`Unusable::index`].
+    unusable: [Counter; Unusable::LABELS.len()],
     pub(super) evictions: Counter,
     pub(super) releases: Counter,
     pub(super) releases_outdated: Counter,
@@ -24,10 +53,13 @@ pub struct ControlProbe {
 
 impl ControlProbe {
     pub(super) fn refused(&self, why: ClaimRefusal) {
-        match why {
-            ClaimRefusal::Full => self.refused_full.increment(),
-            ClaimRefusal::Draining => self.refused_draining.increment(),
+        if let Some(at) = REFUSALS.iter().position(|refusal| *refusal == why) {
+            self.refused[at].increment();
         }
+    }
+
+    pub(super) fn unusable(&self, fault: &Unusable) {
+        self.unusable[fault.index()].increment();
     }
 
     /// Hands every value to `each`, families together.
@@ -41,7 +73,41 @@ impl ControlProbe {
                 C,
                 &self.turns_behind,
             ),
-            ("directory_sessions", "Sessions in the directory", G, &self.sessions),
+            ("directory_sessions", "Sessions with a connection", G, &self.sessions),
+            (
+                "sessions_waiting",
+                "Sessions that wait to be taken up again",
+                G,
+                &self.sessions_waiting,
+            ),
+            ("sessions_resumed", "Sessions taken up with a reconnect token", C, &self.resumed),
+            ("sessions_ended", "Sessions ended for good", C, &self.sessions_ended),
+            ("sessions_expired", "Sessions nobody took up in time", C, &self.sessions_expired),
+            ("mailboxes", "Sessions for which something waits", G, &self.mailboxes),
+            ("mailbox_bytes", "Bytes that wait for sessions", G, &self.mailbox_bytes),
+            ("event_gaps", "Gaps that clients were told of", C, &self.gaps),
+            ("events_lost", "Events that a full mailbox lost", C, &self.events_lost),
+            ("records_received", "Records of the bus taken", C, &self.records_in),
+            ("records_published", "Records put on the bus", C, &self.records_out),
+            (
+                "records_without_session",
+                "Events for sessions that are not here",
+                C,
+                &self.records_without_session,
+            ),
+            (
+                "grants_without_service",
+                "Granted endpoints of services that are not configured",
+                C,
+                &self.grants_without_service,
+            ),
+            (
+                "notices_dropped",
+                "Error notices that an administrator's shard had no room for",
+                C,
+                &self.notices_dropped,
+            ),
+            ("rpcs_timed_out", "RPCs that a client did not answer", C, &self.rpcs_timed_out),
             ("evictions", "Owners replaced by a newer claim", C, &self.evictions),
             ("releases", "Sessions released by their owner", C, &self.releases),
             (
@@ -59,12 +125,13 @@ impl ControlProbe {
         for (name, help, kind, counter) in plain {
             each(Sample { name, help, kind, label: None, value: counter.read() });
         }
-        let claims = [
-            ("granted", &self.granted),
-            ("full", &self.refused_full),
-            ("draining", &self.refused_draining),
-        ];
-        for (outcome, counter) in claims {
+        for (fault, counter) in Unusable::LABELS.into_iter().zip(&self.unusable) {
+            let (name, help) = ("records_unusable", "Records of events that mean nothing");
+            let label = Some(("fault", fault));
+            each(Sample { name, help, kind: C, label, value: counter.read() });
+        }
+        let refused = REFUSALS.into_iter().map(refusal_label).zip(&self.refused);
+        for (outcome, counter) in [("granted", &self.granted)].into_iter().chain(refused) {
             let (name, help) = ("claims", "Claims on sessions by outcome");
             let label = Some(("outcome", outcome));
             each(Sample { name, help, kind: C, label, value: counter.read() });

@@ -75,6 +75,17 @@ impl AddressBook {
         self.hosts.retain(|host, _| named.contains(host));
     }
 
+    /// Moves a service to other targets; says whether that is a change.
+    pub(super) fn remap(&mut self, service: ServiceId, targets: Vec<Target>) -> bool {
+        let Some(listed) = self.services.iter_mut().find(|listed| listed.service == service) else {
+            return false;
+        };
+        let changed = listed.targets != targets;
+        listed.targets = targets;
+        self.touched |= changed;
+        changed
+    }
+
     pub(super) fn hosts(&self) -> BTreeSet<Host> {
         let targets = self.services.iter().flat_map(|listed| &listed.targets);
         let host = |target: &Target| match target {

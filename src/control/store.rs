@@ -11,7 +11,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
-use corelane_shard::clock::Now;
+use corelane_shard::clock::{Instant, Now};
 use corelane_shard::id::{ConnectionKey, Epoch, SessionId, ShardId};
 use corelane_shard::identity::{Account, Standing};
 use corelane_shard::lane::{Claim, End, ToShard};
@@ -142,6 +142,9 @@ pub trait SessionStore {
     fn rule(&mut self, rules: StoreRules);
 
     fn admit(&mut self, admission: Admission);
+
+    /// When [`Self::expire`] has something to do.
+    fn due(&self) -> Option<Instant>;
 
     /// Sessions with a connection.
     fn live(&self) -> usize;

@@ -1,31 +1,72 @@
 //! One turn of the control core, without I/O: takes what the shards say, decides, and posts what
 //! they are told. Lanes, clock and look-ups are the caller's.
+//!
+//! What the turn is about is next door: sessions that come and go ([`super::sessions`]), records of
+//! the bus ([`super::records`]), RPCs ([`super::rpcs`]), questions of the listeners
+//! ([`super::answering`]).
 
 use std::sync::Arc;
 
 use corelane_shard::clock::{Instant, Now};
-use corelane_shard::id::{ConnectionKey, SessionId, ShardId};
+use corelane_shard::id::ShardId;
 use corelane_shard::lane::{DrainPhase, SessionEnded, ToControl, ToShard, UpgradeRefused};
 use corelane_shard::snapshot::Snapshot;
+use corelane_shard::wire::guid::PeerKeys;
 use tracing::{debug, info};
+use uuid::Uuid;
 
-use super::directory::{Admission, Directory, Owner, Release};
+use super::answering::Described;
+use super::bus::EventBus;
+use super::endpoints::EndpointIndex;
+use super::mailboxes::Mailboxes;
 use super::port::{Outlet, ShardPort};
 use super::probe::ControlProbe;
+use super::records::ServiceAddresses;
 use super::resolve::{AddressBook, ServiceTargets};
+use super::rpcs::Rpcs;
+use super::store::{Admission, Claimed, SessionStore};
+use super::{CoreRules, Settings};
+use crate::events::notices::AdminNotices;
 use crate::lifecycle::drain::{Drain, DrainPlan};
 use crate::lifecycle::{Phase, PhaseCell};
 
 /// The control core's whole state. One per process.
 #[derive(Debug)]
-pub(super) struct Core<P> {
-    outlets: Vec<Outlet<P>>,
-    directory: Directory,
+pub(super) struct Core<P, S, B> {
+    pub(super) outlets: Vec<Outlet<P>>,
+    pub(super) store: S,
+    pub(super) bus: B,
+    pub(super) mailboxes: Mailboxes,
+    pub(super) rpcs: Rpcs,
+    pub(super) described: Described,
+    pub(super) rules: CoreRules,
+    pub(super) endpoints: EndpointIndex,
+    pub(super) service_addresses: ServiceAddresses,
+    pub(super) peer_keys: PeerKeys,
+    pub(super) admins: AdminNotices,
+    /// Of this process, in what it publishes.
+    pub(super) instance: Uuid,
+    pub(super) random: fastrand::Rng,
     pub(super) book: AddressBook,
+    /// Other names are to be looked up.
+    pub(super) hosts_changed: bool,
     plan: DrainPlan,
     drain: Option<Drain>,
     phase: Arc<PhaseCell>,
-    probe: Arc<ControlProbe>,
+    pub(super) probe: Arc<ControlProbe>,
+}
+
+/// What a [`Core`] is made of.
+pub(super) struct CoreParts<P, S, B> {
+    pub(super) ports: Vec<P>,
+    pub(super) store: S,
+    pub(super) bus: B,
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) targets: Vec<ServiceTargets>,
+    pub(super) settings: Settings,
+    pub(super) phase: Arc<PhaseCell>,
+    pub(super) probe: Arc<ControlProbe>,
+    pub(super) seed: u64,
 }
 
 /// Whether a turn found something to do.
@@ -43,19 +84,30 @@ pub(super) enum Termination {
     Insisted,
 }
 
-impl<P: ShardPort> Core<P> {
-    pub(super) fn new(
-        ports: Vec<P>,
-        sessions_max: usize,
-        plan: DrainPlan,
-        phase: Arc<PhaseCell>,
-        probe: Arc<ControlProbe>,
-    ) -> Self {
+impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
+    pub(super) fn new(parts: CoreParts<P, S, B>) -> Self {
+        let CoreParts { ports, store, bus, snapshot, targets, settings, phase, probe, seed } =
+            parts;
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut book = AddressBook::default();
+        book.replace(snapshot.version, targets.clone());
         Self {
             outlets: ports.into_iter().map(Outlet::new).collect(),
-            directory: Directory::new(sessions_max),
-            book: AddressBook::default(),
-            plan,
+            store,
+            bus,
+            mailboxes: Mailboxes::new(settings.rules.mailboxes),
+            rpcs: Rpcs::default(),
+            described: Described::default(),
+            rules: settings.rules,
+            peer_keys: PeerKeys::from_salt(&snapshot.salt),
+            admins: AdminNotices::new(&snapshot.salt),
+            endpoints: EndpointIndex::new(snapshot),
+            service_addresses: ServiceAddresses::new(targets),
+            instance: crate::events::event_id(&mut random),
+            random,
+            book,
+            hosts_changed: false,
+            plan: settings.drain,
             drain: None,
             phase,
             probe,
@@ -80,12 +132,19 @@ impl<P: ShardPort> Core<P> {
                 }
             }
         }
+        self.announce_decisions();
+        self.forget_expired(now);
+        self.give_up_rpcs(now);
         self.advance_drain(now.mono);
         self.post_address_changes();
+        self.hand_out(now);
         for outlet in &mut self.outlets {
             outlet.flush();
         }
-        self.probe.sessions.set(self.directory.len() as u64);
+        self.probe.sessions.set(self.store.live() as u64);
+        self.probe.sessions_waiting.set(self.store.waiting() as u64);
+        self.probe.mailbox_bytes.set(self.mailboxes.bytes() as u64);
+        self.probe.mailboxes.set(self.mailboxes.len() as u64);
         // What was left unread has rung already and will not ring again.
         if behind && !self.is_behind() { Turn::Busy } else { turn }
     }
@@ -96,18 +155,34 @@ impl<P: ShardPort> Core<P> {
 
     /// A lane was full: the next turn is due soon although nobody rings.
     pub(super) fn has_waiting(&self) -> bool {
-        self.outlets.iter().any(Outlet::has_waiting)
+        self.mailboxes.has_ready() || self.outlets.iter().any(Outlet::has_waiting)
+    }
+
+    /// When a turn is due although nothing happens.
+    pub(super) fn due(&self) -> Option<Instant> {
+        let phase = self.drain.as_ref().map(Drain::phase_ends);
+        [phase, self.rpcs.next_deadline(), self.store.due()].into_iter().flatten().min()
     }
 
     /// A new configuration for all shards.
     pub(super) fn publish(&mut self, snapshot: &Arc<Snapshot>, targets: Vec<ServiceTargets>) {
-        self.book.replace(snapshot.version, targets);
+        self.book.replace(snapshot.version, targets.clone());
+        self.service_addresses.configured(targets);
+        self.endpoints = EndpointIndex::new(Arc::clone(snapshot));
+        self.remap_services();
         self.tell_all(|| ToShard::Snapshot(Arc::clone(snapshot)));
     }
 
-    pub(super) fn limit(&mut self, sessions_max: usize, plan: DrainPlan) {
-        self.directory.limit(sessions_max);
-        self.plan = plan;
+    /// What the shards have, learned endpoints included.
+    pub(super) fn snapshot(&self) -> &Arc<Snapshot> {
+        self.endpoints.snapshot()
+    }
+
+    pub(super) fn settle(&mut self, settings: Settings) {
+        self.store.rule(settings.rules.store);
+        self.mailboxes.rule(settings.rules.mailboxes);
+        self.plan = settings.drain;
+        self.rules = settings.rules;
     }
 
     pub(super) fn terminate(&mut self, now: Instant) -> Termination {
@@ -119,9 +194,13 @@ impl<P: ShardPort> Core<P> {
         Termination::Begun
     }
 
-    /// When the drain's phase ends; `None` while there is no drain.
-    pub(super) fn phase_ends(&self) -> Option<Instant> {
-        self.drain.as_ref().map(Drain::phase_ends)
+    /// Whether other names are to be looked up since the last call.
+    pub(super) fn take_hosts_changed(&mut self) -> bool {
+        std::mem::take(&mut self.hosts_changed)
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.drain.is_some()
     }
 
     pub(super) fn is_done(&self) -> bool {
@@ -130,13 +209,22 @@ impl<P: ShardPort> Core<P> {
 
     fn take(&mut self, shard: ShardId, message: ToControl, now: Now) {
         match message {
-            ToControl::Claim { key, session } => self.claim(shard, key, session, now.unix_ms),
-            ToControl::Release { key, session, epoch } => {
-                match self.directory.release(session, Owner { shard, key, epoch }) {
-                    Release::Removed => self.probe.releases.increment(),
-                    Release::Ignored => self.probe.releases_outdated.increment(),
-                }
+            ToControl::Claim { key, claim } => {
+                self.store.claim(Claimed { shard, key, claim }, now);
+                self.announce_decisions();
             }
+            ToControl::Opened { key, session, epoch } => {
+                self.opened(shard, key, session, epoch, now);
+            }
+            ToControl::Release { key, session, epoch, end } => {
+                self.released(shard, key, session, epoch, end, now);
+            }
+            ToControl::Received { session, place, .. } => self.mailboxes.confirm(session, place),
+            ToControl::TokenReceived { session, epoch } => {
+                self.store.token_received(session, epoch);
+            }
+            ToControl::RpcEnded(ended) => self.rpc_ended(*ended, now),
+            ToControl::Described { ticket, session } => self.session_described(ticket, session),
             ToControl::SessionEnded(ended) => log_session(shard, &ended),
             ToControl::UpgradeRefused(refused) => log_refusal(&refused),
             ToControl::DrainReached { phase, connections } => {
@@ -148,19 +236,6 @@ impl<P: ShardPort> Core<P> {
         }
     }
 
-    fn claim(&mut self, shard: ShardId, key: ConnectionKey, session: SessionId, unix_ms: u64) {
-        let outcome = self.directory.claim(shard, key, session, unix_ms);
-        if let Some((target, evict)) = outcome.evict {
-            self.probe.evictions.increment();
-            self.post(target, evict);
-        }
-        match outcome.answer {
-            ToShard::Refused { why, .. } => self.probe.refused(why),
-            _ => self.probe.granted.increment(),
-        }
-        self.post(shard, outcome.answer);
-    }
-
     fn advance_drain(&mut self, now: Instant) {
         while let Some(phase) = self.drain.as_mut().and_then(|drain| drain.advance(now)) {
             self.enter(phase);
@@ -168,11 +243,11 @@ impl<P: ShardPort> Core<P> {
     }
 
     fn enter(&mut self, phase: DrainPhase) {
-        info!(?phase, sessions = self.directory.len(), "drain");
+        info!(?phase, sessions = self.store.live(), "drain");
         self.phase.store(Phase::Draining(phase));
         // While grace lasts, whoever still comes is let in.
         if phase >= DrainPhase::Closing {
-            self.directory.admit(Admission::Draining);
+            self.store.admit(Admission::Draining);
         }
         self.tell_all(|| ToShard::Drain(phase));
     }
@@ -188,13 +263,13 @@ impl<P: ShardPort> Core<P> {
         }
     }
 
-    fn tell_all(&mut self, message: impl Fn() -> ToShard) {
+    pub(super) fn tell_all(&mut self, message: impl Fn() -> ToShard) {
         for outlet in &mut self.outlets {
             outlet.post(message());
         }
     }
 
-    fn post(&mut self, shard: ShardId, message: ToShard) {
+    pub(super) fn post(&mut self, shard: ShardId, message: ToShard) {
         if let Some(outlet) = self.outlets.get_mut(usize::from(shard.0)) {
             outlet.post(message);
         }

@@ -1,17 +1,6 @@
 //! The two spellings of event names. Client libraries of each generation know only their own.
 
-/// In which spelling the gateway writes event names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum NameDialect {
-    /// `connect.capability-manifest`, as today's clients know it.
-    #[default]
-    Hyphen,
-    /// `connect.capability_manifest`, as older clients know it.
-    Underscore,
-    /// The gateway's own events twice, once in each spelling: clients ignore names that they do
-    /// not know.
-    Both,
-}
+pub use corelane_shard::snapshot::NameDialect;
 
 /// An event that the gateway itself writes to clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 
-use corelane_shard::session::shortcuts::ShortcutTarget;
 use corelane_shard::snapshot::Method;
 use corelane_shard::wire::guid::Guid;
 use thiserror::Error;
@@ -63,6 +62,14 @@ impl Grant {
 pub(super) fn method(word: &str) -> Option<Method> {
     let methods = [Method::Get, Method::Post, Method::Put, Method::Delete, Method::Patch];
     methods.into_iter().find(|method| method.as_str().eq_ignore_ascii_case(word))
+}
+
+/// What a shortcut calls.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShortcutTarget {
+    pub service: Box<str>,
+    pub method: Method,
+    pub path: Box<str>,
 }
 
 /// A shortcut that a service has made for one session. Publishing a route again replaces it.

@@ -4,12 +4,14 @@ use std::borrow::Cow;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use corelane_shard::session::shortcuts::{ShortcutTarget, Shortcuts};
+use corelane_shard::session::shortcuts::Shortcuts;
 use corelane_shard::wire::guid::Guid;
 use serde::Deserialize;
 
 use super::Timestamp;
-use super::order::{self, PublishedShortcut, Revocation, ShortcutFault, TargetField, Unusable};
+use super::order::{
+    self, PublishedShortcut, Revocation, ShortcutFault, ShortcutTarget, TargetField, Unusable,
+};
 use super::text::Text;
 
 /// `json` is known to be an object.

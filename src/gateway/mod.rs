@@ -28,6 +28,7 @@ use self::shards::{ShardPart, await_starts, bind_public, start_shard};
 use crate::auth::{KeyError, KeyFiles};
 use crate::config::{Config, ConfigSource, MemoryBudget, physical_memory};
 use crate::control::admin::{AdminError, AdminListener};
+use crate::control::ask::ASKS_MAX;
 use crate::control::{self, ControlError, ControlProbe, ControlSpec, Exit};
 use crate::host::{Facts, Needs, Severity, raise_open_files, shortfalls};
 use crate::lifecycle::drain::PlanError;
@@ -157,6 +158,7 @@ pub fn run(
     ready(&Ready { public, admin: admin_address, shards });
     phase.serve();
     systemd::notify_ready();
+    let (_asking, asks) = tokio::sync::mpsc::channel(ASKS_MAX);
     let lanes = Rc::new(RefCell::new(control_lanes));
     let ports = bells
         .iter()
@@ -178,8 +180,10 @@ pub fn run(
         keys,
         settings: settings(&config, drain),
         targets: targets(&config),
-        reload: reload_hook(config, source, Arc::clone(&snapshot)),
+        reload: reload_hook(config, source),
         snapshot,
+        asks,
+        seed: fastrand::u64(..),
     })?;
     if exit == Exit::Drained {
         for join in joins {

@@ -25,6 +25,10 @@ impl ShardPort for Port {
         self.lanes.borrow_mut().tell(self.shard, message)
     }
 
+    fn has_room(&self) -> bool {
+        self.lanes.borrow().has_room(self.shard)
+    }
+
     fn ring(&mut self) {
         let bell = &self.bell;
         self.lanes.borrow_mut().wake_sleeper(self.shard, || {

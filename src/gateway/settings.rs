@@ -5,14 +5,16 @@ use std::time::Duration;
 
 use corelane_shard::engine::{CredentialRoutes, EngineOptions};
 use corelane_shard::id::ShardId;
-use corelane_shard::snapshot::Snapshot;
 use corelane_shard::wire::handshake::HeadLimits;
 
 use super::UPSTREAM_SOCKETS;
 use crate::auth::{KeyRules, KeySpec};
 use crate::config::{Config, ConfigSource, LoadError, Upstream};
 use crate::continuity::continue_from;
-use crate::control::{Host, ReloadHook, Reloaded, ServiceTargets, Settings, Target};
+use crate::control::mailboxes::MailboxRules;
+use crate::control::store::StoreRules;
+use crate::control::{CoreRules, Host, ReloadHook, Reloaded, ServiceTargets, Settings, Target};
+use crate::events::ClientEventNames;
 use crate::lifecycle::drain::DrainPlan;
 use crate::lifecycle::systemd;
 
@@ -49,10 +51,30 @@ pub(super) fn drain_plan(config: &Config) -> DrainPlan {
 }
 
 pub(super) fn settings(config: &Config, drain: DrainPlan) -> Settings {
-    Settings {
-        sessions_max: config.session.max_concurrent_connections as usize,
-        drain,
-        resolve_refresh: RESOLVE_REFRESH,
+    Settings { rules: core_rules(config), drain, resolve_refresh: RESOLVE_REFRESH }
+}
+
+fn core_rules(config: &Config) -> CoreRules {
+    let (session, limits, events) = (&config.session, &config.limits, &config.events);
+    let names = ClientEventNames::new(events.name_dialect, &events.client_event_names);
+    CoreRules {
+        store: StoreRules {
+            sessions_max: session.max_concurrent_connections as usize,
+            window: session.reconnection_window_seconds,
+            extension: session.reconnection_window_extension_minutes,
+            revocation_life: config.auth.max_token_life,
+            per_address_max: limits.connections_per_address,
+            per_account_max: limits.connections_per_account,
+        },
+        mailboxes: MailboxRules {
+            items_max: events.waiting_max,
+            bytes_max: events.waiting_bytes_max,
+            total_bytes_max: events.memory_max,
+        },
+        names: Arc::new(names.expect("the configuration was checked")),
+        dialect: events.name_dialect,
+        rpc_timeout: session.default_rpc_timeout_seconds,
+        mapped_address: events.mapped_address.as_deref().map(Box::from),
     }
 }
 
@@ -92,13 +114,9 @@ pub(super) fn targets(config: &Config) -> Vec<ServiceTargets> {
 }
 
 /// Reads the configuration again; what cannot change while running is refused by name.
-pub(super) fn reload_hook(
-    current: Config,
-    source: ConfigSource,
-    snapshot: Arc<Snapshot>,
-) -> ReloadHook {
-    let (mut current, mut snapshot) = (current, snapshot);
-    Box::new(move || {
+pub(super) fn reload_hook(current: Config, source: ConfigSource) -> ReloadHook {
+    let mut current = current;
+    Box::new(move |snapshot| {
         let next = source.load().map_err(one_line)?;
         let fixed = current.restart_changes(&next);
         if !fixed.is_empty() {
@@ -107,10 +125,9 @@ pub(super) fn reload_hook(
         let drain = drain_plan(&next);
         drain.check(systemd::stop_timeout())?;
         let continued =
-            continue_from(&snapshot, next.snapshot(snapshot.version + 1), targets(&next))?;
-        snapshot = Arc::new(continued.snapshot);
+            continue_from(snapshot, next.snapshot(snapshot.version + 1), targets(&next))?;
         let reloaded = Reloaded {
-            snapshot: Arc::clone(&snapshot),
+            snapshot: Arc::new(continued.snapshot),
             targets: continued.targets,
             keys: key_rules(&next),
             settings: settings(&next, drain),

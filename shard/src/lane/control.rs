@@ -111,6 +111,12 @@ impl ControlLanes {
         Ok(())
     }
 
+    /// Whether an order, which is no answer to a claim, would find room now.
+    #[must_use]
+    pub fn has_room(&self, shard: ShardId) -> bool {
+        !self.shards[usize::from(shard.0)].orders.is_full()
+    }
+
     /// Ends a turn in which `shard` was told something: `ring` is called if it sleeps.
     pub fn wake_sleeper(&mut self, shard: ShardId, ring: impl FnOnce()) {
         let at = usize::from(shard.0);

@@ -66,7 +66,9 @@ fn what_was_lost_is_told_before_what_follows_until_the_client_has_heard_of_it() 
         boxes.confirm(ALICE, place);
     }
     boxes.attach(ALICE);
-    let Some(Next::Gap { place, .. }) = boxes.next_of(ALICE, 0) else { panic!("a detached one confirms nothing") };
+    let Some(Next::Gap { place, .. }) = boxes.next_of(ALICE, 0) else {
+        panic!("a detached one confirms nothing")
+    };
     boxes.confirm(ALICE, place);
     boxes.detach(ALICE);
     boxes.attach(ALICE);
@@ -84,7 +86,11 @@ fn a_confirmation_of_what_was_not_handed_out_says_nothing() {
     assert!(boxes.is_empty());
     put(&mut boxes, 3..4, true);
     boxes.confirm(ALICE, sent[2].1);
-    assert_eq!(take(&mut boxes).len(), 1, "places of an earlier mailbox mean nothing in a later one");
+    assert_eq!(
+        take(&mut boxes).len(),
+        1,
+        "places of an earlier mailbox mean nothing in a later one"
+    );
 }
 
 #[test]

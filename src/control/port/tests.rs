@@ -31,6 +31,10 @@ impl ShardPort for Lane {
         Ok(())
     }
 
+    fn has_room(&self) -> bool {
+        self.room > 0
+    }
+
     fn ring(&mut self) {
         self.rings += 1;
     }

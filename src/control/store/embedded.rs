@@ -1,7 +1,6 @@
 //! The store of a node by itself, in memory. Sans-IO: time is an argument.
 
 use std::collections::VecDeque;
-use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -65,9 +64,14 @@ struct Record {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    Live { place: Place, open: Open },
+    Live {
+        place: Place,
+        open: Open,
+    },
     /// Its tokens are good until then.
-    Waiting { until: Instant },
+    Waiting {
+        until: Instant,
+    },
 }
 
 /// How far a live session has come.
@@ -510,6 +514,12 @@ impl SessionStore for EmbeddedStore {
 
     fn admit(&mut self, admission: Admission) {
         self.admission = admission;
+    }
+
+    fn due(&self) -> Option<Instant> {
+        let ends = self.ends.front().map(|(ends, ..)| *ends);
+        let revocation = self.revocations.front().map(|(until, _)| *until);
+        [ends, revocation].into_iter().flatten().min()
     }
 
     fn live(&self) -> usize {

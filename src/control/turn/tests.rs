@@ -36,6 +36,10 @@ impl ShardPort for Lane {
         ends.downward.push(message);
         Ok(())
     }
+
+    fn has_room(&self) -> bool {
+        !self.0.borrow().stuck
+    }
 }
 
 impl Lane {

@@ -158,10 +158,13 @@ fn epochs_grow_when_the_clock_stands_still_or_goes_back() {
     store.end(ALICE, at(0));
     let owner = Owner { shard: ShardId(0), key: key(3), epoch: third };
     assert_eq!(store.release(ALICE, owner, End::Final, at(0)), Released::Over);
-    let fourth = ask(&mut store, key(4), BOB, Credential::Token(claimant("b", 0)), Now {
-        mono: Instant(0),
-        unix_ms: 10,
-    });
+    let fourth = ask(
+        &mut store,
+        key(4),
+        BOB,
+        Credential::Token(claimant("b", 0)),
+        Now { mono: Instant(0), unix_ms: 10 },
+    );
     assert_eq!(granted(&fourth), Epoch(1003));
 }
 

@@ -1,0 +1,132 @@
+//! Answers to the questions of the HTTP listeners.
+
+use ahash::AHashMap;
+use corelane_shard::clock::Now;
+use corelane_shard::id::SessionId;
+use corelane_shard::lane::{Content, Delivery, SessionDescription, ToShard};
+use tokio::sync::oneshot;
+
+use super::ask::{self, Ask, ListedSession, NoSession};
+use super::bus::EmbeddedBus;
+use super::port::ShardPort;
+use super::store::{Known, Owner, SessionStore};
+use super::turn::Core;
+
+/// Descriptions that shards were asked for. Each is answered: by the shard in its next turn, if
+/// only that the connection is gone.
+#[derive(Debug, Default)]
+pub(super) struct Described {
+    next_ticket: u64,
+    asked: AHashMap<u64, (ListedSession, oneshot::Sender<Result<Box<ask::Described>, NoSession>>)>,
+}
+
+impl<P: ShardPort, S: SessionStore> Core<P, S, EmbeddedBus> {
+    /// Whoever asked may have stopped waiting; then nobody hears the answer.
+    pub(super) fn answer(&mut self, ask: Ask, now: Now) {
+        match ask {
+            Ask::Publish { record, answer } => {
+                let _unheard = answer.send(self.publish_record(record, now));
+            }
+            Ask::Subscribe { answer } => {
+                let _unheard = answer.send(self.bus.subscribe());
+            }
+            Ask::Push { session, message, answer } => {
+                let _unheard = answer.send(self.push(session, message));
+            }
+            Ask::Rpc { rpc, answer } => {
+                let _unheard = answer.send(self.send_rpc(*rpc, now));
+            }
+            Ask::OfAccount { account, answer } => {
+                let mut found = Vec::new();
+                self.store.of_account(&account, &mut |known| found.push(listed(&known)));
+                let _unheard = answer.send(found);
+            }
+            Ask::List { after, limit, answer } => {
+                let _unheard = answer.send(self.list(after, limit));
+            }
+            Ask::Describe { session, answer } => self.ask_shard(session, answer),
+            Ask::End { session, reason, answer } => {
+                let ended = self.end_session(session, &reason, now);
+                let _unheard = answer.send(if ended { Ok(()) } else { Err(NoSession) });
+            }
+        }
+    }
+
+    /// As a bus would: subscribers hear of it too.
+    fn publish_record(
+        &mut self,
+        record: super::bus::Record,
+        now: Now,
+    ) -> Result<(), ask::Unpublished> {
+        use super::bus::EventBus as _;
+        self.take_record(&record, now)?;
+        if self.bus.wants(&record.topic) {
+            self.bus.publish(record);
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, session: SessionId, message: Box<[u8]>) -> Result<(), NoSession> {
+        let Owner { shard, key, epoch } =
+            self.store.known(session).and_then(|known| known.owner).ok_or(NoSession)?;
+        let delivery = Delivery { key, epoch, place: None, content: Content::Message(message) };
+        self.post(shard, ToShard::Deliver(Box::new(delivery)));
+        Ok(())
+    }
+
+    fn list(&self, after: Option<SessionId>, limit: usize) -> Vec<ListedSession> {
+        let mut page = std::collections::BTreeMap::new();
+        self.store.each(&mut |known| {
+            if after.is_some_and(|after| known.session <= after) {
+                return;
+            }
+            page.insert(known.session, listed(&known));
+            if page.len() > limit {
+                page.pop_last();
+            }
+        });
+        page.into_values().collect()
+    }
+
+    fn ask_shard(
+        &mut self,
+        session: SessionId,
+        answer: oneshot::Sender<Result<Box<ask::Described>, NoSession>>,
+    ) {
+        let known = self.store.known(session);
+        let Some((Owner { shard, key, .. }, listed)) =
+            known.and_then(|known| Some((known.owner?, listed(&known))))
+        else {
+            let _unheard = answer.send(Err(NoSession));
+            return;
+        };
+        let ticket = self.described.next_ticket;
+        self.described.next_ticket += 1;
+        self.described.asked.insert(ticket, (listed, answer));
+        self.post(shard, ToShard::Describe { key, ticket });
+    }
+}
+
+impl<P: ShardPort, S: SessionStore, B: super::bus::EventBus> Core<P, S, B> {
+    pub(super) fn session_described(
+        &mut self,
+        ticket: u64,
+        description: Option<Box<SessionDescription>>,
+    ) {
+        let Some((listed, answer)) = self.described.asked.remove(&ticket) else { return };
+        let described = description.map(|description| {
+            let snapshot = std::sync::Arc::clone(self.snapshot());
+            Box::new(ask::Described { listed, description: *description, snapshot })
+        });
+        let _unheard = answer.send(described.ok_or(NoSession));
+    }
+}
+
+fn listed(known: &Known<'_>) -> ListedSession {
+    ListedSession {
+        session: known.session,
+        account: known.account.cloned(),
+        standing: std::sync::Arc::clone(known.standing),
+        live: known.owner.is_some(),
+    }
+}

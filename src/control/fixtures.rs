@@ -1,0 +1,76 @@
+//! Values that several tests of the control core begin with.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use corelane_shard::id::ServiceId;
+use corelane_shard::snapshot::{
+    BreakerLimits, ConnectionMode, Endpoint, Method, Service, SessionLimits, Snapshot, UpstreamKind,
+};
+
+use super::CoreRules;
+use super::mailboxes::MailboxRules;
+use super::store::StoreRules;
+use crate::events::{ClientEventNames, NameDialect};
+
+/// A snapshot with these (service, path) endpoints.
+pub(crate) fn snapshot_of(endpoints: &[(&str, &str)]) -> Arc<Snapshot> {
+    let mut names: Vec<&str> = endpoints.iter().map(|(service, _)| *service).collect();
+    names.dedup();
+    let index = |name: &str| names.iter().position(|known| *known == name).unwrap_or(0) as u16;
+    Arc::new(Snapshot {
+        version: 1,
+        mode: ConnectionMode::External,
+        salt: "salt".into(),
+        node: 0,
+        services: names.iter().map(|name| service(name)).collect(),
+        endpoints: endpoints
+            .iter()
+            .map(|(service, path)| Endpoint {
+                service: ServiceId(index(service)),
+                method: Method::Post,
+                path: (*path).into(),
+                idempotent: false,
+            })
+            .collect(),
+        roles: Box::default(),
+        session: SessionLimits::default(),
+    })
+}
+
+fn service(name: &str) -> Service {
+    Service {
+        name: name.into(),
+        kind: UpstreamKind::Http,
+        host: "backend.test".into(),
+        call_timeout: Duration::from_secs(25),
+        connect_timeout: Duration::from_secs(2),
+        running_max: 10,
+        connections_max: 10,
+        pool_idle: Duration::from_secs(4),
+        response_head_bytes_max: 8192,
+        response_body_bytes_max: 65_536,
+        breaker: BreakerLimits { failures: 5, open_for: Duration::from_secs(1) },
+    }
+}
+
+pub(crate) fn rules(sessions_max: usize) -> CoreRules {
+    let dialect = NameDialect::Hyphen;
+    CoreRules {
+        store: StoreRules {
+            sessions_max,
+            window: Duration::from_secs(300),
+            extension: Duration::from_secs(60),
+            revocation_life: Duration::from_secs(86_400),
+            per_address_max: None,
+            per_account_max: None,
+        },
+        mailboxes: MailboxRules { items_max: 100, bytes_max: 1 << 20, total_bytes_max: 1 << 24 },
+        names: Arc::new(
+            ClientEventNames::new(dialect, &[] as &[&str]).expect("the protocol's names are good"),
+        ),
+        dialect,
+        rpc_timeout: Duration::from_secs(30),
+        mapped_address: Some("127.0.0.1:{app}".into()),
+    }
+}

@@ -1,0 +1,292 @@
+//! Sessions that come and go: claims, openings, releases, ends for good, and what is published of
+//! them. And what waits for a session is handed to its shard here.
+
+use std::sync::Arc;
+
+use corelane_shard::clock::Now;
+use corelane_shard::id::{ConnectionKey, Epoch, Place, SessionId, ShardId};
+use corelane_shard::lane::{ClaimRefusal, Content, Delivery, End, ToShard};
+use corelane_shard::wire::guid::{Guid, PeerRoute};
+
+use super::bus::{EventBus, Record, topic};
+use super::mailboxes::{Item, Next};
+use super::port::ShardPort;
+use super::store::{Decision, Ended, Known, Opened, Owner, Released, SessionStore};
+use super::turn::Core;
+use crate::events::outbound::{
+    DisconnectReason, ReconnectionContext, SessionConnected, SessionDisconnected,
+    SessionReconnected, to_json,
+};
+use crate::events::own::{EventGap, GapReason, Stamp};
+use crate::events::{Timestamp, event_id};
+
+impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
+    /// Sends what the store has decided.
+    pub(super) fn announce_decisions(&mut self) {
+        while let Some(Decision { evict, shard, answer }) = self.store.decided() {
+            if let Some((target, evict)) = evict {
+                self.probe.evictions.increment();
+                self.post(target, evict);
+            }
+            match &answer {
+                ToShard::Refused { why, .. } => self.probe.refused(*why),
+                ToShard::Granted { session, .. } => {
+                    // Whoever had it before gets nothing any more.
+                    self.mailboxes.detach(*session);
+                    self.probe.granted.increment();
+                }
+                _ => {}
+            }
+            self.post(shard, answer);
+        }
+    }
+
+    /// The session can receive: services are told, and what waits may come.
+    pub(super) fn opened(
+        &mut self,
+        shard: ShardId,
+        key: ConnectionKey,
+        session: SessionId,
+        epoch: Epoch,
+        now: Now,
+    ) {
+        let owner = Owner { shard, key, epoch };
+        let opened = self.store.opened(session, owner);
+        if opened == Opened::Ignored {
+            return;
+        }
+        self.publish_connected(session, owner, now);
+        if opened == Opened::ByReconnect {
+            self.probe.resumed.increment();
+            self.publish_reconnected(session, owner, now);
+        }
+        self.mailboxes.attach(session);
+    }
+
+    pub(super) fn released(
+        &mut self,
+        shard: ShardId,
+        key: ConnectionKey,
+        session: SessionId,
+        epoch: Epoch,
+        end: End,
+        now: Now,
+    ) {
+        let owner = Owner { shard, key, epoch };
+        // Written before the record goes.
+        let fact = self.disconnected(session, now);
+        let released = self.store.release(session, owner, end, now);
+        if released == Released::Ignored {
+            self.probe.releases_outdated.increment();
+            return;
+        }
+        self.probe.releases.increment();
+        self.mailboxes.detach(session);
+        self.rpcs.abandon(session);
+        let reconnectable = match released {
+            Released::Waits => true,
+            Released::Over => false,
+            Released::Unopened | Released::Ignored => {
+                if self.store.known(session).is_none() {
+                    self.mailboxes.forget(session);
+                }
+                return;
+            }
+        };
+        if !reconnectable {
+            self.mailboxes.forget(session);
+        }
+        if let Some(fact) = fact {
+            let json = fact(reconnectable);
+            self.publish_fact(topic::SESSION_DISCONNECTED, session, json);
+        }
+    }
+
+    /// Ends a session for good; says whether there was one.
+    pub(super) fn end_session(&mut self, session: SessionId, reason: &str, now: Now) -> bool {
+        match self.store.end(session, now) {
+            Ended::Live(Owner { shard, key, epoch }) => {
+                self.probe.sessions_ended.increment();
+                let reason = format!("Session invalidated: {reason}").into();
+                self.post(shard, ToShard::EndSession { key, epoch, reason });
+                true
+            }
+            Ended::Waiting => {
+                self.probe.sessions_ended.increment();
+                self.mailboxes.forget(session);
+                true
+            }
+            Ended::Unknown => false,
+        }
+    }
+
+    pub(super) fn forget_expired(&mut self, now: Now) {
+        let (mailboxes, probe) = (&mut self.mailboxes, &self.probe);
+        self.store.expire(now, &mut |session| {
+            probe.sessions_expired.increment();
+            mailboxes.forget(session);
+        });
+    }
+
+    /// Hands what waits to the shards of its sessions, as far as there is room.
+    pub(super) fn hand_out(&mut self, now: Now) {
+        for _ in 0..SESSIONS_PER_TURN {
+            let Some(session) = self.mailboxes.next_ready() else { return };
+            let Some(owner) = self.store.known(session).and_then(|known| known.owner) else {
+                continue;
+            };
+            if !self.hand_to(session, owner, now) {
+                self.mailboxes.put_off(session);
+                return;
+            }
+        }
+    }
+
+    /// Says whether there was room for all of it.
+    fn hand_to(&mut self, session: SessionId, owner: Owner, now: Now) -> bool {
+        let index = usize::from(owner.shard.0);
+        while self.outlets.get(index).is_some_and(super::port::Outlet::takes_orders) {
+            let Some(next) = self.mailboxes.next_of(session, now.unix_ms) else { return true };
+            match next {
+                Next::Item(place, item) => self.deliver(owner, Some(place), content(item)),
+                Next::Gap { place, missed } => self.deliver_gap(owner, place, missed, now),
+            }
+        }
+        false
+    }
+
+    fn deliver_gap(&mut self, owner: Owner, place: Place, missed: u64, now: Now) {
+        self.probe.gaps.increment();
+        let gap = EventGap {
+            reason: GapReason::Overflow,
+            missed_at_least: Some(missed),
+            from: None,
+            to: None,
+        };
+        let stamp =
+            Stamp { event_id: event_id(&mut self.random), timestamp: Timestamp(now.unix_ms) };
+        for json in gap.events(self.rules.dialect, stamp) {
+            self.deliver(owner, Some(place), Content::Event(json.into()));
+        }
+    }
+
+    fn deliver(&mut self, owner: Owner, place: Option<Place>, content: Content) {
+        let Owner { shard, key, epoch } = owner;
+        self.post(shard, ToShard::Deliver(Box::new(Delivery { key, epoch, place, content })));
+        if let Some(outlet) = self.outlets.get_mut(usize::from(shard.0)) {
+            outlet.flush_orders();
+        }
+    }
+
+    pub(super) fn peer_guid(&self, owner: Owner) -> Guid {
+        self.peer_keys.encode(PeerRoute {
+            node: self.snapshot().node,
+            shard: owner.shard,
+            slot: owner.key.slot,
+            generation: owner.key.generation,
+        })
+    }
+
+    fn publish_connected(&mut self, session: SessionId, owner: Owner, now: Now) {
+        if !self.bus.wants(topic::SESSION_CONNECTED) {
+            return;
+        }
+        let id = event_id(&mut self.random);
+        let Some(Known { account, standing, .. }) = self.store.known(session) else { return };
+        let json = to_json(&SessionConnected {
+            event_id: id,
+            timestamp: Timestamp(now.unix_ms),
+            session_id: session,
+            account_id: account,
+            roles: &standing.roles,
+            authorizations: &standing.authorizations,
+            connect_instance_id: self.instance,
+            peer_guid: self.peer_guid(owner),
+        });
+        self.publish_fact(topic::SESSION_CONNECTED, session, json);
+    }
+
+    fn publish_reconnected(&mut self, session: SessionId, owner: Owner, now: Now) {
+        if !self.bus.wants(topic::SESSION_RECONNECTED) {
+            return;
+        }
+        let id = event_id(&mut self.random);
+        let Some(Known { account, standing, .. }) = self.store.known(session) else { return };
+        let json = to_json(&SessionReconnected {
+            event_id: id,
+            timestamp: Timestamp(now.unix_ms),
+            session_id: session,
+            account_id: account,
+            roles: &standing.roles,
+            authorizations: &standing.authorizations,
+            peer_guid: self.peer_guid(owner),
+            reconnection_context: ReconnectionContext { connect_instance_id: self.instance },
+        });
+        self.publish_fact(topic::SESSION_RECONNECTED, session, json);
+    }
+
+    /// What is to be published of a session's end, once it is known whether it can come back.
+    fn disconnected(
+        &mut self,
+        session: SessionId,
+        now: Now,
+    ) -> Option<impl FnOnce(bool) -> Vec<u8> + use<P, S, B>> {
+        if !self.bus.wants(topic::SESSION_DISCONNECTED) {
+            return None;
+        }
+        let id = event_id(&mut self.random);
+        let account = self.store.known(session)?.account.cloned();
+        Some(move |reconnectable| {
+            to_json(&SessionDisconnected {
+                event_id: id,
+                timestamp: Timestamp(now.unix_ms),
+                session_id: session,
+                account_id: account.as_ref(),
+                reason: if reconnectable {
+                    DisconnectReason::GracefulDisconnect
+                } else {
+                    DisconnectReason::ForcedDisconnect
+                },
+                reconnectable,
+            })
+        })
+    }
+
+    fn publish_fact(&mut self, topic: &str, session: SessionId, json: Vec<u8>) {
+        self.probe.records_out.increment();
+        self.bus.publish(Record {
+            topic: topic.into(),
+            key: session.to_string().into(),
+            value: json.into(),
+            expires_at_ms: None,
+        });
+    }
+}
+
+fn content(item: Item) -> Content {
+    match item {
+        Item::Event(json) => Content::Event(json),
+        Item::Capabilities { endpoints, reason } => {
+            Content::Capabilities { endpoints: Arc::clone(&endpoints), reason }
+        }
+        Item::Publish(shortcut) => Content::Publish(shortcut),
+        Item::RevokeRoute(route) => Content::RevokeRoute(route),
+        Item::RevokeService(service) => Content::RevokeService(service),
+    }
+}
+
+/// Why a claim was refused, as a metric label.
+pub(super) fn refusal_label(why: ClaimRefusal) -> &'static str {
+    match why {
+        ClaimRefusal::Full => "full",
+        ClaimRefusal::Draining => "draining",
+        ClaimRefusal::Unavailable => "unavailable",
+        ClaimRefusal::TooMany => "too_many",
+        ClaimRefusal::Unknown => "unknown_token",
+        ClaimRefusal::Revoked => "revoked",
+        ClaimRefusal::Mismatch => "mismatch",
+    }
+}
+
+/// Sessions that are handed something in one turn.
+const SESSIONS_PER_TURN: usize = 1024;
