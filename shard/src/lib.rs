@@ -8,6 +8,7 @@
 pub mod block;
 pub mod buffers;
 pub mod clock;
+pub mod compression;
 pub mod engine;
 pub mod id;
 pub mod identity;

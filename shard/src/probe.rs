@@ -86,6 +86,8 @@ closed_list! {
         MessageTooLong => "message_too_long",
         ShortFrame => "short_frame",
         UnmatchedAnswer => "unmatched_answer",
+        CompressedBadly => "compressed_badly",
+        InflatingBusy => "inflating_busy",
         BlocksExhausted => "blocks_exhausted",
         SlowConsumer => "slow_consumer",
         /// A call of a session that is told to go.
@@ -131,6 +133,16 @@ closed_list! {
     }
 }
 
+closed_list! {
+    /// What became of an attempt to compress a message to clients, or of one that was not made for
+    /// want of time.
+    Compression {
+        Compressed => "compressed",
+        Incompressible => "incompressible",
+        NoTime => "no_time",
+    }
+}
+
 /// Counters of one shard; lives for the whole process.
 #[derive(Debug)]
 pub struct Probe {
@@ -158,9 +170,14 @@ pub struct Probe {
     pub receive_buffers_out: Counter,
     pub slots_in_use: Counter,
     pub parse_errors: Counter,
+    /// Of messages that were compressed, headers included: before and after.
+    pub compression_in_bytes: Counter,
+    pub compression_out_bytes: Counter,
+    pub messages_inflated: Counter,
     shed: [Counter; Shed::ALL.len()],
     upgrades: [Counter; Upgrade::ALL.len()],
     routes: [Counter; Route::ALL.len()],
+    compressions: [Counter; Compression::ALL.len()],
     /// By position in [`RESPONSES`].
     responses: [Counter; RESPONSES.len()],
     closes: [Counter; CLOSES.len()],
@@ -237,9 +254,13 @@ impl Default for Probe {
             receive_buffers_out: Counter::default(),
             slots_in_use: Counter::default(),
             parse_errors: Counter::default(),
+            compression_in_bytes: Counter::default(),
+            compression_out_bytes: Counter::default(),
+            messages_inflated: Counter::default(),
             shed: std::array::from_fn(|_| Counter::default()),
             upgrades: std::array::from_fn(|_| Counter::default()),
             routes: std::array::from_fn(|_| Counter::default()),
+            compressions: std::array::from_fn(|_| Counter::default()),
             responses: std::array::from_fn(|_| Counter::default()),
             closes: std::array::from_fn(|_| Counter::default()),
         }
@@ -262,6 +283,10 @@ impl Probe {
 
     pub fn route(&self, route: Route) {
         self.routes[route as usize].increment();
+    }
+
+    pub fn compression(&self, outcome: Compression) {
+        self.compressions[outcome as usize].increment();
     }
 
     #[must_use]
@@ -358,6 +383,36 @@ impl Probe {
         family("responses", "Responses by code", "code", responses);
         let closes = &mut CLOSES.iter().map(|c| c.1).zip(&self.closes);
         family("connections_closed", "Connections ended by close code", "code", closes);
+        self.visit_compression(each);
+    }
+
+    fn visit_compression(&self, each: &mut dyn FnMut(Sample)) {
+        let kind = Kind::Counter;
+        let plain = [
+            (
+                "compression_in_bytes",
+                "Messages to clients before they were compressed",
+                &self.compression_in_bytes,
+            ),
+            (
+                "compression_out_bytes",
+                "Messages to clients after they were compressed",
+                &self.compression_out_bytes,
+            ),
+            (
+                "messages_inflated",
+                "Messages of clients inflated for backends",
+                &self.messages_inflated,
+            ),
+        ];
+        for (name, help, counter) in plain {
+            each(Sample { name, help, kind, label: None, value: counter.read() });
+        }
+        let (name, help) = ("compressions", "Messages to clients by outcome of compression");
+        for (outcome, counter) in Compression::ALL.iter().zip(&self.compressions) {
+            let label = Some(("outcome", outcome.label()));
+            each(Sample { name, help, kind, label, value: counter.read() });
+        }
     }
 }
 

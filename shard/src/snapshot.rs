@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::compression::CompressionRules;
 use crate::id::{EndpointId, ServiceId};
 
 /// Whether players may broadcast and are told their peer GUIDs.
@@ -205,6 +206,7 @@ pub struct SessionLimits {
     pub capabilities: CapabilitySource,
     pub dialect: NameDialect,
     pub resume: ResumeRules,
+    pub compression: CompressionRules,
 }
 
 impl Default for SessionLimits {
@@ -235,6 +237,7 @@ impl Default for SessionLimits {
             capabilities: CapabilitySource::Roles,
             dialect: NameDialect::Hyphen,
             resume: ResumeRules::default(),
+            compression: CompressionRules::default(),
         }
     }
 }

@@ -16,8 +16,8 @@ use super::unknown::{
     find, is_ours, refuse_unknown_flags, refuse_unknown_tables, refuse_unknown_variables,
 };
 use super::{
-    Auth, Config, Control, Drain, Echo, Events, Limits, ListenAdmin, ListenInternal, ListenPublic,
-    Log, Priority, Secret, Service, Session, Shards, profile,
+    Auth, Compression, Config, Control, Drain, Echo, Events, Limits, ListenAdmin, ListenInternal,
+    ListenPublic, Log, Priority, Secret, Service, Session, Shards, profile,
 };
 
 /// The text of `corelane.toml`, and the name that errors give it.
@@ -144,6 +144,7 @@ fn read(text: &str, overrides: &Overrides, notes: &mut Notes) -> Option<Config> 
     let auth = once!(Auth, &["key"]);
     let session = once!(Session, &[]);
     let limits = once!(Limits, &[]);
+    let compression = once!(Compression, &[]);
     let priority = once!(Priority, &[]);
     let control = once!(Control, &[]);
     let events = once!(Events, &[]);
@@ -162,6 +163,7 @@ fn read(text: &str, overrides: &Overrides, notes: &mut Notes) -> Option<Config> 
         auth_keys: auth_keys?,
         session: session?,
         limits: limits?,
+        compression: compression?,
         priority: priority?,
         control: control?,
         events: events?,

@@ -54,6 +54,7 @@ impl MemoryBudget {
             config.shards.connections_max,
         ]
         .map(|value| value as u64);
+        let compression = config.compression_rules().memory_bytes_max() as u64;
         let sessions = u64::from(config.session.max_concurrent_connections);
         let completions = submissions * COMPLETIONS_PER_SUBMISSION;
         let pairs = cores * (cores - 1);
@@ -76,6 +77,11 @@ impl MemoryBudget {
                     "shards {shards} x ({connections} + {OTHER_CONNECTIONS}) x {CONNECTION_BYTES}B"
                 ),
                 shards * (connections + OTHER_CONNECTIONS) * CONNECTION_BYTES,
+            ),
+            term(
+                "compression",
+                format!("shards {shards} x {}", show_size(compression)),
+                shards * compression,
             ),
             term(
                 "look-up tables",
@@ -151,13 +157,15 @@ mod tests {
         let base = Config::default();
         let total = MemoryBudget::of(&base, 1).total();
         assert!(MemoryBudget::of(&base, 2).total() > total);
-        let grown: [fn(&mut Config); 6] = [
+        let grown: [fn(&mut Config); 8] = [
             |config| config.shards.receive_buffers *= 2,
             |config| config.shards.receive_buffer_bytes *= 2,
             |config| config.shards.submission_entries *= 2,
             |config| config.shards.block_pool_bytes *= 2,
             |config| config.shards.connections_max *= 2,
             |config| config.shards.lane_capacity *= 2,
+            |config| config.compression.enabled = true,
+            |config| config.compression.inflate_inbound = true,
         ];
         for grow in grown {
             let mut config = base.clone();

@@ -41,9 +41,9 @@ pub use secret::Secret;
 pub use shape::Auto;
 pub use shown::Shown;
 pub use tables::{
-    Auth, CapabilitySource, ConnectionMode, Control, Drain, Echo, Events, Limits, ListenAdmin,
-    ListenInternal, ListenPublic, Log, LogFormat, LogLevel, Priority, Profile, Session, Shards,
-    WELL_KNOWN_SALT,
+    Auth, CapabilitySource, Compression, ConnectionMode, Control, Drain, Echo, Events, Limits,
+    ListenAdmin, ListenInternal, ListenPublic, Log, LogFormat, LogLevel, Priority, Profile,
+    Session, Shards, WELL_KNOWN_SALT,
 };
 pub use upstream::{LINK_PATH, Scheme, ServiceAddress, Upstream};
 
@@ -57,6 +57,7 @@ pub const TABLES: &[Table] = &[
     AuthKey::TABLE,
     Session::TABLE,
     Limits::TABLE,
+    Compression::TABLE,
     Priority::TABLE,
     Events::TABLE,
     Control::TABLE,
@@ -88,6 +89,7 @@ pub struct Config {
     pub auth_keys: Vec<AuthKey>,
     pub session: Session,
     pub limits: Limits,
+    pub compression: Compression,
     pub priority: Priority,
     pub control: Control,
     pub events: Events,
@@ -113,6 +115,7 @@ impl Config {
         self.auth.restart_changes(&next.auth, &mut found);
         self.session.restart_changes(&next.session, &mut found);
         self.limits.restart_changes(&next.limits, &mut found);
+        self.compression.restart_changes(&next.compression, &mut found);
         self.priority.restart_changes(&next.priority, &mut found);
         self.control.restart_changes(&next.control, &mut found);
         self.events.restart_changes(&next.events, &mut found);

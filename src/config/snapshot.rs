@@ -1,6 +1,7 @@
 //! The shards' view of a configuration. Addresses stay here: they are resolved on the control core
 //! and reach the shards in messages of their own.
 
+use corelane_shard::compression::CompressionRules;
 use corelane_shard::id::{EndpointId, ServiceId};
 use corelane_shard::snapshot as shard;
 
@@ -81,6 +82,18 @@ impl Config {
                 notice_event: session.disconnect_event,
                 notice_text: session.disconnect_text,
             },
+            compression: self.compression_rules(),
+        }
+    }
+
+    pub(super) fn compression_rules(&self) -> CompressionRules {
+        let compression = &self.compression;
+        CompressionRules {
+            enabled: compression.enabled,
+            negotiate: compression.negotiate,
+            threshold_bytes: compression.threshold_bytes,
+            quality: compression.quality,
+            inflate_inbound: compression.inflate_inbound,
         }
     }
 

@@ -4,6 +4,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use corelane_shard::compression::CompressionRules;
+
 use super::key::table;
 use super::scalar::{
     Choice, Count, Flag, Hidden, HiddenOrNone, Name, PowerOfTwo, Size, Socket, Span, Text, UrlPath,
@@ -237,6 +239,28 @@ table! {
         head_timeout: Duration = r#""10s""#, Restart => Span(Duration::from_millis(100), HOUR);
         /// The sum of all pools and tables may not exceed this. "auto" is the machine's memory.
         memory_max: Auto<usize> = r#""auto""#, Restart => AutoOr(Size(16 * MIB, 1 << 50));
+    }
+}
+
+table! {
+    /// Brotli on the payloads of binary messages (flag 0x04).
+    ["compression"] Once Compression {
+        /// Compress what the gateway sends to clients: answers, events, manifests, peer messages and
+        /// broadcasts.
+        enabled: bool = "false", Live, "CONNECT_COMPRESSION_ENABLED" => Flag;
+        /// Only to clients that asked for it at their upgrade, with `?compress=br` or
+        /// `X-Connect-Compress: br`. Off: to all.
+        negotiate: bool = "true", Live => Flag;
+        /// Shortest payload that is compressed, in bytes. One above 256 KiB never is.
+        threshold_bytes: usize = "1024", Live, "CONNECT_COMPRESSION_THRESHOLD_BYTES"
+            => Size(64, MIB);
+        /// From the fastest to the smallest. One turn of a shard compresses for 5 ms at most, and
+        /// what goes beyond leaves as it is: at 11 that is all but payloads up to 1.6 KB.
+        quality: u8 = "1", Live, "CONNECT_COMPRESSION_QUALITY"
+            => Count(0, CompressionRules::QUALITY_MAX);
+        /// Inflate what clients send to backends with flag 0x04, and clear the flag. Off: it is
+        /// passed on as it came. Does not depend on `enabled`.
+        inflate_inbound: bool = "false", Live => Flag;
     }
 }
 

@@ -250,13 +250,13 @@ fn the_report_shows_the_line_of_the_file() {
 
 #[test]
 fn keys_that_are_not_built_pass_at_their_default_only() {
-    let default = "compression_enabled = false\nsession_ttl_seconds = 86400\n\
+    let default = "multinode_broadcast_mode = \"None\"\nsession_ttl_seconds = 86400\n\
                    internal_auth_mode = \"servicetoken\"";
     assert!(load(&format!("[session]\n{default}")).is_ok());
-    let text = "[session]\ncompression_enabled = true";
-    assert_refused(load(text), &["`compression_enabled`", "compression is not built"]);
-    assert!(with_variable("CONNECT_COMPRESSION_ENABLED", "false").is_ok());
-    assert_refused(with_variable("CONNECT_COMPRESSION_ENABLED", "true"), &["not built"]);
+    let text = "[session]\nsession_ttl_seconds = 86399";
+    assert_refused(load(text), &["`session_ttl_seconds`", "not in a store"]);
+    assert!(with_variable("CONNECT_SESSION_TTL_SECONDS", "86400").is_ok());
+    assert_refused(with_variable("CONNECT_SESSION_TTL_SECONDS", "1"), &["not in a store"]);
     assert_refused(with_variable("CONNECT_CONNECTION_MODE", "Internal"), &["\"Relayed\""]);
 }
 

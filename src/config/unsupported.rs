@@ -13,10 +13,9 @@ pub(super) struct Unsupported {
 
 const STORE: &str = "sessions are kept in this process only, not in a store";
 const INTERNAL: &str = "the Internal connection mode is not built";
-const COMPRESSION: &str = "compression is not built";
 const BROADCAST: &str = "broadcasts stay on their node";
 
-pub(super) const UNSUPPORTED: [Unsupported; 16] = [
+pub(super) const UNSUPPORTED: [Unsupported; 13] = [
     key("heartbeat_interval_seconds", "30", STORE),
     key("message_queue_size", "1000", "the bounds of a queue are limits.outbox_*"),
     key("internal_auth_mode", "ServiceToken", INTERNAL),
@@ -26,9 +25,6 @@ pub(super) const UNSUPPORTED: [Unsupported; 16] = [
     key("connection_cleanup_interval_seconds", "30", "every session has its own timers"),
     key("pending_message_timeout_seconds", "30", "every call has its own deadline"),
     key("companion_room_mode", "Disabled", "companion rooms are not built"),
-    key("compression_enabled", "false", COMPRESSION),
-    key("compression_threshold_bytes", "1024", COMPRESSION),
-    key("compression_quality", "1", COMPRESSION),
     key("multinode_broadcast_mode", "None", BROADCAST),
     key("broadcast_internal_url", "", BROADCAST),
     key("broadcast_heartbeat_interval_seconds", "30", BROADCAST),

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use corelane_shard::id::ServiceId;
+use corelane_shard::id::{ServiceId, SessionId};
+use corelane_shard::identity::Standing;
+use corelane_shard::lane::{Claim, Claimant, Credential};
 use corelane_shard::snapshot::{
     BreakerLimits, ConnectionMode, Endpoint, Method, Service, SessionLimits, Snapshot, UpstreamKind,
 };
@@ -52,6 +54,22 @@ fn service(name: &str) -> Service {
         response_body_bytes_max: 65_536,
         breaker: BreakerLimits { failures: 5, open_for: Duration::from_secs(1) },
     }
+}
+
+/// The claim of somebody with a verified token for `session`.
+pub(crate) fn token_claim(session: SessionId) -> Box<Claim> {
+    let standing = Standing {
+        tenant: "default".into(),
+        roles: [Box::from("user")].into(),
+        authorizations: Box::default(),
+    };
+    let claimant = Claimant {
+        account: Some("anna".into()),
+        standing: Arc::new(standing),
+        expires_at: None,
+        issued_at: 0,
+    };
+    Box::new(Claim { session, credential: Credential::Token(claimant), peer: None })
 }
 
 pub(crate) fn rules(sessions_max: usize) -> CoreRules {

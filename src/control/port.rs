@@ -112,13 +112,18 @@ impl<P: ShardPort> Outlet<P> {
 
     /// Sends as much as fits, and wakes the shard for it.
     pub(super) fn flush(&mut self) {
-        self.flush_queues();
-        self.flush_state();
-        self.flush_orders();
+        self.send_waiting();
         if self.sent {
             self.sent = false;
             self.port.ring();
         }
+    }
+
+    /// Sends as much as fits, and leaves the shard asleep.
+    pub(super) fn send_waiting(&mut self) {
+        self.flush_queues();
+        self.flush_state();
+        self.flush_orders();
     }
 
     pub(super) fn has_waiting(&self) -> bool {
@@ -170,7 +175,7 @@ impl<P: ShardPort> Outlet<P> {
     }
 
     /// After the configuration that they may speak of.
-    pub(super) fn flush_orders(&mut self) {
+    fn flush_orders(&mut self) {
         while self.snapshot.is_none()
             && let Some(order) = self.orders.pop_front()
         {

@@ -174,7 +174,7 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
         let Owner { shard, key, epoch } = owner;
         self.post(shard, ToShard::Deliver(Box::new(Delivery { key, epoch, place, content })));
         if let Some(outlet) = self.outlets.get_mut(usize::from(shard.0)) {
-            outlet.flush_orders();
+            outlet.send_waiting();
         }
     }
 

@@ -76,7 +76,8 @@ fn settings() -> Settings {
         calls: moment,
         deadline: Duration::from_secs(60),
     };
-    Settings { sessions_max: 10, drain, resolve_refresh: Duration::from_secs(60) }
+    let rules = fixtures::rules(10);
+    Settings { rules, drain, resolve_refresh: Duration::from_secs(60) }
 }
 
 impl Shard {
@@ -100,7 +101,9 @@ impl Shard {
                 settings: settings(),
                 snapshot: snapshot(1),
                 targets: targets(1),
-                reload: Box::new(|| {
+                asks: mpsc::channel(1).1,
+                seed: 1,
+                reload: Box::new(|_| {
                     let (snapshot, keys) = (snapshot(2), rules());
                     Ok(Reloaded { snapshot, targets: targets(2), keys, settings: settings() })
                 }),
@@ -145,7 +148,7 @@ fn the_control_core_serves_claims_reloads_drains_and_ends() {
     let begun = Instant::now();
     // The lane holds one message; the others wait for room and none is lost.
     for slot in 0..20 {
-        shard.say(ToControl::Claim { key: key(slot), session: SessionId(7) });
+        shard.say(ToControl::Claim { key: key(slot), claim: fixtures::token_claim(SessionId(7)) });
     }
     let (mut granted, mut evicted) = (0, 0);
     while granted < 20 || evicted < 19 {
@@ -163,7 +166,8 @@ fn the_control_core_serves_claims_reloads_drains_and_ends() {
     let begun = Instant::now();
     for slot in 20..25 {
         shard.hears_nothing();
-        shard.say(ToControl::Claim { key: key(slot), session: SessionId(u128::from(slot)) });
+        let claim = fixtures::token_claim(SessionId(u128::from(slot)));
+        shard.say(ToControl::Claim { key: key(slot), claim });
         let answer = shard.hear();
         assert!(matches!(answer, ToShard::Granted { .. }), "{answer:?}");
     }

@@ -137,6 +137,8 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
         self.give_up_rpcs(now);
         self.advance_drain(now.mono);
         self.post_address_changes();
+        // First what deliveries may speak of.
+        self.outlets.iter_mut().for_each(Outlet::send_waiting);
         self.hand_out(now);
         for outlet in &mut self.outlets {
             outlet.flush();

@@ -58,7 +58,7 @@ mod tests {
 
     #[test]
     fn the_manifest_has_the_protocols_name() {
-        let names = OwnEvent::CapabilityManifest.names(NameDialect::default());
+        let names = OwnEvent::CapabilityManifest.names(NameDialect::Hyphen);
         assert_eq!(names, ["connect.capability-manifest"]);
     }
 }

@@ -6,6 +6,7 @@
 #[path = "../gateway_process/mod.rs"]
 mod gateway_process;
 
+mod compression;
 mod door;
 mod harness;
 mod http_backends;

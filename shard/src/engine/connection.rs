@@ -21,6 +21,8 @@ pub(super) struct Connection<R> {
     /// On the list of connections to be flushed at the end of the turn.
     pub(super) dirty: bool,
     pub(super) hold: Hold,
+    /// The client has asked for compressed messages.
+    pub(super) accepts_brotli: bool,
     pub(super) inbound: Inbound,
     /// Attached only while something waits to be sent.
     pub(super) outbox: Option<Box<Outbox>>,
@@ -126,6 +128,7 @@ impl<R> Connection<R> {
             sending: Sending::Free,
             dirty: false,
             hold: Hold::Off,
+            accepts_brotli: false,
             inbound: Inbound::new(),
             outbox: None,
             quota: Quota::default(),

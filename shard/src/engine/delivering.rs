@@ -235,7 +235,9 @@ impl<S: Sockets> Engine<S> {
         let (Some(endpoint), Ok(header)) = (shortcut.target, header) else {
             return self.reply(key, &reply_to, ResponseCode::ShortcutTargetNotFound);
         };
-        let header = RequestHeader { guid: shortcut.target_guid, ..header }.to_bytes();
+        // What is called is the shortcut's payload, which nobody has compressed.
+        let flags = header.flags.without(Flags::COMPRESSED);
+        let header = RequestHeader { flags, guid: shortcut.target_guid, ..header }.to_bytes();
         let payload = shortcut.payload.clone();
         let len = header.len() + payload.len();
         let Some(mut message) = self.blocks.take(len) else {

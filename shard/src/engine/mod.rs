@@ -16,6 +16,7 @@
 
 mod accepting;
 mod calling;
+mod compressing;
 mod connection;
 mod control;
 mod crossings;
@@ -43,6 +44,7 @@ use std::sync::Arc;
 use crate::block::{BLOCK_MIN, Block, BlockPool};
 use crate::buffers::{ReceiveBuffers, Received};
 use crate::clock::{Instant, Now};
+use crate::compression::{Inflater, Shrinker};
 use crate::id::{ConnectionKey, Generation, Slot};
 use crate::identity::Authenticator;
 use crate::lane::{Park, ShardLanes, Wake};
@@ -209,6 +211,8 @@ pub struct Engine<S> {
     control_bell: Box<dyn Fn()>,
     drain: Drain,
     log_lines: LogLines,
+    shrinker: Shrinker,
+    inflater: Inflater,
     /// A manifest or a notice on its way into an outbox.
     notice: Vec<u8>,
     random: fastrand::Rng,
@@ -263,6 +267,8 @@ impl<S: Sockets> Engine<S> {
             control_bell,
             drain: Drain::default(),
             log_lines: LogLines::default(),
+            shrinker: Shrinker::default(),
+            inflater: Inflater::default(),
             notice: Vec::new(),
             random: fastrand::Rng::with_seed(options.seed),
             sockets,

@@ -1,5 +1,6 @@
 //! Messages from player to player, on this shard and across lanes.
 
+use super::compressing::ForAll;
 use super::sending::NotQueued;
 use super::{Arrived, Engine, Source};
 use crate::buffers::Lent;
@@ -222,15 +223,23 @@ impl<S: Sockets> Engine<S> {
         except: Option<ConnectionKey>,
         priority: Priority,
     ) {
+        let mut for_all = ForAll::Untried;
         for slot in self.slots() {
             let Some(to) = self.session_in(slot) else { continue };
             if Some(to) != except {
-                let again = self.buffers.lend_again(&lent);
-                if self.queue_lent(to, again, priority).is_err() {
+                let queued = match self.compressed_for(to, lent.as_slice(), &mut for_all) {
+                    Some(frame) => self.queue_copy(to, frame, priority),
+                    None => {
+                        let again = self.buffers.lend_again(&lent);
+                        self.queue_lent_as_is(to, again, priority)
+                    }
+                };
+                if queued.is_err() {
                     self.probe.shed(Shed::BroadcastOutboxFull);
                 }
             }
         }
+        self.end_for_all(for_all);
         self.buffers.give_back(lent);
     }
 
@@ -240,18 +249,27 @@ impl<S: Sockets> Engine<S> {
         except: Option<ConnectionKey>,
         priority: Priority,
     ) {
+        let mut for_all = ForAll::Untried;
         for slot in self.slots() {
             let Some(to) = self.session_in(slot) else { continue };
             if Some(to) != except {
-                self.copies += 1;
-                let queued = self.queue_with(to, frame.len(), priority, |room| {
-                    room.copy_from_slice(frame);
-                });
-                if queued.is_err() {
+                let frame = self.compressed_for(to, frame, &mut for_all).unwrap_or(frame);
+                if self.queue_copy(to, frame, priority).is_err() {
                     self.probe.shed(Shed::BroadcastOutboxFull);
                 }
             }
         }
+        self.end_for_all(for_all);
+    }
+
+    fn queue_copy(
+        &mut self,
+        to: ConnectionKey,
+        frame: &[u8],
+        priority: Priority,
+    ) -> Result<(), NotQueued> {
+        self.copies += 1;
+        self.queue_with_as_is(to, frame.len(), priority, |room| room.copy_from_slice(frame))
     }
 }
 

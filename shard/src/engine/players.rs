@@ -71,6 +71,7 @@ impl<S: Sockets> Engine<S> {
         identity: Rc<Identity>,
         epoch: Epoch,
         resumed: Resumption,
+        accepts_brotli: bool,
     ) {
         let capabilities = match self.limits.session.capabilities {
             CapabilitySource::Roles => {
@@ -88,6 +89,7 @@ impl<S: Sockets> Engine<S> {
             return;
         };
         connection.role = Role::Session(Box::new(player));
+        connection.accepts_brotli = accepts_brotli;
         self.sessions += 1;
         self.probe.sessions.set(self.sessions as u64);
         self.set_deadline(key);
@@ -224,12 +226,18 @@ impl<S: Sockets> Engine<S> {
             Verdict::Call { endpoint, wants_reply } => {
                 self.probe.route(Route::Call);
                 let what = Question { endpoint, meta: None };
-                self.call(key, reply_to, what, wants_reply, arrived);
+                match self.inflate_for_backend(arrived) {
+                    Ok(arrived) => self.call(key, reply_to, what, wants_reply, arrived),
+                    Err(refusal) => self.refuse_message(key, &reply_to, refusal),
+                }
             }
             Verdict::Meta { endpoint, kind } => {
                 self.probe.route(Route::Meta);
                 let what = Question { endpoint, meta: Some(kind) };
-                self.call(key, reply_to, what, WantsReply::Yes, arrived);
+                match self.inflate_for_backend(arrived) {
+                    Ok(arrived) => self.call(key, reply_to, what, WantsReply::Yes, arrived),
+                    Err(refusal) => self.refuse_message(key, &reply_to, refusal),
+                }
             }
             Verdict::Broadcast { priority } => {
                 self.probe.route(Route::Broadcast);
@@ -247,7 +255,10 @@ impl<S: Sockets> Engine<S> {
             }
             Verdict::RpcAnswer { rpc, code } => {
                 self.probe.route(Route::Call);
-                self.rpc_answered(key, rpc, code, arrived);
+                match self.inflate_for_backend(arrived) {
+                    Ok(arrived) => self.rpc_answered(key, rpc, code, arrived),
+                    Err(refusal) => self.refuse_message(key, &reply_to, refusal),
+                }
             }
             Verdict::Shortcut { shortcut, wants_reply } => {
                 self.probe.route(Route::Call);

@@ -113,6 +113,11 @@ impl<S: Sockets> Engine<S> {
         payload: &[u8],
         priority: Priority,
     ) -> Result<(), NotQueued> {
+        if self.compresses_for(to, payload.len())
+            && let Some(queued) = self.queue_compressed(to, payload, priority)
+        {
+            return queued;
+        }
         let header_len = server_header_len(payload.len());
         self.queue_lone(to, header_len + payload.len(), priority, |room| {
             write_server_header(&mut room[..header_len], OpCode::Binary, payload.len());
@@ -136,7 +141,7 @@ impl<S: Sockets> Engine<S> {
     }
 
     /// Queues `len` bytes that `write` puts straight into the outbox.
-    pub(super) fn queue_with(
+    pub(super) fn queue_with_as_is(
         &mut self,
         to: ConnectionKey,
         len: usize,
@@ -148,8 +153,8 @@ impl<S: Sockets> Engine<S> {
         self.after_queueing(to, len, queued)
     }
 
-    /// As [`Self::queue_with`], for a message that is likely to leave without company: the block that
-    /// it begins holds little more.
+    /// As [`Self::queue_with_as_is`], for a message that is likely to leave without company: the
+    /// block that it begins holds little more.
     fn queue_lone(
         &mut self,
         to: ConnectionKey,
@@ -181,7 +186,7 @@ impl<S: Sockets> Engine<S> {
     }
 
     /// Queues a range of a receive buffer: by reference when it is alone and can leave this turn.
-    pub(super) fn queue_lent(
+    pub(super) fn queue_lent_as_is(
         &mut self,
         to: ConnectionKey,
         lent: Lent,
@@ -213,7 +218,7 @@ impl<S: Sockets> Engine<S> {
         self.after_queueing(to, len, queued)
     }
 
-    pub(super) fn queue_block(
+    pub(super) fn queue_block_as_is(
         &mut self,
         to: ConnectionKey,
         block: Block,

@@ -62,6 +62,7 @@ struct Claiming {
     identity: Option<Rc<Identity>>,
     /// The newest claim that has overtaken this one.
     evicted: Option<Epoch>,
+    accepts_brotli: bool,
 }
 
 impl Head {
@@ -88,6 +89,7 @@ enum Verdict {
     Claim {
         nonce: [u8; 24],
         visitor: Visitor,
+        accepts_brotli: bool,
         head_len: usize,
     },
 }
@@ -189,8 +191,8 @@ impl<S: Sockets> Engine<S> {
                 self.read_early(key, &mut carry.as_mut_slice()[head_len..]);
                 self.blocks.give_back(carry);
             }
-            Verdict::Claim { nonce, visitor, head_len } => {
-                self.claim(key, nonce, visitor);
+            Verdict::Claim { nonce, visitor, accepts_brotli, head_len } => {
+                self.claim(key, nonce, visitor, accepts_brotli);
                 match carry {
                     Some(mut carry) => {
                         carry.consume(head_len);
@@ -238,7 +240,10 @@ impl<S: Sockets> Engine<S> {
             return Verdict::Later;
         }
         match self.authenticate(&request) {
-            Ok(visitor) => Verdict::Claim { nonce, visitor, head_len },
+            Ok(visitor) => {
+                let accepts_brotli = request.accepts_brotli();
+                Verdict::Claim { nonce, visitor, accepts_brotli, head_len }
+            }
             Err(refusal) => Verdict::Refuse(refusal),
         }
     }
@@ -281,7 +286,13 @@ impl<S: Sockets> Engine<S> {
         self.authenticator.fresh_tokens() - self.fresh_before_turn < FRESH_TOKENS_PER_TURN
     }
 
-    fn claim(&mut self, key: ConnectionKey, nonce: [u8; 24], visitor: Visitor) {
+    fn claim(
+        &mut self,
+        key: ConnectionKey,
+        nonce: [u8; 24],
+        visitor: Visitor,
+        accepts_brotli: bool,
+    ) {
         let peer = self.table.get(key).and_then(|connection| connection.peer);
         let (session, credential, identity) = match visitor {
             Visitor::Known(identity) => {
@@ -302,7 +313,8 @@ impl<S: Sockets> Engine<S> {
         if let Some(connection) = self.table.get_mut(key)
             && let Role::Head(head) = &mut connection.role
         {
-            head.stage = Stage::Claiming(Claiming { nonce, identity, evicted: None });
+            head.stage =
+                Stage::Claiming(Claiming { nonce, identity, evicted: None, accepts_brotli });
         }
     }
 
@@ -321,7 +333,7 @@ impl<S: Sockets> Engine<S> {
             },
             _ => None,
         });
-        let Some((Claiming { nonce, identity, evicted }, early)) = claim else {
+        let Some((Claiming { nonce, identity, evicted, accepts_brotli }, early)) = claim else {
             // The client left while the claim was under way.
             return self.news.push(ToControl::Release { key, session, epoch, end: End::Resumable });
         };
@@ -346,7 +358,7 @@ impl<S: Sockets> Engine<S> {
         if let Some(connection) = self.table.get_mut(key) {
             connection.hold = Hold::On;
         }
-        self.open_session(key, identity, epoch, resumption);
+        self.open_session(key, identity, epoch, resumption, accepts_brotli);
         self.news.push(ToControl::Opened { key, session, epoch });
         if let Some(mut early) = early {
             self.read_early(key, early.as_mut_slice());

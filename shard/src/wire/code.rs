@@ -128,10 +128,14 @@ pub enum SessionRefusal {
     MessageTooLong,
     /// An answer (0x40) that no pending RPC waits for.
     UnmatchedAnswer,
+    /// A compressed payload that cannot be inflated.
+    CompressedBadly,
+    /// This turn has inflated as much as it may.
+    InflatingBusy,
 }
 
 impl SessionRefusal {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::LaneFull,
         Self::PeerOutboxFull,
         Self::PeerGone,
@@ -147,15 +151,19 @@ impl SessionRefusal {
         Self::HeldAnswerFull,
         Self::MessageTooLong,
         Self::UnmatchedAnswer,
+        Self::CompressedBadly,
+        Self::InflatingBusy,
     ];
 
     #[must_use]
     pub const fn code(self) -> ResponseCode {
         match self {
             Self::LaneFull | Self::PeerOutboxFull | Self::PeerGone => ResponseCode::ClientNotFound,
-            Self::RateLimited | Self::CallLineFull | Self::ServiceBusy | Self::BlocksExhausted => {
-                ResponseCode::TooManyRequests
-            }
+            Self::RateLimited
+            | Self::CallLineFull
+            | Self::ServiceBusy
+            | Self::BlocksExhausted
+            | Self::InflatingBusy => ResponseCode::TooManyRequests,
             Self::BreakerOpen
             | Self::CallTimedOut
             | Self::BackendUnreachable
@@ -164,6 +172,7 @@ impl SessionRefusal {
             | Self::HeldAnswerFull => ResponseCode::BackendError,
             Self::MessageTooLong => ResponseCode::RequestTooLarge,
             Self::UnmatchedAnswer => ResponseCode::ServiceNotFound,
+            Self::CompressedBadly => ResponseCode::RequestError,
         }
     }
 
@@ -186,6 +195,8 @@ impl SessionRefusal {
             Self::HeldAnswerFull => Some(Shed::HeldAnswerFull),
             Self::MessageTooLong => Some(Shed::MessageTooLong),
             Self::UnmatchedAnswer => Some(Shed::UnmatchedAnswer),
+            Self::CompressedBadly => Some(Shed::CompressedBadly),
+            Self::InflatingBusy => Some(Shed::InflatingBusy),
         }
     }
 
@@ -242,6 +253,6 @@ mod tests {
         let labels: HashSet<_> = SessionRefusal::ALL.iter().map(|r| r.label()).collect();
         assert_eq!(labels.len(), SessionRefusal::ALL.len());
         let codes: Vec<u8> = SessionRefusal::ALL.iter().map(|r| r.code().value()).collect();
-        assert_eq!(codes, [31, 31, 31, 12, 12, 12, 12, 60, 60, 60, 60, 60, 60, 11, 30]);
+        assert_eq!(codes, [31, 31, 31, 12, 12, 12, 12, 60, 60, 60, 60, 60, 60, 11, 30, 10, 12]);
     }
 }

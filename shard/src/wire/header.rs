@@ -16,7 +16,9 @@ impl Flags {
     pub const NONE: Self = Self(0);
     /// The payload is not JSON. Echoed, never looked at.
     pub const BINARY: Self = Self(0x01);
-    /// The payload is compressed (server to client only).
+    /// The payload is the business of its two ends alone: never touched.
+    pub const OPAQUE: Self = Self(0x02);
+    /// The payload is compressed with Brotli.
     pub const COMPRESSED: Self = Self(0x04);
     /// Overtakes waiting messages in the target's outbox, where the sender's role allows it.
     pub const PRIORITY: Self = Self(0x08);

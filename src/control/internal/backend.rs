@@ -121,22 +121,22 @@ async fn converse(
     service: &Service,
     call: Call<'_>,
 ) -> Result<Answer, CallError> {
-    let (mut sender, connection) =
-        http1::Builder::new()
-            .max_buf_size(service.response_head_bytes_max.max(HEAD_BYTES_MIN))
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(|reason| unreachable(&reason))?;
+    let (mut sender, connection) = http1::Builder::new()
+        .max_buf_size(service.response_head_bytes_max.max(HEAD_BYTES_MIN))
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(|reason| unreachable(&reason))?;
     let answered = async {
         let answer = sender.send_request(request(service, call)?).await;
         let (head, body) = answer.map_err(|reason| unreachable(&reason))?.into_parts();
         let bytes_max = service.response_body_bytes_max;
-        let body = Limited::new(body, bytes_max).collect().await.map_err(|reason| {
-            match reason.downcast_ref::<LengthLimitError>() {
+        let body =
+            Limited::new(body, bytes_max).collect().await.map_err(|reason| match reason
+                .downcast_ref::<LengthLimitError>(
+            ) {
                 Some(_) => CallError::TooLong(bytes_max),
                 None => unreachable(&*reason),
-            }
-        })?;
+            })?;
         Ok(Answer { status: head.status, headers: head.headers, body: body.to_bytes() })
     };
     let driven = async {
@@ -169,7 +169,7 @@ fn request(service: &Service, call: Call<'_>) -> Result<Request<Full<Bytes>>, Ca
 
 /// With what is behind the error: the outermost one says only that something failed.
 fn unreachable(error: &(dyn Error + 'static)) -> CallError {
-    let all = std::iter::successors(Some(error), |error| error.source());
+    let all = std::iter::successors(Some(error), |&error| error.source());
     CallError::Unreachable(all.map(ToString::to_string).collect::<Vec<_>>().join(": "))
 }
 

@@ -96,7 +96,8 @@ impl Description {
                     self.whole(self.0.pointer(place).unwrap_or(&Value::Null))
                 }
                 None => {
-                    let whole = |(name, field): (&String, &Value)| (name.clone(), self.whole(field));
+                    let whole =
+                        |(name, field): (&String, &Value)| (name.clone(), self.whole(field));
                     Value::Object(fields.iter().map(whole).collect())
                 }
             },

@@ -167,7 +167,8 @@ fn target(request: &ProxyRequest<'_>) -> Result<Uri, Problem> {
 fn check_segment(name: &str, value: &str) -> Result<(), Problem> {
     let lower = value.to_ascii_lowercase();
     let dots = lower.replace("%2e", ".");
-    let leaves = ["/", "\\", "?", "#", "{", "}", "%2f", "%5c"].iter().any(|part| lower.contains(part));
+    let leaves =
+        ["/", "\\", "?", "#", "{", "}", "%2f", "%5c"].iter().any(|part| lower.contains(part));
     let is_segment = !value.is_empty()
         && value.bytes().all(|byte| byte.is_ascii_graphic())
         && !leaves

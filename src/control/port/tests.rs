@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use corelane_shard::id::{ConnectionKey, Epoch, Generation, SessionId, Slot};
+use corelane_shard::lane::Resumed;
 use corelane_shard::snapshot::Address;
 
 use super::*;
@@ -46,7 +47,7 @@ fn outlet() -> Outlet<Lane> {
 
 fn granted(slot: u32) -> ToShard {
     let key = ConnectionKey { slot: Slot(slot), generation: Generation(0) };
-    ToShard::Granted { key, session: SessionId(1), epoch: Epoch(1) }
+    ToShard::Granted { key, session: SessionId(1), epoch: Epoch(1), resumed: Resumed::Nothing }
 }
 
 fn evict(slot: u32) -> ToShard {

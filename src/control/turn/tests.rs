@@ -5,11 +5,18 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
-use corelane_shard::id::{Epoch, Generation, ServiceId, Slot};
-use corelane_shard::lane::ClaimRefusal;
+use corelane_shard::id::{
+    ConnectionKey, EndpointId, Epoch, Generation, ServiceId, SessionId, Slot,
+};
+use corelane_shard::lane::{ClaimRefusal, Content, Delivery, End, Resumed, RpcEnded, RpcOutcome};
+use corelane_shard::wire::guid::Guid;
 
 use super::*;
+use crate::control::ask::{Rpc, RpcRefused, Unpublished};
+use crate::control::bus::{EmbeddedBus, Record, topic};
+use crate::control::fixtures;
 use crate::control::resolve::Target;
+use crate::control::store::EmbeddedStore;
 
 /// Both ends of one shard's lanes; the test holds a clone.
 #[derive(Clone, Default)]
@@ -69,7 +76,7 @@ const PLAN: DrainPlan = DrainPlan {
 const ALICE: SessionId = SessionId(1);
 
 struct Bench {
-    core: Core<Lane>,
+    core: Core<Lane, EmbeddedStore, EmbeddedBus>,
     lanes: [Lane; 2],
     phase: Arc<PhaseCell>,
     probe: Arc<ControlProbe>,
@@ -79,8 +86,53 @@ impl Bench {
     fn new() -> Self {
         let lanes = [Lane::default(), Lane::default()];
         let (phase, probe) = (Arc::<PhaseCell>::default(), Arc::<ControlProbe>::default());
-        let core = Core::new(lanes.to_vec(), 1000, PLAN, Arc::clone(&phase), Arc::clone(&probe));
+        let rules = fixtures::rules(1000);
+        let core = Core::new(CoreParts {
+            ports: lanes.to_vec(),
+            store: EmbeddedStore::new("salt", rules.store),
+            bus: EmbeddedBus::default(),
+            snapshot: fixtures::snapshot_of(&[("demo", "/demo/echo"), ("account", "/account/get")]),
+            targets: Vec::new(),
+            settings: Settings { rules, drain: PLAN, resolve_refresh: Duration::from_secs(5) },
+            phase: Arc::clone(&phase),
+            probe: Arc::clone(&probe),
+            seed: 1,
+        });
         Self { core, lanes, phase, probe }
+    }
+
+    /// Opens a session on shard 0 and forgets what was said about it.
+    fn open(&mut self, slot: u32, session: SessionId, second: u64) -> Epoch {
+        self.lanes[0].says(claim(slot, session));
+        self.turn(second);
+        let heard = self.lanes[0].heard();
+        let Some(ToShard::Granted { epoch, .. }) = heard.last() else { panic!("{heard:?}") };
+        let epoch = *epoch;
+        self.lanes[0].says(ToControl::Opened { key: key(slot), session, epoch });
+        self.turn(second);
+        epoch
+    }
+
+    fn publish(&mut self, topic: &str, key: &str, json: &str) -> Result<(), Unpublished> {
+        let value = json.as_bytes().into();
+        let record = Record { topic: topic.into(), key: key.into(), value, expires_at_ms: None };
+        self.core.take_record(&record, at(20))
+    }
+
+    fn publish_for(&mut self, session: SessionId, json: &str) -> Result<(), Unpublished> {
+        self.publish(topic::CLIENT_EVENTS, &format!("CONNECT_SESSION_{session}"), json)
+    }
+
+    /// What shard 0 was told to deliver since it was last asked.
+    fn delivered(&mut self, second: u64) -> Vec<Delivery> {
+        self.turn(second);
+        let heard = self.lanes[0].heard().into_iter();
+        heard
+            .filter_map(|message| match message {
+                ToShard::Deliver(delivery) => Some(*delivery),
+                _ => None,
+            })
+            .collect()
     }
 
     fn turn(&mut self, second: u64) -> Turn {
@@ -97,7 +149,7 @@ fn key(slot: u32) -> ConnectionKey {
 }
 
 fn claim(slot: u32, session: SessionId) -> ToControl {
-    ToControl::Claim { key: key(slot), session }
+    ToControl::Claim { key: key(slot), claim: fixtures::token_claim(session) }
 }
 
 #[test]
@@ -116,8 +168,18 @@ fn a_takeover_tells_both_shards_in_one_turn() {
     );
     assert!(matches!(new[..], [ToShard::Granted { epoch: Epoch(2000), .. }]), "{new:?}");
     assert_eq!((bench.probe.granted.read(), bench.probe.evictions.read()), (2, 1));
-    bench.lanes[0].says(ToControl::Release { key: key(1), session: ALICE, epoch: Epoch(1000) });
-    bench.lanes[1].says(ToControl::Release { key: key(9), session: ALICE, epoch: Epoch(2000) });
+    bench.lanes[0].says(ToControl::Release {
+        key: key(1),
+        session: ALICE,
+        epoch: Epoch(1000),
+        end: End::Resumable,
+    });
+    bench.lanes[1].says(ToControl::Release {
+        key: key(9),
+        session: ALICE,
+        epoch: Epoch(2000),
+        end: End::Resumable,
+    });
     bench.turn(3);
     assert_eq!((bench.probe.releases.read(), bench.probe.releases_outdated.read()), (1, 1));
     assert_eq!(bench.probe.sessions.read(), 0);
@@ -214,4 +276,261 @@ fn addresses_reach_every_shard_once_per_change() {
     }
     bench.turn(1);
     assert!(bench.lanes[0].heard().is_empty());
+}
+
+fn event_json(n: u32) -> String {
+    format!(r#"{{"eventName":"system.notification","n":{n}}}"#)
+}
+
+fn json_of(delivery: &Delivery) -> serde_json::Value {
+    let Content::Event(json) = &delivery.content else { panic!("{delivery:?}") };
+    serde_json::from_slice(json).unwrap()
+}
+
+#[test]
+fn events_wait_for_a_session_and_come_again_until_they_are_confirmed() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.publish_for(ALICE, &event_json(0)), Err(Unpublished::NoSession));
+    let epoch = bench.open(1, ALICE, 10);
+    for n in 0..3 {
+        bench.publish_for(ALICE, &event_json(n)).unwrap();
+    }
+    let first = bench.delivered(11);
+    assert_eq!(first.iter().map(|d| json_of(d)["n"].clone()).collect::<Vec<_>>(), [0, 1, 2]);
+    assert!(first.iter().all(|delivery| (delivery.key, delivery.epoch) == (key(1), epoch)));
+    let place = first[0].place.unwrap();
+    bench.lanes[0].says(ToControl::Received { session: ALICE, epoch, place });
+    let end = End::Resumable;
+    bench.lanes[0].says(ToControl::Release { key: key(1), session: ALICE, epoch, end });
+    bench.turn(12);
+    bench.publish_for(ALICE, &event_json(3)).unwrap();
+    assert!(bench.delivered(12).is_empty(), "nobody is there");
+
+    bench.lanes[0].says(claim(2, ALICE));
+    bench.turn(13);
+    let heard = bench.lanes[0].heard();
+    let [ToShard::Granted { epoch, resumed: Resumed::Session(None), .. }] = &heard[..] else {
+        panic!("nothing before it is open: {heard:?}")
+    };
+    bench.lanes[0].says(ToControl::Opened { key: key(2), session: ALICE, epoch: *epoch });
+    let again = bench.delivered(13);
+    assert_eq!(again.iter().map(|d| json_of(d)["n"].clone()).collect::<Vec<_>>(), [1, 2, 3]);
+}
+
+#[test]
+fn a_gap_is_told_before_what_follows_it() {
+    let mut bench = Bench::new();
+    bench.core.mailboxes.rule(crate::control::mailboxes::MailboxRules {
+        items_max: 2,
+        ..fixtures::rules(1).mailboxes
+    });
+    let epoch = bench.open(1, ALICE, 10);
+    let end = End::Resumable;
+    bench.lanes[0].says(ToControl::Release { key: key(1), session: ALICE, epoch, end });
+    bench.turn(11);
+    for n in 0..5 {
+        bench.publish_for(ALICE, &event_json(n)).unwrap();
+    }
+    bench.lanes[0].says(claim(2, ALICE));
+    bench.turn(12);
+    let heard = bench.lanes[0].heard();
+    let Some(&ToShard::Granted { epoch, .. }) = heard.last() else { panic!("{heard:?}") };
+    bench.lanes[0].says(ToControl::Opened { key: key(2), session: ALICE, epoch });
+    let delivered: Vec<_> = bench.delivered(12).iter().map(json_of).collect();
+    assert_eq!(delivered[0]["eventName"], "connect.event-gap");
+    assert_eq!(delivered[0]["reason"], "overflow");
+    assert_eq!(delivered[0]["missedAtLeast"], 3);
+    assert_eq!(delivered[1..].iter().map(|e| e["n"].clone()).collect::<Vec<_>>(), [3, 4]);
+}
+
+#[test]
+fn while_a_shard_does_not_read_events_wait() {
+    let mut bench = Bench::new();
+    bench.open(1, ALICE, 10);
+    bench.lanes[0].0.borrow_mut().stuck = true;
+    bench.publish_for(ALICE, &event_json(1)).unwrap();
+    bench.turn(11);
+    assert!(bench.core.has_waiting());
+    bench.lanes[0].0.borrow_mut().stuck = false;
+    assert_eq!(bench.delivered(12).len(), 1);
+    assert!(!bench.core.has_waiting());
+}
+
+#[test]
+fn capabilities_name_endpoints_and_new_ones_are_learned_before_they_are_granted() {
+    let mut bench = Bench::new();
+    bench.open(1, ALICE, 10);
+    bench.lanes[0].heard();
+    bench
+        .publish_for(
+            ALICE,
+            r#"{"eventName":"permission.session-capabilities","permissions":{
+                "demo":["/demo/echo","GET:/demo/new"],"nobody":["/x"]},"reason":"role_changed"}"#,
+        )
+        .unwrap();
+    bench.turn(11);
+    let heard = bench.lanes[0].heard();
+    let [ToShard::MoreEndpoints(snapshot), ToShard::Deliver(delivery)] = &heard[..] else {
+        panic!("{heard:?}")
+    };
+    assert_eq!(&*snapshot.endpoints[2].path, "/demo/new");
+    let Content::Capabilities { endpoints, reason } = &delivery.content else { panic!() };
+    assert_eq!((&**endpoints, &**reason), (&[EndpointId(0), EndpointId(2)][..], "role_changed"));
+    assert_eq!(bench.probe.grants_without_service.read(), 1);
+    let other = bench.lanes[1].heard();
+    assert!(matches!(other[..], [ToShard::MoreEndpoints(_)]), "every shard has them: {other:?}");
+}
+
+#[test]
+fn an_invalidated_session_is_closed_for_good() {
+    let mut bench = Bench::new();
+    let epoch = bench.open(1, ALICE, 10);
+    bench.lanes[0].heard();
+    let notice = |clients: bool| {
+        format!(
+            r#"{{"eventName":"session.invalidated","sessionIds":["{ALICE}"],"reason":"Logout",
+                "disconnectClients":{clients}}}"#
+        )
+    };
+    bench.publish(topic::SESSION_INVALIDATED, "", &notice(false)).unwrap();
+    bench.turn(11);
+    assert!(bench.lanes[0].heard().is_empty());
+    bench.publish(topic::SESSION_INVALIDATED, "", &notice(true)).unwrap();
+    bench.turn(11);
+    let heard = bench.lanes[0].heard();
+    let [ToShard::EndSession { key: ended, epoch: of, reason }] = &heard[..] else {
+        panic!("{heard:?}")
+    };
+    assert_eq!((*ended, *of, &**reason), (key(1), epoch, "Session invalidated: Logout"));
+    let mut records = bench.core.bus.subscribe();
+    let end = End::Final;
+    bench.lanes[0].says(ToControl::Release { key: key(1), session: ALICE, epoch, end });
+    bench.turn(12);
+    let record = records.try_recv().unwrap();
+    assert_eq!(&*record.topic, topic::SESSION_DISCONNECTED);
+    let json: serde_json::Value = serde_json::from_slice(&record.value).unwrap();
+    assert_eq!(json["reconnectable"], false);
+    assert_eq!(json["reason"], "forced_disconnect");
+    bench.lanes[0].says(claim(2, ALICE));
+    bench.turn(13);
+    let heard = bench.lanes[0].heard();
+    assert!(
+        matches!(heard[..], [ToShard::Refused { why: ClaimRefusal::Revoked, .. }]),
+        "{heard:?}"
+    );
+}
+
+#[test]
+fn what_is_published_of_a_session_follows_its_life() {
+    let mut bench = Bench::new();
+    let mut records = bench.core.bus.subscribe();
+    let mut published = || {
+        let mut topics = Vec::new();
+        while let Ok(record) = records.try_recv() {
+            assert_eq!(*record.key, ALICE.to_string());
+            topics.push(record.topic.to_string());
+        }
+        topics
+    };
+    bench.lanes[0].says(claim(1, ALICE));
+    bench.turn(10);
+    assert!(published().is_empty(), "it cannot receive yet");
+    let first = bench.open(1, ALICE, 10);
+    assert_eq!(published(), ["session.connected"]);
+    // A takeover is no end.
+    let second = bench.open(2, ALICE, 11);
+    let release = |slot, epoch| ToControl::Release {
+        key: key(slot),
+        session: ALICE,
+        epoch,
+        end: End::Resumable,
+    };
+    bench.lanes[0].says(release(1, first));
+    bench.turn(11);
+    assert_eq!(published(), ["session.connected"]);
+    bench.lanes[0].says(release(2, second));
+    bench.turn(12);
+    assert_eq!(published(), ["session.disconnected"]);
+}
+
+fn rpc(session: SessionId, message_id: u64) -> Rpc {
+    Rpc {
+        session,
+        service: "game".into(),
+        service_guid: Guid([7; 16]),
+        channel: 3,
+        message_id,
+        payload: b"ask"[..].into(),
+        response_topic: "game.answers".into(),
+        timeout: Some(Duration::from_secs(5)),
+    }
+}
+
+#[test]
+fn an_rpc_is_answered_once_whatever_becomes_of_it() {
+    let mut bench = Bench::new();
+    let mut records = bench.core.bus.subscribe();
+    assert!(matches!(bench.core.send_rpc(rpc(ALICE, 1), at(10)), Err(RpcRefused::NoSession(_))));
+    let epoch = bench.open(1, ALICE, 10);
+    while records.try_recv().is_ok() {}
+    for id in 1..=4 {
+        bench.core.send_rpc(rpc(ALICE, id), at(10)).unwrap();
+    }
+    let sent = bench.delivered(10);
+    assert_eq!(sent.len(), 4);
+    let Content::Rpc { message, .. } = &sent[0].content else { panic!("{:?}", sent[0]) };
+    assert_eq!((message[0], &message[31..]), (0x01, &b"ask"[..]));
+    let ended = |message_id, outcome| {
+        ToControl::RpcEnded(Box::new(RpcEnded { session: ALICE, message_id, outcome }))
+    };
+    let answered = RpcOutcome::Answered { code: 0, payload: b"yes"[..].into() };
+    bench.lanes[0].says(ended(1, answered));
+    bench.lanes[0].says(ended(2, RpcOutcome::Unsent));
+    bench.lanes[0].says(ended(2, RpcOutcome::Unsent));
+    bench.turn(11);
+    assert_eq!(bench.core.due(), Some(at(15).mono));
+    bench.turn(15);
+    bench.core.send_rpc(rpc(ALICE, 5), at(15)).unwrap();
+    let end = End::Resumable;
+    bench.lanes[0].says(ToControl::Release { key: key(1), session: ALICE, epoch, end });
+    bench.turn(16);
+    let mut answers = Vec::new();
+    while let Ok(record) = records.try_recv() {
+        if &*record.topic == "game.answers" {
+            let json: serde_json::Value = serde_json::from_slice(&record.value).unwrap();
+            answers.push((
+                json["messageId"].as_u64().unwrap(),
+                json["responseCode"].as_u64().unwrap(),
+            ));
+        }
+    }
+    answers.sort_unstable();
+    assert_eq!(answers, [(1, 0), (2, 12), (3, 60), (4, 60), (5, 31)]);
+}
+
+#[test]
+fn errors_reach_administrators_only() {
+    let mut bench = Bench::new();
+    bench.open(1, ALICE, 10);
+    let mut admin = fixtures::token_claim(SessionId(9));
+    if let corelane_shard::lane::Credential::Token(claimant) = &mut admin.credential {
+        let standing = corelane_shard::identity::Standing {
+            roles: [Box::from("Admin")].into(),
+            ..corelane_shard::identity::Standing::clone(&claimant.standing)
+        };
+        claimant.standing = Arc::new(standing);
+    }
+    bench.lanes[0].says(ToControl::Claim { key: key(2), claim: admin });
+    bench.turn(10);
+    bench.lanes[0].heard();
+    bench.core.report_error("Test", "broken", "it broke", None, at(11));
+    let heard = bench.delivered(11);
+    let [delivery] = &heard[..] else { panic!("{heard:?}") };
+    assert_eq!(delivery.key, key(2));
+    let Content::Message(message) = &delivery.content else { panic!("{delivery:?}") };
+    let json: serde_json::Value = serde_json::from_slice(&message[31..]).unwrap();
+    assert_eq!(
+        (json["eventName"].as_str(), json["message"].as_str()),
+        (Some("service_error"), Some("it broke"))
+    );
 }

@@ -51,6 +51,31 @@ async function peersExchangeMessages({ url, tokens }) {
   await bob.close();
 }
 
+async function clientsThatAskAreSentBrotli({ url, tokens }) {
+  const alice = await Session.open(url, tokens[0]);
+  const bob = await Session.open(url, tokens[1], { compress: "br" });
+  const long = Buffer.from(JSON.stringify("long ".repeat(1000)));
+  for (const [session, asked] of [[alice, false], [bob, true]]) {
+    for (const endpoint of ["/demo/echo", "/demo/link-echo"]) {
+      for (const [payload, compressed] of [[long, asked], [Buffer.from('"short"'), false]]) {
+        const reply = await session.call(service(session, endpoint), payload);
+        assert.ok(reply.payload.equals(payload), `${endpoint}: another payload came back`);
+        assert.equal(reply.compressed, compressed, `${endpoint}, ${payload.length} bytes`);
+      }
+    }
+  }
+  for (const [sender, target, compressed] of [[alice, bob, true], [bob, alice, false]]) {
+    for (const [payload, smaller] of [[long, compressed], [randomBytes(3000), false]]) {
+      assert.equal((await sender.call(target.peerGuid, payload, { flags: frames.CLIENT })).code, 0);
+      const arrived = await target.receive();
+      assert.ok(arrived.payload.equals(payload));
+      assert.equal(arrived.compressed, smaller);
+    }
+  }
+  await alice.close();
+  await bob.close();
+}
+
 async function aBadTokenIsRefused({ url, tokens }) {
   const forged = tokens[0].slice(0, -6) + (tokens[0].endsWith("AAAAAA") ? "BBBBBB" : "AAAAAA");
   for (const token of ["nonsense", forged]) {
@@ -103,6 +128,7 @@ function service(session, endpoint) {
 const expectations = [
   callsReachBothKindsOfBackend,
   peersExchangeMessages,
+  clientsThatAskAreSentBrotli,
   aBadTokenIsRefused,
   aTextFrameIsRefused,
   anUnknownGuidIsRefused,
@@ -121,6 +147,8 @@ const limits = {
   maxMessage: Number(values["max-message"]),
   hardLimit: Number(values["hard-limit"]),
 };
+// Whoever does not ask for it must not notice.
+const variables = { CONNECT_COMPRESSION_ENABLED: "true" };
 let failed = 0;
 await withDevGateway(positionals[0], 2, async (gateway) => {
   for (const expectation of expectations) {
@@ -133,5 +161,5 @@ await withDevGateway(positionals[0], 2, async (gateway) => {
       console.log(`FAILED  node: ${name}: ${error.message}`);
     }
   }
-});
+}, variables);
 process.exit(failed === 0 ? 0 : 1);

@@ -11,11 +11,13 @@ import { createInterface } from "node:readline";
 const READY_WITHIN_MS = 30_000;
 const STOP_WITHIN_MS = 30_000;
 
-/** Runs `body` with the fields of the JSON line; the gateway must then end with 0. */
-export async function withDevGateway(binary, shards, body) {
+/** Runs `body` with the fields of the JSON line; the gateway must then end with 0. `variables` are
+ * added to its environment. */
+export async function withDevGateway(binary, shards, body, variables = {}) {
   const folder = await mkdtemp(join(tmpdir(), "corelane-dev-"));
   const options = ["--json", "--port", "0", "--shards", String(shards), "--dir", folder];
-  const child = spawn(binary, ["dev", ...options], { stdio: ["ignore", "pipe", "inherit"] });
+  const env = { ...process.env, ...variables };
+  const child = spawn(binary, ["dev", ...options], { env, stdio: ["ignore", "pipe", "inherit"] });
   const ended = once(child, "exit");
   try {
     const ready = JSON.parse(await firstLine(child, ended));

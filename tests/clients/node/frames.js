@@ -1,6 +1,7 @@
 // The binary frames of the connect protocol: one WebSocket message is one frame, big-endian.
 // Requests and pushed events have a 31-byte header, replies (flag RESPONSE) a 16-byte one.
 
+export const COMPRESSED = 0x04;
 export const EVENT = 0x10;
 export const CLIENT = 0x20;
 export const RESPONSE = 0x40;

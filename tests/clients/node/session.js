@@ -1,9 +1,10 @@
 // One client session on `ws`: connect, wait for the manifest, exchange frames.
 
 import assert from "node:assert/strict";
+import { brotliDecompressSync } from "node:zlib";
 import WebSocket from "ws";
 import { within } from "./dev_gateway.js";
-import { EVENT, OK, RESPONSE, decode, encodeRequest, guidBytes } from "./frames.js";
+import { COMPRESSED, EVENT, OK, RESPONSE, decode, encodeRequest, guidBytes } from "./frames.js";
 
 const PATIENCE_MS = 10_000;
 
@@ -15,10 +16,11 @@ export class Session {
   services = new Map();
   peerGuid = null;
 
-  /** A session that has its manifest. */
-  static async open(url, token) {
+  /** A session that has its manifest. `compress` is what it asks for in X-Connect-Compress. */
+  static async open(url, token, { compress } = {}) {
     const session = new Session();
     const headers = { Authorization: `Bearer ${token}` };
+    if (compress) headers["X-Connect-Compress"] = compress;
     session.socket = new WebSocket(url, { headers, perMessageDeflate: false });
     session.closed = new Promise((resolve) => {
       session.socket.on("close", (code) => resolve(code));
@@ -68,7 +70,7 @@ export class Session {
 
   #arrive(bytes, isBinary) {
     assert.ok(isBinary, `unexpected text frame ${bytes}`);
-    const frame = decode(bytes);
+    const frame = inflated(decode(bytes));
     const waiter = this.#waiting.shift();
     if (waiter) waiter.resolve(frame);
     else this.#arrived.push(frame);
@@ -85,6 +87,15 @@ export class Session {
     }
     this.peerGuid = guidBytes(manifest.peerGuid); // Relayed mode only
   }
+}
+
+/** The frame without its flag for compression; `compressed` remembers it. */
+function inflated(frame) {
+  const compressed = (frame.flags & COMPRESSED) !== 0;
+  if (!compressed) return { ...frame, compressed };
+  const payload = brotliDecompressSync(frame.payload);
+  assert.ok(frame.payload.length < payload.length, "compressed for nothing");
+  return { ...frame, flags: frame.flags & ~COMPRESSED, payload, compressed };
 }
 
 function opened(socket) {

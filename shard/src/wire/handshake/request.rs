@@ -171,6 +171,13 @@ impl<'a> Request<'a> {
         Ok(Upgrade { key, fields: self.fields })
     }
 
+    /// Whether the client takes Brotli: `?compress=br` or `X-Connect-Compress: br`.
+    #[must_use]
+    pub fn accepts_brotli(&self) -> bool {
+        self.target.parameter("compress") == Some("br")
+            || self.fields.lists("X-Connect-Compress", "br")
+    }
+
     /// The credential of `Authorization`; `None` without that field.
     pub fn credential(&self, limits: &HeadLimits) -> Result<Option<Credential<'a>>, Refusal> {
         let Some(value) = self.fields.single("Authorization").map_err(|_| Malformed::Credential)?

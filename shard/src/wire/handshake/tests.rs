@@ -436,6 +436,22 @@ fn the_query_token_is_decoded_only_if_it_needs_to_be() {
 }
 
 #[test]
+fn brotli_is_asked_for_in_the_query_or_in_a_field() {
+    let asks = |target: &str, fields: &[&str]| {
+        let fields = [&UPGRADE[..], fields].concat();
+        let bytes = head(&format!("GET {target} HTTP/1.1"), &fields);
+        request(&bytes).unwrap().accepts_brotli()
+    };
+    assert!(asks("/connect?compress=br", &[]));
+    assert!(asks("/connect?token=a&compress=br&x=1", &[]));
+    assert!(asks("/connect", &["X-Connect-Compress: br"]));
+    assert!(asks("/connect?compress=gzip", &["x-connect-compress: gzip, Br"]));
+    for target in ["/connect", "/connect?compress", "/connect?compress=brotli", "/compress=br"] {
+        assert!(!asks(target, &["X-Connect-Compress: gzip", "Accept-Encoding: br"]), "{target}");
+    }
+}
+
+#[test]
 fn subprotocols_are_listed_in_the_order_of_the_client() {
     let bytes = with("-", &["Sec-WebSocket-Protocol: b, a(", "Sec-WebSocket-Protocol: c"]);
     let upgrade = upgrade(&bytes).unwrap();
