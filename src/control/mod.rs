@@ -22,11 +22,14 @@ use tracing::{error, info, warn};
 use self::admin::AdminListener;
 use self::ask::Ask;
 use self::bus::EmbeddedBus;
+use self::internal::InternalListener;
 use self::mailboxes::MailboxRules;
+use self::operators::ShownConfig;
 use self::resolve::Lookups;
 use self::store::{EmbeddedStore, StoreRules};
 use self::turn::{Core, CoreParts, Termination, Turn};
 use crate::auth::{KeyFiles, KeyRules};
+use crate::config::Shown;
 use crate::events::{ClientEventNames, NameDialect};
 use crate::lifecycle::drain::DrainPlan;
 use crate::lifecycle::{PhaseCell, Request, Signals, systemd};
@@ -42,6 +45,7 @@ mod fixtures;
 pub mod internal;
 pub mod mailboxes;
 mod metrics;
+pub mod operators;
 pub mod port;
 mod probe;
 mod problem;
@@ -72,6 +76,9 @@ pub struct ControlSpec<P, B> {
     pub phase: Arc<PhaseCell>,
     pub probe: Arc<ControlProbe>,
     pub admin: Option<AdminListener>,
+    pub internal: Option<InternalListener>,
+    /// What the admin listener shows of the configuration.
+    pub shown: ShownConfig,
     pub keys: KeyFiles,
     pub settings: Settings,
     /// The snapshot that the shards started with, and its services.
@@ -118,6 +125,7 @@ pub struct Reloaded {
     pub targets: Vec<ServiceTargets>,
     pub keys: KeyRules,
     pub settings: Settings,
+    pub shown: Shown,
 }
 
 /// How the control core ended, with the exit code that belongs to it.
@@ -186,6 +194,7 @@ struct Loop<P, B> {
     settings: Settings,
     reload: ReloadHook,
     asks: mpsc::Receiver<Ask>,
+    shown: ShownConfig,
     probe: Arc<ControlProbe>,
     key_poll: Interval,
     watchdog: Option<Interval>,
@@ -222,6 +231,9 @@ impl<P: ShardPort, B: Bell> Loop<P, B> {
         if let Some(admin) = spec.admin {
             admin.serve().map_err(setup("the admin listener"))?;
         }
+        if let Some(internal) = spec.internal {
+            internal.serve().map_err(setup("the internal listener"))?;
+        }
         Ok(Self {
             lookups: Lookups::start(core.book.hosts(), settings.resolve_refresh),
             core,
@@ -233,6 +245,7 @@ impl<P: ShardPort, B: Bell> Loop<P, B> {
             settings,
             reload: spec.reload,
             asks: spec.asks,
+            shown: spec.shown,
             probe,
             key_poll: every(KEY_POLL),
             watchdog: systemd::watchdog_interval().map(every),
@@ -335,6 +348,7 @@ impl<P: ShardPort, B: Bell> Loop<P, B> {
     fn take_configuration(&mut self) -> Result<u64, Box<dyn Error + Send + Sync>> {
         let new = (self.reload)(self.core.snapshot())?;
         self.keys.reload(&new.keys)?;
+        self.shown.store(Arc::new(new.shown));
         self.core.settle(new.settings.clone());
         self.settings = new.settings;
         self.core.publish(&new.snapshot, new.targets);

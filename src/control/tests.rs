@@ -97,6 +97,8 @@ impl Shard {
                 phase: shown,
                 probe: Arc::default(),
                 admin: None,
+                internal: None,
+                shown: ShownConfig::default(),
                 keys: KeyFiles::open(&rules()).unwrap(),
                 settings: settings(),
                 snapshot: snapshot(1),
@@ -105,7 +107,9 @@ impl Shard {
                 seed: 1,
                 reload: Box::new(|_| {
                     let (snapshot, keys) = (snapshot(2), rules());
-                    Ok(Reloaded { snapshot, targets: targets(2), keys, settings: settings() })
+                    let settings = settings();
+                    let shown = Shown::default();
+                    Ok(Reloaded { snapshot, targets: targets(2), keys, settings, shown })
                 }),
             })
         });

@@ -131,6 +131,7 @@ pub(super) fn reload_hook(current: Config, source: ConfigSource) -> ReloadHook {
             targets: continued.targets,
             keys: key_rules(&next),
             settings: settings(&next, drain),
+            shown: next.shown.clone(),
         };
         current = next;
         Ok(reloaded)

@@ -134,7 +134,7 @@ impl Fake {
             Ask::Subscribe { answer } => drop(answer.send(self.bus.subscribe())),
             Ask::Push { session, message, answer } => {
                 self.heard.lock().unwrap().pushed.push((session, message));
-                drop(answer.send(if session == LIVE { Ok(()) } else { Err(NoSession) }));
+                let _unheard = answer.send(if session == LIVE { Ok(()) } else { Err(NoSession) });
             }
             Ask::Rpc { rpc, answer } => {
                 let outcome = match (rpc.session, rpc.channel) {
@@ -143,7 +143,7 @@ impl Fake {
                     _ => Err(RpcRefused::NoSession(NoSession)),
                 };
                 self.heard.lock().unwrap().rpcs.push(*rpc);
-                drop(answer.send(outcome));
+                let _unheard = answer.send(outcome);
             }
             Ask::OfAccount { account, answer } => {
                 let of = [LIVE, WAITING].map(Self::listed);
