@@ -93,6 +93,10 @@ struct Inside {
     description: Description,
     /// Places of subscribers of the bus.
     subscribers: Arc<Semaphore>,
+    /// Places of requests whose body is in memory.
+    at_work: Semaphore,
+    /// Places of calls to backends, which take long: fewer, so that other requests find theirs.
+    calls: Semaphore,
 }
 
 type Shared = Arc<Inside>;
@@ -134,6 +138,8 @@ impl Inside {
             service_token,
             description: Description::new(),
             subscribers: Arc::new(Semaphore::new(bus::SUBSCRIBERS_MAX)),
+            at_work: Semaphore::new(guard::AT_WORK_MAX),
+            calls: Semaphore::new(backend::CALLS_MAX),
         })
     }
 }

@@ -26,6 +26,7 @@ use self::internal::InternalListener;
 use self::mailboxes::MailboxRules;
 use self::operators::ShownConfig;
 use self::resolve::Lookups;
+use self::spans::Exporter;
 use self::store::{EmbeddedStore, StoreRules};
 use self::turn::{Core, CoreParts, Termination, Turn};
 use crate::auth::{KeyFiles, KeyRules};
@@ -55,6 +56,7 @@ mod records;
 mod resolve;
 mod rpcs;
 mod sessions;
+mod spans;
 pub mod store;
 mod turn;
 mod visits;
@@ -63,6 +65,7 @@ pub use self::port::{AlwaysRung, Bell, ShardPort};
 pub use self::probe::ControlProbe;
 pub use self::records::APP;
 pub use self::resolve::{Host, ServiceTargets, Target};
+pub use self::spans::SpanExport;
 
 /// Everything the control core starts with.
 pub struct ControlSpec<P, B> {
@@ -81,6 +84,8 @@ pub struct ControlSpec<P, B> {
     pub shown: ShownConfig,
     pub keys: KeyFiles,
     pub settings: Settings,
+    /// Where spans go, if they are wanted.
+    pub spans: Option<SpanExport>,
     /// The snapshot that the shards started with, and its services.
     pub snapshot: Arc<Snapshot>,
     pub targets: Vec<ServiceTargets>,
@@ -190,6 +195,7 @@ struct Loop<P, B> {
     clock: Clock,
     signals: Signals,
     lookups: Lookups,
+    exporter: Option<Exporter>,
     keys: KeyFiles,
     settings: Settings,
     reload: ReloadHook,
@@ -217,7 +223,7 @@ impl<P: ShardPort, B: Bell> Loop<P, B> {
         let settings = spec.settings;
         let probe = spec.probe;
         let phase = Arc::clone(&spec.phase);
-        let core = Core::new(CoreParts {
+        let mut core = Core::new(CoreParts {
             ports: spec.ports,
             store: EmbeddedStore::new(&spec.snapshot.salt, settings.rules.store),
             bus: EmbeddedBus::default(),
@@ -228,6 +234,11 @@ impl<P: ShardPort, B: Bell> Loop<P, B> {
             probe: Arc::clone(&probe),
             seed: spec.seed,
         });
+        let exporter = spec.spans.map(|export| {
+            let (queue, exporter) = Exporter::start(&export, Arc::clone(&probe));
+            core.spans = Some(queue);
+            exporter
+        });
         if let Some(admin) = spec.admin {
             admin.serve().map_err(setup("the admin listener"))?;
         }
@@ -236,6 +247,7 @@ impl<P: ShardPort, B: Bell> Loop<P, B> {
         }
         Ok(Self {
             lookups: Lookups::start(core.book.hosts(), settings.resolve_refresh),
+            exporter,
             core,
             bell: spec.bell,
             wake: watch(spec.wake).map_err(setup("the doorbell"))?,
@@ -259,6 +271,7 @@ impl<P: ShardPort, B: Bell> Loop<P, B> {
             for _ in 0..TURNS_IN_A_ROW {
                 turn = self.core.turn(self.clock.now());
                 if self.core.is_done() {
+                    self.finish_exporting().await;
                     return Exit::Drained;
                 }
                 if turn == Turn::Idle {
@@ -289,6 +302,15 @@ impl<P: ShardPort, B: Bell> Loop<P, B> {
                     }
                 }
             }
+        }
+    }
+
+    /// The last spans leave before the process does, as far as the drain's time reaches.
+    async fn finish_exporting(&mut self) {
+        self.core.spans = None;
+        if let Some(exporter) = self.exporter.take() {
+            let now = self.clock.now().mono;
+            exporter.finish(self.core.ends_by().map_or(Duration::ZERO, |end| end.since(now))).await;
         }
     }
 

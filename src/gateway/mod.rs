@@ -24,8 +24,10 @@ use corelane_shard::ring::{RingDirectory, RingSizes, locked_bytes, try_operation
 use thiserror::Error;
 use tracing::{error, info, warn};
 
-use self::ports::{LaneBell, Port};
-use self::settings::{drain_plan, engine_options, key_rules, reload_hook, settings, targets};
+use self::ports::{LaneBell, ports};
+use self::settings::{
+    drain_plan, engine_options, key_rules, reload_hook, settings, span_export, targets,
+};
 use self::shards::{ShardPart, await_starts, bind_public, start_shard};
 use self::tokens::PublishedKeys;
 use crate::auth::{KeyError, KeyFiles};
@@ -186,18 +188,9 @@ pub fn run(
     phase.serve();
     systemd::notify_ready();
     let lanes = Rc::new(RefCell::new(control_lanes));
-    let ports = bells
-        .iter()
-        .enumerate()
-        .map(|(index, bell)| Port {
-            shard: ShardId(index as u8),
-            lanes: Rc::clone(&lanes),
-            bell: bell.clone(),
-        })
-        .collect();
     let exit = control::run(ControlSpec {
         core: placement.control,
-        ports,
+        ports: ports(&lanes, &bells),
         bell: LaneBell(lanes),
         wake: duplicate(&control_bell)?,
         phase,
@@ -207,6 +200,7 @@ pub fn run(
         shown,
         keys,
         settings: settings(&config, drain),
+        spans: span_export(&config),
         targets: targets(&config),
         reload: reload_hook(config, source),
         snapshot,

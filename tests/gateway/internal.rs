@@ -11,7 +11,7 @@ use crate::gateway_process::token::Claims;
 use crate::gateway_process::{Launch, SOON};
 use crate::harness::client::Client;
 use crate::harness::gateway::{Gateway, Setup};
-use crate::harness::http_backend::HttpBackend;
+use crate::harness::http_backend::{self, HttpBackend};
 use crate::harness::raw::{dial, exchange};
 
 const TOKEN: &str = "of-the-services-of-this-test";
@@ -40,11 +40,11 @@ fn json(answer: &Answer) -> Value {
 }
 
 /// A connected player: session, token, client.
-fn player(gateway: &Gateway) -> (Uuid, String, Client) {
+fn player(gateway: &Gateway) -> (String, String, Client) {
     let session = Uuid::new_v4();
     let token = Claims::default().session(session).sign();
     let client = Client::connect(gateway.public(), &token);
-    (session, token, client)
+    (session.to_string(), token, client)
 }
 
 /// The next event of this name.
@@ -99,14 +99,8 @@ fn the_internal_listener_is_off_unless_it_is_switched_on_with_a_token() {
 
 #[test]
 fn a_service_reaches_a_player_and_calls_in_its_name() {
-    let backend = HttpBackend::start(|_| (200, b"{\"at\":1}".to_vec()));
-    let tables = format!(
-        "[[service]]\nname = \"demo\"\naddresses = [\"http://{}\"]\n\
-         endpoints = [{{ path = \"/demo/time\" }}]\n\
-         [[role]]\nname = \"user\"\nendpoints = [\"demo:*\"]\n",
-        backend.address()
-    );
-    let gateway = setup(&tables).start();
+    let backend = HttpBackend::start(|_| http_backend::Answer::ok("{\"at\":1}"));
+    let gateway = setup(&backend.service("/demo/time", "")).start();
     let (session, token, mut client) = player(&gateway);
     let asked = post(&gateway, "/client-capabilities", &json!({ "sessionId": session }));
     let guid = &client.manifest["availableApis"][0]["serviceId"];
@@ -119,10 +113,10 @@ fn a_service_reaches_a_player_and_calls_in_its_name() {
     assert_eq!(event(&mut client, "system.notification"), notice);
 
     let message = json!({
-        "clientId": session, "serviceGuid": Uuid::new_v4(), "messageId": 5, "payload": "e30=",
+        "clientId": session, "serviceGuid": Uuid::new_v4().to_string(), "messageId": 5, "payload": "e30=",
     });
     assert_eq!(post(&gateway, "/events/client-messages", &message).status, 200);
-    let pushed = std::iter::repeat_with(|| client.request()).find(|it| it.message_id == 5);
+    let pushed = std::iter::repeat_with(|| client.request()).find(|it| it.id == 5);
     assert_eq!(pushed.expect("it never ends").flags, 0x11);
 
     let proxied = json!({

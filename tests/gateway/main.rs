@@ -15,3 +15,5 @@ mod lifecycle;
 mod link_backends;
 mod messages;
 mod peers;
+mod resume;
+mod tracing;

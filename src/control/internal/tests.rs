@@ -10,7 +10,8 @@ use corelane_shard::identity::{Account, Standing};
 use corelane_shard::lane::SessionDescription;
 use corelane_shard::session::shortcuts::Shortcut;
 use corelane_shard::snapshot::{
-    Address, ConnectionMode, Endpoint, Method, Service, SessionLimits, Snapshot, UpstreamKind,
+    Address, ConnectionMode, Endpoint, Method, Service, SessionLimits, Snapshot, Tracing,
+    UpstreamKind,
 };
 use corelane_shard::wire::guid::Guid;
 use http_body_util::BodyExt as _;
@@ -185,6 +186,7 @@ fn snapshot() -> Snapshot {
         .into(),
         roles: [].into(),
         session: SessionLimits::default(),
+        tracing: Tracing::default(),
     }
 }
 

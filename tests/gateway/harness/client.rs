@@ -28,11 +28,20 @@ impl Client {
 
     /// The status of the refusal if there is one.
     pub(crate) fn try_connect(address: SocketAddr, token: &str) -> Result<Self, u16> {
+        Self::try_credential(address, &format!("Bearer {token}"))
+    }
+
+    /// Takes a session up with a reconnect token.
+    pub(crate) fn try_resume(address: SocketAddr, token: &str) -> Result<Self, u16> {
+        Self::try_credential(address, &format!("Reconnect {token}"))
+    }
+
+    fn try_credential(address: SocketAddr, credential: &str) -> Result<Self, u16> {
         let mut request = format!("ws://{address}/connect")
             .into_client_request()
             .expect("an address makes a URL");
-        let bearer = HeaderValue::from_str(&format!("Bearer {token}"));
-        request.headers_mut().insert("Authorization", bearer.expect("a token is ASCII"));
+        let credential = HeaderValue::from_str(credential);
+        request.headers_mut().insert("Authorization", credential.expect("a token is ASCII"));
         let stream = dial(address);
         match tungstenite::client::client(request, stream) {
             Ok((socket, _)) => {

@@ -19,10 +19,15 @@ const SETTINGS: [(&str, &str); 5] = [
     ("shards.lane_capacity", "256"),
 ];
 
+/// What the gateway says by itself, besides the manifest. Most tests are about something else.
+const NOTICES: [&str; 3] =
+    ["session.early_token", "session.disconnect_event", "session.disconnect_text"];
+
 /// A gateway that is yet to be started.
 pub(crate) struct Setup {
     launch: Launch,
     shards: usize,
+    notices: bool,
 }
 
 impl Setup {
@@ -32,11 +37,16 @@ impl Setup {
         for (key, value) in SETTINGS {
             launch = launch.set(key, value);
         }
-        Self { launch, shards: 1 }
+        Self { launch, shards: 1, notices: false }
     }
 
     pub(crate) fn shards(self, shards: usize) -> Self {
         Self { shards, ..self }
+    }
+
+    /// With reconnect tokens, early and before a close.
+    pub(crate) fn with_notices(self) -> Self {
+        Self { notices: true, ..self }
     }
 
     pub(crate) fn set(self, key: &str, value: &str) -> Self {
@@ -44,7 +54,11 @@ impl Setup {
     }
 
     pub(crate) fn start(self) -> Gateway {
-        Gateway(self.launch.set("shards.count", &self.shards.to_string()).start())
+        let mut launch = self.launch.set("shards.count", &self.shards.to_string());
+        for key in NOTICES {
+            launch = launch.set(key, &self.notices.to_string());
+        }
+        Gateway(launch.start())
     }
 }
 
