@@ -4,6 +4,7 @@ use std::num::NonZeroU64;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 use uuid::Uuid;
 use uuid::fmt::Hyphenated;
@@ -65,14 +66,59 @@ impl From<&str> for Account {
     }
 }
 
-/// Verifies tokens on the shard's thread. Implemented by the gateway; one instance per shard.
+/// Judges tokens on the shard's thread. Implemented by the gateway; one instance per shard.
 pub trait Authenticator {
     /// `token` is the credential without its scheme word, at most 8 KiB. Never blocks.
-    fn verify(&mut self, token: &str, now: Now) -> Result<Rc<Identity>, AuthRefusal>;
+    fn judge(&mut self, token: &str, now: Now) -> Judgement;
+
+    /// The answer to [`Judgement::Ask`]; what it says may be remembered.
+    fn learn(&mut self, token: TokenFingerprint, told: Validated, now: Now) -> Rc<Identity> {
+        let (_, _) = (token, now);
+        Rc::new(told.into())
+    }
 
     /// Tokens so far that were not known from before, whatever became of them: decoding and checking
     /// them is what costs.
     fn fresh_tokens(&self) -> u64;
+}
+
+/// What is known about a token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Judgement {
+    Accepted(Rc<Identity>),
+    Refused(AuthRefusal),
+    /// No key here can tell: the auth service is to be asked, through the control core.
+    Ask(TokenFingerprint),
+}
+
+/// SHA-256 of a whole token, signature included: who knows it had the token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TokenFingerprint(pub [u8; 32]);
+
+impl TokenFingerprint {
+    #[must_use]
+    pub fn of(token: &str) -> Self {
+        Self(Sha256::digest(token.as_bytes()).into())
+    }
+}
+
+/// What the auth service says of a token: an [`Identity`] that may still change threads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Validated {
+    pub session: SessionId,
+    pub account: Option<Account>,
+    pub standing: Standing,
+    /// Unix seconds.
+    pub expires_at: Option<NonZeroU64>,
+    /// As in [`Identity`]: when the auth service has said so.
+    pub issued_at: u64,
+}
+
+impl From<Validated> for Identity {
+    fn from(told: Validated) -> Self {
+        let Validated { session, account, standing, expires_at, issued_at } = told;
+        Self { session, account, standing: Arc::new(standing), expires_at, issued_at }
+    }
 }
 
 /// Why a credential was refused. Answered as 401, [`Self::Unavailable`] as 503.
@@ -96,11 +142,27 @@ pub enum AuthRefusal {
     NoSession,
     #[error("the session was revoked")]
     Revoked,
-    #[error("the key source cannot be reached")]
+    #[error("the auth service does not accept the token")]
+    NotAccepted,
+    #[error("key source or auth service cannot be reached, or is not done yet")]
     Unavailable,
 }
 
 impl AuthRefusal {
+    pub const ALL: [Self; 11] = [
+        Self::Malformed,
+        Self::AlgorithmMismatch,
+        Self::UnknownKey,
+        Self::BadSignature,
+        Self::Expired,
+        Self::NotYetValid,
+        Self::WrongParty,
+        Self::NoSession,
+        Self::Revoked,
+        Self::NotAccepted,
+        Self::Unavailable,
+    ];
+
     /// Metric label.
     #[must_use]
     pub fn label(self) -> &'static str {
@@ -114,6 +176,7 @@ impl AuthRefusal {
             Self::WrongParty => "wrong_party",
             Self::NoSession => "no_session",
             Self::Revoked => "revoked",
+            Self::NotAccepted => "not_accepted",
             Self::Unavailable => "unavailable",
         }
     }

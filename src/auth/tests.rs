@@ -11,7 +11,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use corelane_shard::clock::{Instant, Now};
 use corelane_shard::id::SessionId;
-use corelane_shard::identity::{AuthRefusal, Authenticator, Identity};
+use corelane_shard::identity::{
+    AuthRefusal, Authenticator, Identity, Judgement, TokenFingerprint, Validated,
+};
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::{Value, json};
 
@@ -19,6 +21,7 @@ use super::*;
 
 mod arbitrary;
 mod identities;
+mod published;
 mod rotation;
 
 const ISSUER: &str = "test-issuer";
@@ -66,12 +69,13 @@ fn spec(algorithm: Algorithm) -> KeySpec {
 fn rules(keys: impl IntoIterator<Item = KeySpec>) -> KeyRules {
     KeyRules {
         keys: keys.into_iter().collect(),
+        jwks: Vec::new(),
         session_claims: KeyRules::default_session_claims(),
     }
 }
 
 fn authenticator(keys: impl IntoIterator<Item = KeySpec>) -> JwtAuthenticator {
-    JwtAuthenticator::new(KeyFiles::open(&rules(keys)).unwrap().published())
+    JwtAuthenticator::new(KeyRing::open(&rules(keys)).unwrap().published())
 }
 
 fn claims() -> Value {

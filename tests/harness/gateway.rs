@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use corelane_shard::buffers::ReceiveBuffers;
 use corelane_shard::clock::Now;
-use corelane_shard::engine::{CredentialRoutes, Engine, EngineOptions, SPARE_SLOTS, Surroundings};
+use corelane_shard::engine::{DoorRules, Engine, EngineOptions, SPARE_SLOTS, Surroundings};
 use corelane_shard::id::{EndpointId, Epoch, ServiceId, SessionId, ShardId};
-use corelane_shard::identity::{AuthRefusal, Authenticator, Identity, Standing};
+use corelane_shard::identity::{AuthRefusal, Authenticator, Identity, Judgement, Standing};
 use corelane_shard::lane::{
     ControlLanes, DrainPhase, EventBell, Mesh, MeshShape, Resumed, ShardLanes, ToControl, ToShard,
     mesh,
@@ -148,7 +148,7 @@ pub(crate) fn options(shard: ShardId, shards: usize) -> EngineOptions {
         shard,
         shards,
         node_name: "node-0".into(),
-        credentials: CredentialRoutes { header: true, query: true },
+        door: DoorRules::default(),
         drain_spread: Duration::from_millis(1),
         drain_calls: Duration::from_millis(1),
         listeners: 1,
@@ -222,15 +222,19 @@ fn service(name: &str, kind: UpstreamKind) -> Service {
 struct NumberedSessions;
 
 impl Authenticator for NumberedSessions {
-    fn verify(&mut self, token: &str, _: Now) -> Result<Rc<Identity>, AuthRefusal> {
-        let session = token.parse().map(SessionId).map_err(|_| AuthRefusal::Malformed)?;
+    fn judge(&mut self, token: &str, _: Now) -> Judgement {
+        let Ok(session) = token.parse().map(SessionId) else {
+            return Judgement::Refused(AuthRefusal::Malformed);
+        };
         let standing = Standing {
             tenant: "default".into(),
             roles: [ROLE.into()].into(),
             authorizations: [].into(),
         };
         let standing = Arc::new(standing);
-        Ok(Rc::new(Identity { session, account: None, standing, expires_at: None, issued_at: 0 }))
+        let identity =
+            Identity { session, account: None, standing, expires_at: None, issued_at: 0 };
+        Judgement::Accepted(Rc::new(identity))
     }
 
     fn fresh_tokens(&self) -> u64 {
