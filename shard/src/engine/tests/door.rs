@@ -410,7 +410,7 @@ fn a_session_ends_with_its_token_only_when_told_to() {
     for (close_on_expiry, token, ends) in
         [(true, "1.60", true), (true, "1", false), (false, "1.60", false)]
     {
-        let session = SessionLimits { close_on_expiry, ..SessionLimits::default() };
+        let session = SessionLimits { close_on_expiry, ..shape().session };
         let mut rig = Shape { session, ..shape() }.build();
         let client = opened(&mut rig, &[&format!("Authorization: Bearer {token}")]);
         let (client, _, _) = next(&mut rig, client);
