@@ -269,7 +269,8 @@ fn start(what: Start) -> Result<Exit, Failure> {
 fn serve(config: Config, source: ConfigSource) -> Result<Exit, Failure> {
     logging::install(&config.log);
     let announce = |ready: &gateway::Ready| {
-        tracing::info!(public = ?ready.public, admin = %ready.admin, "serving");
+        let internal = ready.internal.map(tracing::field::display);
+        tracing::info!(public = ?ready.public, internal, admin = %ready.admin, "serving");
     };
     gateway::run(config, source, announce).map_err(|error| Failure::Unavailable(error.to_string()))
 }

@@ -1,6 +1,6 @@
 //! Who a session is, and the door through which the gateway's authentication enters a shard.
 
-use std::num::NonZeroU64;
+use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -19,14 +19,32 @@ pub struct Identity {
     pub account: Option<Account>,
     /// Shared with all that stand alike, so that a session does not pay for it.
     pub standing: Arc<Standing>,
-    /// Unix seconds.
-    pub expires_at: Option<NonZeroU64>,
-    /// Unix seconds at which the token was made, 0 if it does not say: one older than a revocation is
-    /// no longer good.
-    pub issued_at: u64,
+    pub expires_at: Option<UnixSeconds>,
+    /// When the token was made, if it says so: one older than a revocation is no longer good.
+    pub issued_at: Option<UnixSeconds>,
 }
 
-const _: () = assert!(size_of::<Identity>() == 64, "what a session pays for knowing who it is");
+const _: () = assert!(size_of::<Identity>() == 56, "what a session pays for knowing who it is");
+
+/// Seconds since 1970, in four bytes, because every session pays for two of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UnixSeconds(NonZeroU32);
+
+impl UnixSeconds {
+    /// `None` for 0. What lies beyond the year 2106 never comes.
+    #[must_use]
+    pub fn new(seconds: u64) -> Option<Self> {
+        NonZeroU32::new(u32::try_from(seconds).unwrap_or(u32::MAX)).map(Self)
+    }
+
+    #[must_use]
+    pub fn get(self) -> u64 {
+        match self.0.get() {
+            u32::MAX => u64::MAX,
+            seconds => seconds.into(),
+        }
+    }
+}
 
 /// What many tokens say alike.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -108,10 +126,9 @@ pub struct Validated {
     pub session: SessionId,
     pub account: Option<Account>,
     pub standing: Standing,
-    /// Unix seconds.
-    pub expires_at: Option<NonZeroU64>,
-    /// As in [`Identity`]: when the auth service has said so.
-    pub issued_at: u64,
+    pub expires_at: Option<UnixSeconds>,
+    /// When the auth service has said so.
+    pub issued_at: Option<UnixSeconds>,
 }
 
 impl From<Validated> for Identity {

@@ -1,11 +1,10 @@
 //! Tokens that verified a moment ago, per shard, so that a reconnect storm costs no signatures.
 
-use std::num::NonZeroU64;
 use std::rc::Rc;
 use std::time::Duration;
 
 use corelane_shard::clock::{Instant, Now};
-use corelane_shard::identity::{Identity, TokenFingerprint};
+use corelane_shard::identity::{Identity, TokenFingerprint, UnixSeconds};
 
 /// Verified tokens by fingerprint, in sets of a few; the oldest of its set makes room for a new one.
 /// Only tokens that were found good get in, so nobody without one can push others out. All its
@@ -32,7 +31,7 @@ struct Entry {
 
 impl Entry {
     fn is_fresh(&self, now: Now) -> bool {
-        let expires_at = self.identity.expires_at.map_or(u64::MAX, NonZeroU64::get);
+        let expires_at = self.identity.expires_at.map_or(u64::MAX, UnixSeconds::get);
         now.mono < self.fresh_until && now.unix_ms < expires_at.saturating_mul(1000)
     }
 }
@@ -96,8 +95,8 @@ mod tests {
             session: SessionId(session),
             account: None,
             standing: Arc::new(standing),
-            expires_at: NonZeroU64::new(expires_at),
-            issued_at: 0,
+            expires_at: UnixSeconds::new(expires_at),
+            issued_at: None,
         })
     }
 

@@ -1,9 +1,7 @@
 //! What a token's claims say: the times and parties to check, and the identity they spell.
 
-use std::num::NonZeroU64;
-
 use corelane_shard::id::SessionId;
-use corelane_shard::identity::{AuthRefusal, Identity, Standing};
+use corelane_shard::identity::{AuthRefusal, Identity, Standing, UnixSeconds};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -76,8 +74,8 @@ impl Claims {
             session,
             account: account.map(Into::into),
             standing: standings.share(standing),
-            expires_at: NonZeroU64::new(expires_at),
-            issued_at: self.0.get("iat").and_then(Value::as_u64).unwrap_or(0),
+            expires_at: UnixSeconds::new(expires_at),
+            issued_at: self.0.get("iat").and_then(Value::as_u64).and_then(UnixSeconds::new),
         })
     }
 

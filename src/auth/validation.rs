@@ -1,9 +1,7 @@
 //! What the auth service's answer to `POST /auth/validate` means.
 
-use std::num::NonZeroU64;
-
 use corelane_shard::id::SessionId;
-use corelane_shard::identity::{Account, Standing, Validated};
+use corelane_shard::identity::{Account, Standing, UnixSeconds, Validated};
 use serde::Deserialize;
 
 use super::claims::{TENANT_DEFAULT, sorted, uuid};
@@ -50,7 +48,7 @@ pub fn understand(status: u16, body: &[u8], unix_ms: u64) -> Told {
     let expires_at = match answer.remaining_time {
         Some(seconds) if seconds < 1.0 => return Told::Refused,
         // A float that is too large becomes the largest integer.
-        Some(seconds) => NonZeroU64::new((unix_ms / 1000).saturating_add(seconds as u64)),
+        Some(seconds) => UnixSeconds::new((unix_ms / 1000).saturating_add(seconds as u64)),
         None => None,
     };
     let account = answer.account_id.filter(|id| !id.is_empty() && uuid(id) != Some(0));
@@ -63,7 +61,7 @@ pub fn understand(status: u16, body: &[u8], unix_ms: u64) -> Told {
             authorizations: names(answer.authorizations),
         },
         expires_at,
-        issued_at: unix_ms / 1000,
+        issued_at: UnixSeconds::new(unix_ms / 1000),
     }))
 }
 
@@ -104,7 +102,7 @@ mod tests {
         assert_eq!(*validated.standing.roles, ["admin".into(), "user".into()]);
         assert_eq!(*validated.standing.authorizations, ["my-game:authorized".into()]);
         assert_eq!(&*validated.standing.tenant, "default");
-        assert_eq!(validated.expires_at.map(NonZeroU64::get), Some(1_700_003_571));
+        assert_eq!(validated.expires_at.map(UnixSeconds::get), Some(1_700_003_571));
     }
 
     #[test]
@@ -118,7 +116,7 @@ mod tests {
             assert_eq!(accepted(&answer).account, None);
         }
         let far = accepted(&json!({"sessionKey": key, "remainingTime": 1e300}));
-        assert_eq!(far.expires_at.map(NonZeroU64::get), Some(u64::MAX));
+        assert_eq!(far.expires_at.map(UnixSeconds::get), Some(u64::MAX));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What no single key can know: relations between keys, references between tables.
 
 use std::collections::HashSet;
+use std::net::IpAddr;
 
 use super::nearest::nearest;
 use super::problem::Problem;
@@ -44,9 +45,38 @@ fn check_listeners(config: &Config, notes: &mut Notes) {
         let message = format!("`listen.admin.address`: {admin} is a public address too");
         report(notes, "listen.admin.address", message);
     }
+    check_internal_listener(config, notes);
     if OWN_PATHS.contains(&config.echo.path.as_str()) {
         let message = format!("`echo.path`: {} is served by the gateway itself", config.echo.path);
         report(notes, "echo.path", message);
+    }
+}
+
+fn check_internal_listener(config: &Config, notes: &mut Notes) {
+    let Some(internal) = config.listen_internal.address else { return };
+    if config.listen_internal.service_token.is_none() {
+        let origin = notes.origin("listen.internal.address");
+        let message = "`listen.internal.service_token` is not set: whoever reaches the internal \
+                       listener could end sessions and act for players";
+        notes.report(Problem::new(origin, message).help(
+            "set it (CONNECT_INTERNAL_SERVICE_TOKEN keeps it out of the file), or \
+             `address = \"off\"`",
+        ));
+    }
+    let admin = config.listen_admin.address;
+    let taken = internal == admin || config.listen_public.address.contains(&internal);
+    if internal.port() != 0 && taken {
+        let message =
+            format!("`listen.internal.address`: {internal} is an address of another listener too");
+        report(notes, "listen.internal.address", message);
+    }
+}
+
+/// Whether everybody on the internet may reach the address, for all that it says.
+fn is_public(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => !ip.is_loopback() && !ip.is_private() && !ip.is_link_local(),
+        IpAddr::V6(ip) => !ip.is_loopback() && !ip.is_unique_local() && !ip.is_unicast_link_local(),
     }
 }
 
@@ -98,9 +128,9 @@ fn check_session(config: &Config, notes: &mut Notes) {
     }
     let internal = session.connection_mode == ConnectionMode::Internal;
     let by_token = session.internal_auth_mode == InternalAuthMode::ServiceToken;
-    if internal && by_token && session.internal_service_token.is_none() {
-        let origin = notes.origin("session.internal_service_token");
-        let message = "`session.internal_service_token` is not set: no server could connect";
+    if internal && by_token && config.listen_internal.service_token.is_none() {
+        let origin = notes.origin("listen.internal.service_token");
+        let message = "`listen.internal.service_token` is not set: no server could connect";
         notes.report(Problem::new(origin, message).help(
             "set it (CONNECT_INTERNAL_SERVICE_TOKEN keeps it out of the file), or \
              `internal_auth_mode = \"NetworkTrust\"` where the port is closed to all others",
@@ -215,6 +245,12 @@ impl Config {
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let mut found = Vec::new();
+        if let Some(address) = self.listen_internal.address.filter(|it| is_public(it.ip())) {
+            found.push(format!(
+                "listen.internal.address = {address} may be reached from outside, and the service \
+                 token travels in plain text: take a private address"
+            ));
+        }
         let internal = self.session.connection_mode == ConnectionMode::Internal;
         if internal && self.session.internal_auth_mode == InternalAuthMode::NetworkTrust {
             let message = "NetworkTrust: whoever reaches the public port is let in as a server";

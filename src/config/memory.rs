@@ -43,6 +43,15 @@ const LANE_SLOT_BYTES: u64 = 64;
 const LANES_PER_PAIR: u64 = 2;
 /// A peer's entry in the provided-buffer ring.
 const BUFFER_ENTRY_BYTES: u64 = 16;
+/// Connections to the internal listener, and what each reads and writes through.
+const SERVICE_CONNECTIONS: u64 = 256;
+const SERVICE_CONNECTION_BYTES: u64 = 64 << 10;
+/// Requests to it whose body is in memory: as it came, and as what it becomes.
+const REQUESTS_AT_WORK: u64 = 32;
+const REQUEST_BYTES: u64 = 2 << 20;
+/// Calls of services through it, with the backend's answer: as it came, as text, as JSON.
+const PROXIED_CALLS: u64 = 16;
+const ANSWER_COPIES: u64 = 3;
 /// A span, wherever it waits.
 const SPAN_BYTES: u64 = 256;
 /// Spans in the control core's queue and in the batch that is being sent.
@@ -116,6 +125,7 @@ impl MemoryBudget {
                 config.events.memory_max as u64,
             ),
         ];
+        terms.extend(internal_listener(config));
         if config.tracing.otlp_endpoint.is_some() {
             let running = config.services.iter().map(|service| service.settings.running_max as u64);
             let open = running.sum::<u64>() + SPANS_ON_LANE;
@@ -166,6 +176,25 @@ impl MemoryBudget {
             mebibytes(max)
         ))
     }
+}
+
+/// Nothing when it is off.
+fn internal_listener(config: &Config) -> Option<MemoryTerm> {
+    config.listen_internal.address?;
+    let answers = config.services.iter().map(|service| service.settings.response_body_bytes_max);
+    let answer = ANSWER_COPIES * answers.max().unwrap_or(0) as u64;
+    Some(MemoryTerm {
+        name: "internal listener",
+        sum: format!(
+            "{SERVICE_CONNECTIONS} x {} + {REQUESTS_AT_WORK} x {} + {PROXIED_CALLS} x {}",
+            show_size(SERVICE_CONNECTION_BYTES),
+            show_size(REQUEST_BYTES),
+            show_size(answer),
+        ),
+        bytes: SERVICE_CONNECTIONS * SERVICE_CONNECTION_BYTES
+            + REQUESTS_AT_WORK * REQUEST_BYTES
+            + PROXIED_CALLS * answer,
+    })
 }
 
 impl fmt::Display for MemoryBudget {

@@ -19,6 +19,7 @@ mod rows;
 mod scalar;
 mod secret;
 mod shape;
+mod shown;
 mod snapshot;
 mod tables;
 #[cfg(test)]
@@ -41,16 +42,18 @@ pub use rows::{Algorithm, AuthJwks, AuthKey, EndpointSettings, RoleSettings, Ser
 pub use scalar::Share;
 pub use secret::Secret;
 pub use shape::Auto;
+pub use shown::Shown;
 pub use tables::{
     Auth, CapabilitySource, Compression, ConnectionMode, Control, Drain, Echo, Events,
-    InternalAuthMode, Limits, ListenAdmin, ListenPublic, Log, LogFormat, LogLevel, OnExpiry,
-    Priority, Profile, Session, Shards, Tracing, Validate, WELL_KNOWN_SALT,
+    InternalAuthMode, Limits, ListenAdmin, ListenInternal, ListenPublic, Log, LogFormat, LogLevel,
+    OnExpiry, Priority, Profile, Session, Shards, Tracing, Validate, WELL_KNOWN_SALT,
 };
 pub use upstream::{HttpUrl, LINK_PATH, Scheme, ServiceAddress, Upstream};
 
 /// Every table, in the order of the defaults file.
 pub const TABLES: &[Table] = &[
     ListenPublic::TABLE,
+    ListenInternal::TABLE,
     ListenAdmin::TABLE,
     Shards::TABLE,
     Auth::TABLE,
@@ -85,6 +88,7 @@ pub struct Service {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     pub listen_public: ListenPublic,
+    pub listen_internal: ListenInternal,
     pub listen_admin: ListenAdmin,
     pub shards: Shards,
     pub auth: Auth,
@@ -103,6 +107,8 @@ pub struct Config {
     pub tracing: Tracing,
     pub services: Vec<Service>,
     pub roles: Vec<RoleSettings>,
+    /// All of the above as it was written.
+    pub shown: Shown,
 }
 
 impl Config {
@@ -112,6 +118,7 @@ impl Config {
     pub fn restart_changes(&self, next: &Self) -> Vec<String> {
         let mut found = Vec::new();
         self.listen_public.restart_changes(&next.listen_public, &mut found);
+        self.listen_internal.restart_changes(&next.listen_internal, &mut found);
         self.listen_admin.restart_changes(&next.listen_admin, &mut found);
         self.shards.restart_changes(&next.shards, &mut found);
         self.auth.restart_changes(&next.auth, &mut found);

@@ -245,6 +245,10 @@ impl Shape for Hidden {
         let hidden = || Mismatch { span: raw.span(), expected: self.expects(), found: None };
         self.accept(raw).ok_or_else(hidden)
     }
+
+    fn is_secret(&self) -> bool {
+        true
+    }
 }
 
 /// A [`Secret`] that fits a header, or none.
@@ -265,6 +269,10 @@ impl Shape for HiddenOrNone {
     fn parse(&self, raw: Raw<'_>) -> Result<Option<Secret>, Mismatch> {
         let hidden = || Mismatch { span: raw.span(), expected: self.expects(), found: None };
         self.accept(raw).ok_or_else(hidden)
+    }
+
+    fn is_secret(&self) -> bool {
+        true
     }
 }
 

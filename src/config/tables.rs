@@ -85,7 +85,21 @@ table! {
 }
 
 table! {
-    /// Where operators look: `/livez`, `/readyz`, `/metrics`. Loopback only.
+    /// Where services reach the gateway: the protocol's internal endpoints and the bus. Plain HTTP, for
+    /// a private network.
+    ["listen.internal"] Once ListenInternal {
+        /// Address of the internal server, or "off". It needs `service_token`.
+        address: Option<SocketAddr> = r#""off""#, Restart => OffOr(Socket);
+        /// Secret that services present as `X-Service-Token` with every request; servers too, at the public
+        /// port, when `session.connection_mode` is "Internal" and `session.internal_auth_mode` "ServiceToken".
+        service_token: Option<Secret> = r#""""#, Restart, "CONNECT_INTERNAL_SERVICE_TOKEN"
+            => HiddenOrNone;
+    }
+}
+
+table! {
+    /// Where operators look and act: `/livez`, `/readyz`, `/metrics`, `/sessions`, `/config`,
+    /// `/log-level`. Loopback only.
     ["listen.admin"] Once ListenAdmin {
         /// Address of the admin server.
         address: SocketAddr = r#""127.0.0.1:9100""#, Restart => Socket;
@@ -176,8 +190,8 @@ table! {
                 ("Relayed", ConnectionMode::Relayed),
                 ("Internal", ConnectionMode::Internal),
             ]);
-        /// Who is let in when the mode is Internal: who presents `internal_service_token`, or everybody
-        /// who reaches the port.
+        /// Who is let in when the mode is Internal: who presents `listen.internal.service_token`, or
+        /// everybody who reaches the port.
         internal_auth_mode: InternalAuthMode = r#""ServiceToken""#, Restart,
             "CONNECT_INTERNAL_AUTH_MODE" => Choice(&[
                 ("ServiceToken", InternalAuthMode::ServiceToken),
@@ -185,10 +199,6 @@ table! {
                 ("service-token", InternalAuthMode::ServiceToken),
                 ("network-trust", InternalAuthMode::NetworkTrust),
             ]);
-        /// Secret that servers present as `X-Service-Token`. Required by "Internal" with
-        /// "ServiceToken".
-        internal_service_token: Option<Secret> = r#""""#, Restart,
-            "CONNECT_INTERNAL_SERVICE_TOKEN" => HiddenOrNone;
         /// Client connections of this process, all shards together.
         max_concurrent_connections: u32 = "10000", Live, "CONNECT_MAX_CONCURRENT_CONNECTIONS"
             => Count(1, 1_000_000);

@@ -1,4 +1,5 @@
-//! The admin listener: liveness, readiness and the scrape, for the operator on loopback.
+//! The admin listener: liveness, readiness, the scrape, and the calls of operators
+//! ([`super::operators`]), on loopback.
 //!
 //! A visit is one request: every answer closes its connection, and a connection that takes its
 //! time is cut, so that the listener's own bound cannot be used up.
@@ -6,30 +7,27 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::serve::Listener;
 use corelane_shard::id::ShardId;
 use corelane_shard::lane::DrainPhase;
 use corelane_shard::probe::Probe;
 use prometheus_client::registry::Registry;
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Sleep, sleep};
+use tokio::net::TcpListener;
 use tracing::error;
 
 use super::metrics::{self, Sources};
+use super::operators::Operators;
 use super::probe::ControlProbe;
+use super::visits::Visits;
 use crate::lifecycle::{Phase, PhaseCell};
 
 /// The bound listener and what it shows. One per process.
@@ -37,6 +35,7 @@ use crate::lifecycle::{Phase, PhaseCell};
 pub struct AdminListener {
     listener: StdListener,
     shown: Shown,
+    operators: Operators,
 }
 
 #[derive(Clone)]
@@ -75,6 +74,7 @@ impl AdminListener {
         shards: Vec<(ShardId, Arc<Probe>)>,
         control: Arc<ControlProbe>,
         phase: Arc<PhaseCell>,
+        operators: Operators,
     ) -> Result<Self, AdminError> {
         if !is_loopback(address.ip()) {
             return Err(AdminError::NotLoopback { address });
@@ -90,7 +90,7 @@ impl AdminListener {
             started_unix_seconds: now.as_millis() as f64 / 1000.0,
         };
         let registry = Arc::new(metrics::registry(sources));
-        Ok(Self { listener, shown: Shown { phase, registry } })
+        Ok(Self { listener, shown: Shown { phase, registry }, operators })
     }
 
     /// The port that was found, when port 0 was asked for.
@@ -100,11 +100,8 @@ impl AdminListener {
 
     /// Serves from a task of the running tokio runtime, until that ends.
     pub fn serve(self) -> io::Result<()> {
-        let visits = Visits {
-            listener: TcpListener::from_std(self.listener)?,
-            places: Arc::new(Semaphore::new(VISITS_MAX)),
-        };
-        let router = router(self.shown);
+        let visits = Visits::new(TcpListener::from_std(self.listener)?, VISITS_MAX, VISIT_MAX);
+        let router = router(self.shown, self.operators);
         tokio::spawn(async move {
             if let Err(reason) = axum::serve(visits, router).await {
                 error!(%reason, "the admin listener has ended");
@@ -124,7 +121,7 @@ fn is_loopback(ip: IpAddr) -> bool {
     ip.to_canonical().is_loopback()
 }
 
-fn router(shown: Shown) -> Router {
+fn router(shown: Shown, operators: Operators) -> Router {
     Router::new()
         .route("/livez", get(live))
         .route("/readyz", get(ready))
@@ -134,6 +131,8 @@ fn router(shown: Shown) -> Router {
             json(StatusCode::METHOD_NOT_ALLOWED, r#"{"error":"method_not_allowed"}"#.into())
         })
         .with_state(shown)
+        .merge(operators.router())
+        .layer(map_response(closing))
 }
 
 async fn live() -> Response {
@@ -173,6 +172,12 @@ async fn scrape(State(shown): State<Shown>) -> Response {
     }
 }
 
+/// A visit is one request.
+async fn closing(mut response: Response) -> Response {
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
 fn json(status: StatusCode, body: String) -> Response {
     answer(status, "application/json", body)
 }
@@ -182,75 +187,7 @@ fn answer(status: StatusCode, content_type: &'static str, body: String) -> Respo
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
-}
-
-/// Accepts while there is a place; further visitors wait in the kernel's backlog.
-struct Visits {
-    listener: TcpListener,
-    places: Arc<Semaphore>,
-}
-
-impl Listener for Visits {
-    type Io = Visit;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Visit, SocketAddr) {
-        let place = Arc::clone(&self.places).acquire_owned().await.ok();
-        let (stream, peer) = Listener::accept(&mut self.listener).await;
-        (Visit { stream, ends: Box::pin(sleep(VISIT_MAX)), _place: place }, peer)
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
-}
-
-/// A connection that ends in time.
-struct Visit {
-    stream: TcpStream,
-    ends: Pin<Box<Sleep>>,
-    _place: Option<OwnedSemaphorePermit>,
-}
-
-impl Visit {
-    fn check_time(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        match self.ends.as_mut().poll(cx) {
-            Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
-            Poll::Pending => Ok(()),
-        }
-    }
-}
-
-impl AsyncRead for Visit {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        into: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        self.check_time(cx)?;
-        Pin::new(&mut self.stream).poll_read(cx, into)
-    }
-}
-
-impl AsyncWrite for Visit {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.check_time(cx)?;
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
 }
 
 const VISITS_MAX: usize = 32;

@@ -24,8 +24,10 @@ use tracing::{error, info, warn};
 use self::admin::AdminListener;
 use self::ask::Ask;
 use self::bus::EmbeddedBus;
+use self::internal::InternalListener;
 use self::jwks::KeyFetches;
 use self::mailboxes::MailboxRules;
+use self::operators::ShownConfig;
 use self::probe::FetchOutcome;
 use self::resolve::Lookups;
 use self::spans::Exporter;
@@ -34,6 +36,7 @@ use self::turn::{Core, CoreParts, Question, Termination, Turn};
 use self::validation::{Asked, Validations};
 use self::web::WebClient;
 use crate::auth::{KeyRing, KeyRules};
+use crate::config::Shown;
 use crate::events::{ClientEventNames, NameDialect};
 use crate::lifecycle::drain::DrainPlan;
 use crate::lifecycle::{PhaseCell, Request, Signals, systemd};
@@ -41,16 +44,21 @@ use crate::lifecycle::{PhaseCell, Request, Signals, systemd};
 pub mod admin;
 mod answering;
 pub mod ask;
+mod asker;
 pub mod bus;
 mod endpoints;
 #[cfg(test)]
 mod fixtures;
+pub mod internal;
 mod jwks;
 pub mod mailboxes;
 mod metrics;
+pub mod operators;
 pub mod port;
 mod probe;
+mod problem;
 mod process;
+mod query;
 mod records;
 mod resolve;
 mod rpcs;
@@ -59,6 +67,7 @@ mod spans;
 pub mod store;
 mod turn;
 mod validation;
+mod visits;
 mod web;
 
 pub use self::port::{AlwaysRung, Bell, ShardPort};
@@ -80,6 +89,9 @@ pub struct ControlSpec<P, B> {
     pub phase: Arc<PhaseCell>,
     pub probe: Arc<ControlProbe>,
     pub admin: Option<AdminListener>,
+    pub internal: Option<InternalListener>,
+    /// What the admin listener shows of the configuration.
+    pub shown: ShownConfig,
     pub keys: KeyRing,
     /// Of the auth service, if there is one.
     pub validation: Option<ValidationRules>,
@@ -132,6 +144,7 @@ pub struct Reloaded {
     pub targets: Vec<ServiceTargets>,
     pub keys: KeyRules,
     pub settings: Settings,
+    pub shown: Shown,
 }
 
 /// How the control core ended, with the exit code that belongs to it.
@@ -209,6 +222,7 @@ struct Loop<P, B> {
     settings: Settings,
     reload: ReloadHook,
     asks: mpsc::Receiver<Ask>,
+    shown: ShownConfig,
     probe: Arc<ControlProbe>,
     key_poll: Interval,
     watchdog: Option<Interval>,
@@ -252,6 +266,9 @@ impl<P: ShardPort, B: Bell> Loop<P, B> {
         if let Some(admin) = spec.admin {
             admin.serve().map_err(setup("the admin listener"))?;
         }
+        if let Some(internal) = spec.internal {
+            internal.serve().map_err(setup("the internal listener"))?;
+        }
         let https = spec.keys.jwks().any(|set| set.url.starts_with("https:"))
             || spec.validation.as_ref().is_some_and(ValidationRules::is_https);
         let web = WebClient::new(https).map_err(ControlError::Roots)?;
@@ -272,6 +289,7 @@ impl<P: ShardPort, B: Bell> Loop<P, B> {
             settings,
             reload: spec.reload,
             asks: spec.asks,
+            shown: spec.shown,
             probe,
             key_poll: every(KEY_POLL),
             watchdog: systemd::watchdog_interval().map(every),
@@ -427,6 +445,7 @@ impl<P: ShardPort, B: Bell> Loop<P, B> {
         let new = (self.reload)(self.core.snapshot())?;
         self.web.expect_https(new.keys.jwks.iter().any(|set| set.url.starts_with("https:")))?;
         self.keys.reload(&new.keys)?;
+        self.shown.store(Arc::new(new.shown));
         self.fetches = KeyFetches::start(&self.web, &self.keys);
         self.core.settle(new.settings.clone());
         self.settings = new.settings;

@@ -3,6 +3,7 @@
 use corelane_shard::lane::ClaimRefusal;
 use corelane_shard::probe::{Counter, Kind, Sample};
 
+use super::internal::ListenerCounts;
 use super::sessions::refusal_label;
 use crate::events::Unusable;
 
@@ -85,6 +86,7 @@ pub struct ControlProbe {
     pub(super) keys_replaced: Counter,
     pub(super) reloads: Counter,
     pub(super) reloads_refused: Counter,
+    pub(super) internal: ListenerCounts,
     fetches: [Counter; FetchOutcome::ALL.len()],
     validations: [Counter; ValidationOutcome::ALL.len()],
     pub(super) spans_exported: Counter,

@@ -106,6 +106,8 @@ impl Shard {
                 phase: shown,
                 probe: Arc::default(),
                 admin: None,
+                internal: None,
+                shown: ShownConfig::default(),
                 keys: KeyRing::open(&rules()).unwrap(),
                 validation: None,
                 settings: settings(),
@@ -116,7 +118,9 @@ impl Shard {
                 seed: 1,
                 reload: Box::new(|_| {
                     let (snapshot, keys) = (snapshot(2), rules());
-                    Ok(Reloaded { snapshot, targets: targets(2), keys, settings: settings() })
+                    let settings = settings();
+                    let shown = Shown::default();
+                    Ok(Reloaded { snapshot, targets: targets(2), keys, settings, shown })
                 }),
             })
         });

@@ -13,6 +13,10 @@ use super::{demo_http, demo_link};
 pub(super) struct Announcement<'a> {
     pub(super) public: SocketAddr,
     pub(super) admin: SocketAddr,
+    /// Where services reach the gateway.
+    pub(super) internal: Option<SocketAddr>,
+    /// What they present there.
+    pub(super) service_token: &'a str,
     pub(super) shards: usize,
     pub(super) tokens: &'a [String],
     pub(super) config: &'a Path,
@@ -23,6 +27,8 @@ impl Announcement<'_> {
         json!({
             "url": self.url(),
             "admin_url": format!("http://{}", self.admin),
+            "internal_url": self.internal.map(|address| format!("http://{address}")),
+            "service_token": self.service_token,
             "tokens": self.tokens,
             "shards": self.shards,
             "pid": process::id(),
@@ -37,6 +43,7 @@ impl Announcement<'_> {
         let config = shell_word(&self.config.display().to_string());
         let token = self.tokens.first().map_or("", String::as_str);
         let (echo, link_echo) = (demo_http::ECHO, demo_link::ECHO);
+        let internal = self.internal.map(|address| self.follow(address)).unwrap_or_default();
         let plural = if shards == 1 { "" } else { "s" };
         format!(
             "corelane serves on {url} with {shards} shard{plural}; metrics: http://{admin}/metrics\n\
@@ -47,10 +54,19 @@ impl Announcement<'_> {
              call a backend over HTTP; for one behind a link say {link_echo}:\n\
              CORELANE_TOKEN={token} {program} call {url} {echo} '{{\"hello\":\"world\"}}'\n\
              \n\
-             make tokens of more players:\n\
+             {internal}make tokens of more players:\n\
              {program} token mint -c {config} --count 4\n\
              \n\
              Ctrl-C ends it."
+        )
+    }
+
+    fn follow(&self, internal: SocketAddr) -> String {
+        let token = self.service_token;
+        format!(
+            "follow what services are told; GET /openapi.json there says what they can do:\n\
+             curl -N -H 'X-Service-Token: {token}' http://{internal}/bus\n\
+             \n"
         )
     }
 
@@ -98,6 +114,8 @@ mod tests {
         Announcement {
             public: ([127, 0, 0, 1], 8081).into(),
             admin: ([127, 0, 0, 1], 9101).into(),
+            internal: Some(([127, 0, 0, 1], 9201).into()),
+            service_token: "s1",
             shards: 2,
             tokens,
             config: Path::new("/state/it's/corelane.toml"),
@@ -113,6 +131,8 @@ mod tests {
         let expected = json!({
             "url": "ws://127.0.0.1:8081/connect",
             "admin_url": "http://127.0.0.1:9101",
+            "internal_url": "http://127.0.0.1:9201",
+            "service_token": "s1",
             "tokens": TOKENS,
             "shards": 2,
             "pid": process::id(),
@@ -128,6 +148,8 @@ mod tests {
         let call = text.lines().find(|line| line.starts_with("CORELANE_TOKEN=t1 ")).unwrap();
         let end = " call ws://127.0.0.1:8081/connect /demo/echo '{\"hello\":\"world\"}'";
         assert!(call.ends_with(end), "{call}");
+        let follow = "curl -N -H 'X-Service-Token: s1' http://127.0.0.1:9201/bus";
+        assert!(text.lines().any(|line| line == follow), "{text}");
         assert!(text.contains(r"token mint -c '/state/it'\''s/corelane.toml' --count 4"), "{text}");
     }
 }

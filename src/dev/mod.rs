@@ -23,7 +23,7 @@ use self::configuration::{SERVICE, Setup};
 use self::folder::{Folder, FolderError};
 use crate::cli::token::{Issuer, Order};
 use crate::cli::{DevArgs, Failure, output};
-use crate::config::{Config, ConfigSource};
+use crate::config::{Config, ConfigSource, Secret};
 use crate::control::Exit;
 use crate::{gateway, logging};
 
@@ -49,11 +49,15 @@ pub fn run(args: &DevArgs) -> Result<Exit, Failure> {
     let source = source(&folder, args);
     let config = source.load()?;
     let tokens = tokens(&config)?;
+    let service_token = config.listen_internal.service_token.clone();
+    let service_token = service_token.as_ref().map_or("", Secret::reveal);
     logging::install(&config.log);
     let exit = gateway::run(config, source, |ready| {
         let announcement = Announcement {
             public: ready.public.first().copied().unwrap_or(setup.public),
             admin: ready.admin,
+            internal: ready.internal,
+            service_token,
             shards: ready.shards,
             tokens: &tokens,
             config: &folder.config_path(),

@@ -1,9 +1,11 @@
 //! Composition: threads, rings, lanes and the control core, wired from one [`Config`].
 
 mod code;
+mod listeners;
 mod ports;
 mod settings;
 mod shards;
+mod tokens;
 
 use std::cell::RefCell;
 use std::io;
@@ -14,7 +16,6 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 
 use corelane_shard::engine::SPARE_SLOTS;
-use corelane_shard::id::ShardId;
 use corelane_shard::lane::{EventBell, Mesh, MeshShape, mesh};
 use corelane_shard::probe::Probe;
 use corelane_shard::pump::Pace;
@@ -22,6 +23,7 @@ use corelane_shard::ring::{RingDirectory, RingSizes, locked_bytes, try_operation
 use thiserror::Error;
 use tracing::{error, info, warn};
 
+use self::listeners::HttpListeners;
 use self::ports::{LaneBell, ports};
 use self::settings::{
     drain_plan, engine_options, key_rules, reload_hook, settings, span_export, targets,
@@ -30,8 +32,8 @@ use self::settings::{
 use self::shards::{ShardPart, await_starts, bind_public, start_shard};
 use crate::auth::{KeyError, KeyRing};
 use crate::config::{Config, ConfigSource, MemoryBudget, physical_memory};
-use crate::control::admin::{AdminError, AdminListener};
-use crate::control::ask::ASKS_MAX;
+use crate::control::admin::AdminError;
+use crate::control::internal::InternalError;
 use crate::control::{self, ControlError, ControlProbe, ControlSpec, Exit};
 use crate::host::{Facts, Needs, Severity, raise_open_files, shortfalls};
 use crate::lifecycle::drain::PlanError;
@@ -60,6 +62,8 @@ pub struct Ready {
     /// Where clients connect; ports that were 0 are the real ones.
     pub public: Vec<SocketAddr>,
     pub admin: SocketAddr,
+    /// Where services reach the gateway, if they do.
+    pub internal: Option<SocketAddr>,
     pub shards: usize,
 }
 
@@ -78,6 +82,8 @@ pub enum StartError {
     Keys(#[from] KeyError),
     #[error(transparent)]
     Admin(#[from] AdminError),
+    #[error(transparent)]
+    Internal(#[from] InternalError),
     #[error("cannot listen on {address}: {source}; choose another listen.public.address")]
     Listen { address: SocketAddr, source: io::Error },
     #[error(
@@ -85,8 +91,8 @@ pub enum StartError {
          again: the kernel gives back the rings of a predecessor late"
     )]
     Shard { shard: usize, source: io::Error },
-    #[error("cannot tell the address of the admin listener: {0}")]
-    AdminAddress(#[source] io::Error),
+    #[error("cannot tell the address of the {0} listener: {1}")]
+    OwnAddress(&'static str, #[source] io::Error),
     #[error("cannot make an eventfd: {0}; raise the limit of open files")]
     Bell(#[source] io::Error),
     #[error(transparent)]
@@ -112,13 +118,7 @@ pub fn run(
     let phase = Arc::new(PhaseCell::default());
     let control_probe = Arc::new(ControlProbe::default());
     let probes: Vec<Arc<Probe>> = (0..shards).map(|_| Arc::default()).collect();
-    let admin = AdminListener::bind(
-        config.listen_admin.address,
-        (0_u8..).map(ShardId).zip(probes.iter().map(Arc::clone)).collect(),
-        Arc::clone(&control_probe),
-        Arc::clone(&phase),
-    )?;
-    let admin_address = admin.local_address().map_err(StartError::AdminAddress)?;
+    let http = HttpListeners::open(&config, &probes, &control_probe, &phase, keys.published())?;
     let (listeners, public) = bind_public(&config, shards)?;
     let control_bell = bell()?;
     let bells: Vec<_> = (0..shards).map(|_| bell()).collect::<Result<_, _>>()?;
@@ -156,10 +156,10 @@ pub fn run(
     code::bring_in();
     let joins = await_starts(&starts, joins)?;
 
-    ready(&Ready { public, admin: admin_address, shards });
+    let (admin, internal) = (http.admin_address, http.internal_address);
+    ready(&Ready { public, admin, internal, shards });
     phase.serve();
     systemd::notify_ready();
-    let (_asking, asks) = tokio::sync::mpsc::channel(ASKS_MAX);
     let lanes = Rc::new(RefCell::new(control_lanes));
     let exit = control::run(ControlSpec {
         core: placement.control,
@@ -168,7 +168,9 @@ pub fn run(
         wake: duplicate(&control_bell)?,
         phase,
         probe: control_probe,
-        admin: Some(admin),
+        admin: Some(http.admin),
+        internal: http.internal,
+        shown: http.shown,
         keys,
         validation: validation_rules(&config),
         settings: settings(&config, drain),
@@ -176,7 +178,7 @@ pub fn run(
         targets: targets(&config),
         reload: reload_hook(config, source),
         snapshot,
-        asks,
+        asks: http.asks,
         seed: fastrand::u64(..),
     })?;
     if exit == Exit::Drained {

@@ -12,9 +12,7 @@ use corelane_shard::wire::handshake::HeadLimits;
 
 use super::UPSTREAM_SOCKETS;
 use crate::auth::{JwksSpec, KeyRules, KeySpec};
-use crate::config::{
-    Config, ConfigSource, ConnectionMode, InternalAuthMode, LoadError, Session, Upstream,
-};
+use crate::config::{Config, ConfigSource, ConnectionMode, InternalAuthMode, LoadError, Upstream};
 use crate::continuity::continue_from;
 use crate::control::mailboxes::MailboxRules;
 use crate::control::store::StoreRules;
@@ -68,17 +66,18 @@ fn door_rules(config: &Config) -> DoorRules {
             cookie: auth.cookie.as_deref().map(Into::into),
         },
         origins: auth.origins.iter().map(|origin| origin.as_str().into()).collect(),
-        internal: internal_access(&config.session),
+        internal: internal_access(config),
         validations_max: config.auth_validate.waiting_max,
     }
 }
 
-fn internal_access(session: &Session) -> InternalAccess {
+fn internal_access(config: &Config) -> InternalAccess {
+    let session = &config.session;
     match (session.connection_mode, session.internal_auth_mode) {
         (ConnectionMode::External | ConnectionMode::Relayed, _) => InternalAccess::Nobody,
         (ConnectionMode::Internal, InternalAuthMode::NetworkTrust) => InternalAccess::Network,
         (ConnectionMode::Internal, InternalAuthMode::ServiceToken) => {
-            match &session.internal_service_token {
+            match &config.listen_internal.service_token {
                 Some(token) => InternalAccess::ServiceToken(ServiceToken::new(token.reveal())),
                 None => InternalAccess::Nobody,
             }
@@ -206,6 +205,7 @@ pub(super) fn reload_hook(current: Config, source: ConfigSource) -> ReloadHook {
             targets: continued.targets,
             keys: key_rules(&next),
             settings: settings(&next, drain),
+            shown: next.shown.clone(),
         };
         current = next;
         Ok(reloaded)

@@ -11,6 +11,7 @@ mod compression;
 mod door;
 mod harness;
 mod http_backends;
+mod internal;
 mod lifecycle;
 mod link_backends;
 mod messages;

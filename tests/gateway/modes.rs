@@ -43,7 +43,7 @@ fn servers_reach_each_other_across_shards_and_get_no_manifest() {
         .shards(2)
         .set("session.connection_mode", "internal")
         .set("session.internal_auth_mode", "service-token")
-        .set("session.internal_service_token", SERVICE_TOKEN)
+        .set("listen.internal.service_token", SERVICE_TOKEN)
         .start();
     let refused = upgrade("/connect", &[&format!("Authorization: Bearer {}", gateway.token())]);
     assert_eq!(exchange(gateway.public(), refused.as_bytes()).status, 401, "a player");
@@ -87,7 +87,7 @@ fn servers_reach_each_other_across_shards_and_get_no_manifest() {
 fn a_gateway_for_servers_does_not_start_without_its_secret() {
     let ended = Launch::new("").set("session.connection_mode", "Internal").run_to_end();
     assert_eq!(ended.status.code(), Some(64));
-    assert!(ended.stderr.contains("internal_service_token"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("listen.internal.service_token"), "{}", ended.stderr);
 }
 
 #[test]

@@ -22,8 +22,8 @@ use corelane_shard::probe::Probe;
 use corelane_shard::pump::{self, Pace, TurnObserver};
 use corelane_shard::ring::{ListenOptions, RingDirectory, RingSizes, Uring, listen};
 use corelane_shard::snapshot::{
-    Address, BreakerLimits, ConnectionMode, Endpoint, Method, Role, Service, SessionLimits,
-    Snapshot, Tracing, UpstreamKind,
+    Address, BreakerLimits, ConnectionMode, Endpoint, Method, ResumeRules, Role, Service,
+    SessionLimits, Snapshot, Tracing, UpstreamKind,
 };
 use corelane_shard::wire::handshake::HeadLimits;
 
@@ -196,7 +196,17 @@ pub(crate) fn snapshot() -> Snapshot {
         endpoints: [endpoint(0, HTTP_PATH), endpoint(1, LINK_PATH)].into(),
         roles: [Role { name: ROLE.into(), endpoints: [EndpointId(0), EndpointId(1)].into() }]
             .into(),
-        session: SessionLimits { messages_per_window: 0, ..SessionLimits::default() },
+        session: SessionLimits {
+            messages_per_window: 0,
+            // Clients are told nothing that they have not asked for.
+            resume: ResumeRules {
+                early_token: false,
+                notice_event: false,
+                notice_text: false,
+                ..ResumeRules::default()
+            },
+            ..SessionLimits::default()
+        },
         tracing: Tracing::default(),
     }
 }
@@ -233,7 +243,7 @@ impl Authenticator for NumberedSessions {
         };
         let standing = Arc::new(standing);
         let identity =
-            Identity { session, account: None, standing, expires_at: None, issued_at: 0 };
+            Identity { session, account: None, standing, expires_at: None, issued_at: None };
         Judgement::Accepted(Rc::new(identity))
     }
 

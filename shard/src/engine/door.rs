@@ -152,7 +152,7 @@ pub(super) fn internal_identity(
         account: None,
         standing: Arc::clone(standing),
         expires_at: None,
-        issued_at: 0,
+        issued_at: None,
     })
 }
 

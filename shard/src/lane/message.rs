@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::id::{ConnectionKey, EndpointId, Epoch, Place, ServiceId, SessionId, ShardId};
-use crate::identity::{Account, AuthRefusal, Identity, Standing, Validated};
+use crate::identity::{Account, AuthRefusal, Identity, Standing, UnixSeconds, Validated};
 use crate::session::shortcuts::Shortcut;
 use crate::snapshot::{Address, Snapshot};
 use crate::wire::code::ResponseCode;
@@ -115,9 +115,9 @@ pub struct Claimant {
     pub account: Option<Account>,
     pub standing: Arc<Standing>,
     /// As in [`crate::identity::Identity`].
-    pub expires_at: Option<NonZeroU64>,
+    pub expires_at: Option<UnixSeconds>,
     /// As in [`crate::identity::Identity`].
-    pub issued_at: u64,
+    pub issued_at: Option<UnixSeconds>,
 }
 
 impl Claimant {

@@ -210,8 +210,8 @@ fn validated(session: u128, expires_at: u64) -> Validated {
         roles: ["user".into()].into(),
         authorizations: [].into(),
     };
-    let (session, expires_at) = (SessionId(session), NonZeroU64::new(expires_at));
-    Validated { session, account: None, standing, expires_at, issued_at: 0 }
+    let (session, expires_at) = (SessionId(session), UnixSeconds::new(expires_at));
+    Validated { session, account: None, standing, expires_at, issued_at: None }
 }
 
 #[test]

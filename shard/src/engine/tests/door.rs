@@ -1,7 +1,6 @@
 //! The door on a real ring: routes, origins, the Internal mode, tokens that others judge, and tokens
 //! that expire.
 
-use std::num::NonZeroU64;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -42,7 +41,9 @@ impl Authenticator for Judge {
         let (Ok(session), Ok(seconds)) = (session.parse(), seconds.parse::<u64>()) else {
             return Judgement::Refused(AuthRefusal::BadSignature);
         };
-        let expires_at = NonZeroU64::new(seconds).map(|s| s.saturating_add(now.unix_ms / 1000));
+        let expires_at = (seconds > 0)
+            .then(|| seconds + now.unix_ms / 1000)
+            .and_then(crate::identity::UnixSeconds::new);
         let session = SessionId(session);
         let standing = Arc::new(standing());
         Judgement::Accepted(Rc::new(Identity {
@@ -50,7 +51,7 @@ impl Authenticator for Judge {
             account: None,
             standing,
             expires_at,
-            issued_at: 0,
+            issued_at: None,
         }))
     }
 
@@ -258,8 +259,13 @@ fn a_server_is_told_who_it_is_and_reaches_the_others_and_nothing_else() {
 #[test]
 fn servers_may_call_nothing_whatever_their_role_may() {
     let standing = crate::engine::door::internal_standing();
-    let identity =
-        Identity { session: SessionId(1), account: None, standing, expires_at: None, issued_at: 0 };
+    let identity = Identity {
+        session: SessionId(1),
+        account: None,
+        standing,
+        expires_at: None,
+        issued_at: None,
+    };
     assert!(callable_by(ConnectionMode::Internal, &identity).is_empty());
     for mode in [ConnectionMode::External, ConnectionMode::Relayed] {
         assert_eq!(callable_by(mode, &identity), ["internal".into()]);
@@ -333,7 +339,7 @@ fn validated() -> Box<Validated> {
         account: None,
         standing,
         expires_at: None,
-        issued_at: 0,
+        issued_at: None,
     })
 }
 
@@ -410,7 +416,7 @@ fn a_session_ends_with_its_token_only_when_told_to() {
     for (close_on_expiry, token, ends) in
         [(true, "1.60", true), (true, "1", false), (false, "1.60", false)]
     {
-        let session = SessionLimits { close_on_expiry, ..SessionLimits::default() };
+        let session = SessionLimits { close_on_expiry, ..shape().session };
         let mut rig = Shape { session, ..shape() }.build();
         let client = opened(&mut rig, &[&format!("Authorization: Bearer {token}")]);
         let (client, _, _) = next(&mut rig, client);

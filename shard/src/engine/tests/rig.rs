@@ -19,7 +19,7 @@ use crate::outbox::Outbox;
 use crate::probe::Probe;
 use crate::pump::sample_clocks;
 use crate::ring::{ListenOptions, RingDirectory, RingSizes, Uring, listen};
-use crate::snapshot::{ConnectionMode, SessionLimits, Snapshot, Tracing};
+use crate::snapshot::{ConnectionMode, ResumeRules, SessionLimits, Snapshot, Tracing};
 use crate::sockets::Wait;
 use crate::wire::handshake::HeadLimits;
 
@@ -42,7 +42,17 @@ impl Default for Shape {
             buffers: 512,
             send_buffer: Some(16 << 10),
             receive_buffer: None,
-            session: SessionLimits { message_bytes_max: 256 << 10, ..SessionLimits::default() },
+            session: SessionLimits {
+                message_bytes_max: 256 << 10,
+                // Whoever tests them asks for them.
+                resume: ResumeRules {
+                    early_token: false,
+                    notice_event: false,
+                    notice_text: false,
+                    ..ResumeRules::default()
+                },
+                ..SessionLimits::default()
+            },
             mode: ConnectionMode::External,
             door: DoorRules::default(),
             authenticator: Box::new(Nobody::default()),
