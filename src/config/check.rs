@@ -1,6 +1,7 @@
 //! What no single key can know: relations between keys, references between tables.
 
 use std::collections::HashSet;
+use std::net::IpAddr;
 
 use super::nearest::nearest;
 use super::problem::Problem;
@@ -44,9 +45,38 @@ fn check_listeners(config: &Config, notes: &mut Notes) {
         let message = format!("`listen.admin.address`: {admin} is a public address too");
         report(notes, "listen.admin.address", message);
     }
+    check_internal_listener(config, notes);
     if OWN_PATHS.contains(&config.echo.path.as_str()) {
         let message = format!("`echo.path`: {} is served by the gateway itself", config.echo.path);
         report(notes, "echo.path", message);
+    }
+}
+
+fn check_internal_listener(config: &Config, notes: &mut Notes) {
+    let Some(internal) = config.listen_internal.address else { return };
+    if config.listen_internal.service_token.is_none() {
+        let origin = notes.origin("listen.internal.address");
+        let message = "`listen.internal.service_token` is not set: whoever reaches the internal \
+                       listener could end sessions and act for players";
+        notes.report(Problem::new(origin, message).help(
+            "set it (CONNECT_INTERNAL_SERVICE_TOKEN keeps it out of the file), or \
+             `address = \"off\"`",
+        ));
+    }
+    let admin = config.listen_admin.address;
+    let taken = internal == admin || config.listen_public.address.contains(&internal);
+    if internal.port() != 0 && taken {
+        let message =
+            format!("`listen.internal.address`: {internal} is an address of another listener too");
+        report(notes, "listen.internal.address", message);
+    }
+}
+
+/// Whether everybody on the internet may reach the address, for all that it says.
+fn is_public(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => !ip.is_loopback() && !ip.is_private() && !ip.is_link_local(),
+        IpAddr::V6(ip) => !ip.is_loopback() && !ip.is_unique_local() && !ip.is_unicast_link_local(),
     }
 }
 
@@ -190,6 +220,12 @@ impl Config {
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let mut found = Vec::new();
+        if let Some(address) = self.listen_internal.address.filter(|it| is_public(it.ip())) {
+            found.push(format!(
+                "listen.internal.address = {address} may be reached from outside, and the service \
+                 token travels in plain text: take a private address"
+            ));
+        }
         if self.auth_keys.is_empty() {
             found.push("no [[auth.key]]: every client is answered 401".to_owned());
         }

@@ -16,8 +16,8 @@ use super::unknown::{
     find, is_ours, refuse_unknown_flags, refuse_unknown_tables, refuse_unknown_variables,
 };
 use super::{
-    Auth, Compression, Config, Control, Drain, Echo, Events, Limits, ListenAdmin, ListenPublic,
-    Log, Priority, Secret, Service, Session, Shards, profile,
+    Auth, Compression, Config, Control, Drain, Echo, Events, Limits, ListenAdmin, ListenInternal,
+    ListenPublic, Log, Priority, Secret, Service, Session, Shards, profile,
 };
 
 /// The text of `corelane.toml`, and the name that errors give it.
@@ -138,6 +138,7 @@ fn read(text: &str, overrides: &Overrides, notes: &mut Notes) -> Option<Config> 
         }};
     }
     let listen_public = once!(ListenPublic, &[]);
+    let listen_internal = once!(ListenInternal, &[]);
     let listen_admin = once!(ListenAdmin, &[]);
     let shards = once!(Shards, &[]);
     let auth = once!(Auth, &["key"]);
@@ -155,6 +156,7 @@ fn read(text: &str, overrides: &Overrides, notes: &mut Notes) -> Option<Config> 
     let roles = each(root, "role", notes, |reader| RoleSettings::read(reader, &[]));
     Some(Config {
         listen_public: listen_public?,
+        listen_internal: listen_internal?,
         listen_admin: listen_admin?,
         shards: shards?,
         auth: auth?,
@@ -170,6 +172,7 @@ fn read(text: &str, overrides: &Overrides, notes: &mut Notes) -> Option<Config> 
         log: log?,
         services: services?,
         roles: roles?,
+        shown: notes.shown(),
     })
 }
 

@@ -18,6 +18,7 @@ mod rows;
 mod scalar;
 mod secret;
 mod shape;
+mod shown;
 mod snapshot;
 mod tables;
 #[cfg(test)]
@@ -38,16 +39,18 @@ pub use reader::Overrides;
 pub use rows::{Algorithm, AuthKey, EndpointSettings, RoleSettings, ServiceSettings};
 pub use secret::Secret;
 pub use shape::Auto;
+pub use shown::Shown;
 pub use tables::{
     Auth, CapabilitySource, Compression, ConnectionMode, Control, Drain, Echo, Events, Limits,
-    ListenAdmin, ListenPublic, Log, LogFormat, LogLevel, Priority, Profile, Session, Shards,
-    WELL_KNOWN_SALT,
+    ListenAdmin, ListenInternal, ListenPublic, Log, LogFormat, LogLevel, Priority, Profile,
+    Session, Shards, WELL_KNOWN_SALT,
 };
 pub use upstream::{LINK_PATH, Scheme, ServiceAddress, Upstream};
 
 /// Every table, in the order of the defaults file.
 pub const TABLES: &[Table] = &[
     ListenPublic::TABLE,
+    ListenInternal::TABLE,
     ListenAdmin::TABLE,
     Shards::TABLE,
     Auth::TABLE,
@@ -79,6 +82,7 @@ pub struct Service {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     pub listen_public: ListenPublic,
+    pub listen_internal: ListenInternal,
     pub listen_admin: ListenAdmin,
     pub shards: Shards,
     pub auth: Auth,
@@ -94,6 +98,8 @@ pub struct Config {
     pub log: Log,
     pub services: Vec<Service>,
     pub roles: Vec<RoleSettings>,
+    /// All of the above as it was written.
+    pub shown: Shown,
 }
 
 impl Config {
@@ -103,6 +109,7 @@ impl Config {
     pub fn restart_changes(&self, next: &Self) -> Vec<String> {
         let mut found = Vec::new();
         self.listen_public.restart_changes(&next.listen_public, &mut found);
+        self.listen_internal.restart_changes(&next.listen_internal, &mut found);
         self.listen_admin.restart_changes(&next.listen_admin, &mut found);
         self.shards.restart_changes(&next.shards, &mut found);
         self.auth.restart_changes(&next.auth, &mut found);

@@ -12,6 +12,7 @@ use super::key::{Key, Table};
 use super::nearest::nearest;
 use super::problem::{Origin, Problem};
 use super::shape::{Raw, Shape};
+use super::shown::{Shown, Written};
 use super::unsupported::Unsupported;
 
 /// What may override the file: flags as `table.key`, and variables.
@@ -26,6 +27,8 @@ pub struct Overrides {
 pub(super) struct Notes {
     pub(super) problems: Vec<Problem>,
     places: BTreeMap<String, Origin>,
+    /// Every key as it was written.
+    written: BTreeMap<String, Written>,
 }
 
 impl Notes {
@@ -40,6 +43,10 @@ impl Notes {
 
     pub(super) fn place(&mut self, path: String, origin: Origin) {
         self.places.insert(path, origin);
+    }
+
+    pub(super) fn shown(&self) -> Shown {
+        Shown::new(&self.written)
     }
 }
 
@@ -100,6 +107,8 @@ impl<'a> Reader<'a> {
             (Raw::Toml(&default), Origin::Default)
         };
         self.note_places(name, raw, &origin);
+        let written = Written::new(raw, &origin, shape.is_secret());
+        self.notes.written.insert(format!("{}.{name}", self.path), written);
         match shape.parse(raw) {
             Ok(value) => Some(value),
             Err(mismatch) => {

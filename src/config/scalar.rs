@@ -220,6 +220,35 @@ impl Shape for Hidden {
         let hidden = || Mismatch { span: raw.span(), expected: self.expects(), found: None };
         self.accept(raw).ok_or_else(hidden)
     }
+
+    fn is_secret(&self) -> bool {
+        true
+    }
+}
+
+/// A [`Secret`] that fits a header, or none.
+pub(super) struct HiddenOrNone;
+
+impl Shape for HiddenOrNone {
+    type Value = Option<Secret>;
+
+    fn expects(&self) -> String {
+        "a text of printable ASCII without blanks, or an empty one for none".into()
+    }
+
+    fn accept(&self, raw: Raw<'_>) -> Option<Option<Secret>> {
+        let text = raw.words().filter(|text| text.bytes().all(|byte| byte.is_ascii_graphic()))?;
+        Some((!text.is_empty()).then(|| Secret::new(text)))
+    }
+
+    fn parse(&self, raw: Raw<'_>) -> Result<Option<Secret>, Mismatch> {
+        let hidden = || Mismatch { span: raw.span(), expected: self.expects(), found: None };
+        self.accept(raw).ok_or_else(hidden)
+    }
+
+    fn is_secret(&self) -> bool {
+        true
+    }
 }
 
 /// `address:port`, IPv6 in brackets.

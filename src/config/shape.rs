@@ -48,6 +48,19 @@ impl<'a> Raw<'a> {
         }
     }
 
+    /// The value in JSON, whole.
+    pub(super) fn json(self) -> serde_json::Value {
+        match self {
+            Self::Text(text) => text.into(),
+            Self::Toml(value) => match value.get_ref() {
+                DeValue::String(text) => (&**text).into(),
+                DeValue::Boolean(boolean) => (*boolean).into(),
+                DeValue::Array(items) => items.iter().map(|item| Self::Toml(item).json()).collect(),
+                _ => self.integer().map_or_else(|| self.shown().into(), Into::into),
+            },
+        }
+    }
+
     pub(super) fn span(self) -> Option<Range<usize>> {
         match self {
             Self::Text(_) => None,
@@ -95,6 +108,11 @@ pub(super) trait Shape: Sized {
 
     fn parse(&self, raw: Raw<'_>) -> Result<Self::Value, Mismatch> {
         self.accept(raw).ok_or_else(|| Mismatch::new(self, raw))
+    }
+
+    /// Whether nobody may be shown what was written.
+    fn is_secret(&self) -> bool {
+        false
     }
 }
 

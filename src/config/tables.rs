@@ -8,8 +8,8 @@ use corelane_shard::compression::CompressionRules;
 
 use super::key::table;
 use super::scalar::{
-    Choice, Count, Flag, Hidden, Name, PowerOfTwo, Size, Socket, Span, Text, UrlPath, minutes,
-    seconds,
+    Choice, Count, Flag, Hidden, HiddenOrNone, Name, PowerOfTwo, Size, Socket, Span, Text, UrlPath,
+    minutes, seconds,
 };
 use super::secret::Secret;
 use super::shape::{Auto, AutoOr, OffOr, list, some};
@@ -67,7 +67,20 @@ table! {
 }
 
 table! {
-    /// Where operators look: `/livez`, `/readyz`, `/metrics`. Loopback only.
+    /// Where services reach the gateway: the protocol's internal endpoints and the bus. Plain HTTP, for
+    /// a private network.
+    ["listen.internal"] Once ListenInternal {
+        /// Address of the internal server, or "off". It needs `service_token`.
+        address: Option<SocketAddr> = r#""off""#, Restart => OffOr(Socket);
+        /// Secret that services present as `X-Service-Token` with every request.
+        service_token: Option<Secret> = r#""""#, Restart, "CONNECT_INTERNAL_SERVICE_TOKEN"
+            => HiddenOrNone;
+    }
+}
+
+table! {
+    /// Where operators look and act: `/livez`, `/readyz`, `/metrics`, `/sessions`, `/config`,
+    /// `/log-level`. Loopback only.
     ["listen.admin"] Once ListenAdmin {
         /// Address of the admin server.
         address: SocketAddr = r#""127.0.0.1:9100""#, Restart => Socket;

@@ -425,6 +425,69 @@ fn the_debug_form_of_a_configuration_hides_secrets() {
 }
 
 #[test]
+fn the_internal_listener_does_not_start_without_a_token() {
+    let on = "[listen.internal]\naddress = \"127.0.0.1:9200\"\n";
+    assert_refused(load(on), &[":2:11: ", "service_token", "CONNECT_INTERNAL_SERVICE_TOKEN"]);
+    assert_refused(load(&format!("{on}service_token = \"\"")), &["is not set"]);
+    let config = load(&format!("{on}service_token = \"abc\"")).unwrap();
+    assert_eq!(config.listen_internal.address.unwrap().port(), 9200);
+    assert!(load("[listen.internal]\nservice_token = \"abc\"").is_ok());
+    let lines = refusals(load(&format!("{on}service_token = \"of two words\"")));
+    assert!(!lines.join("\n").contains("words\""), "{lines:?}");
+    assert_refused(load("[session]\ninternal_service_token = \"x\""), &["in [listen.internal]"]);
+}
+
+#[test]
+fn the_internal_listener_has_an_address_of_its_own() {
+    for taken in ["127.0.0.1:8080", "127.0.0.1:9100"] {
+        let text = format!("[listen.internal]\naddress = {taken:?}\nservice_token = \"x\"");
+        assert_refused(load(&text), &[":2:11: ", "another listener"]);
+    }
+}
+
+#[test]
+fn a_service_token_on_a_public_address_is_warned_of() {
+    let warned = |address: &str| {
+        let text = format!("[listen.internal]\naddress = {address:?}\nservice_token = \"x\"");
+        let warnings = load(&text).unwrap().warnings();
+        warnings.iter().any(|warning| warning.contains("listen.internal.address"))
+    };
+    for private in ["127.0.0.1:1", "10.1.2.3:1", "192.168.1.1:1", "[::1]:1", "[fd00::1]:1"] {
+        assert!(!warned(private), "{private}");
+    }
+    for public in ["0.0.0.0:1", "203.0.113.7:1", "[::]:1", "[2001:db8::1]:1"] {
+        assert!(warned(public), "{public}");
+    }
+}
+
+#[test]
+fn what_was_written_is_shown_with_its_layer_and_without_secrets() {
+    let text = format!(
+        "[listen.internal]\nservice_token = \"of services\"\n[limits]\nfragments_max = 9\n\
+         [priority]\nroles = [\"user\"]\n{DEMO}"
+    )
+    .replace("of services", "of-services");
+    let mut sources = sources(&text);
+    sources.overrides.flags.push(("session.server_salt".into(), "of our own".into()));
+    let variable = "CONNECT_BUFFER_SIZE".to_owned();
+    sources.overrides.environment.insert(variable, "70000".into());
+    let shown = Config::load(&sources).unwrap().shown.json();
+    assert!(!shown.contains("of our own") && !shown.contains("of-services"), "{shown}");
+    let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    for (path, value, from) in [
+        ("limits.fragments_max", serde_json::json!(9), "file"),
+        ("limits.control_frames_per_second", serde_json::json!(20), "default"),
+        ("session.buffer_size", serde_json::json!("70000"), "variable CONNECT_BUFFER_SIZE"),
+        ("session.server_salt", serde_json::json!("(secret)"), "flag"),
+        ("listen.internal.service_token", serde_json::json!("(secret)"), "file"),
+        ("priority.roles", serde_json::json!(["user"]), "file"),
+        ("service.0.endpoints.1.path", serde_json::json!("/demo/{id}"), "file"),
+    ] {
+        assert_eq!(shown[path], serde_json::json!({ "value": value, "from": from }), "{path}");
+    }
+}
+
+#[test]
 fn a_missing_file_is_named() {
     let path = Some("/nonexistent/corelane.toml".into());
     let error = ConfigSource { path, flags: Vec::new() }.load().unwrap_err();

@@ -36,7 +36,12 @@ pub(super) fn refuse_unknown_tables(root: &DeTable<'_>, notes: &mut Notes) {
     refuse_tables_other_than(&known, "", root, notes);
     let listen = root.get("listen").and_then(|value| value.get_ref().as_table());
     if let Some(listen) = listen {
-        refuse_tables_other_than(&BTreeSet::from(["public", "admin"]), "listen.", listen, notes);
+        refuse_tables_other_than(
+            &BTreeSet::from(["public", "internal", "admin"]),
+            "listen.",
+            listen,
+            notes,
+        );
     }
     let once = TABLES.iter().filter(|table| table.occurs == Occurs::Once);
     for path in once.map(|table| table.name).chain(["listen"]) {

@@ -6,9 +6,7 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
@@ -16,20 +14,17 @@ use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::serve::Listener;
 use corelane_shard::id::ShardId;
 use corelane_shard::lane::DrainPhase;
 use corelane_shard::probe::Probe;
 use prometheus_client::registry::Registry;
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Sleep, sleep};
+use tokio::net::TcpListener;
 use tracing::error;
 
 use super::metrics::{self, Sources};
 use super::probe::ControlProbe;
+use super::visits::Visits;
 use crate::lifecycle::{Phase, PhaseCell};
 
 /// The bound listener and what it shows. One per process.
@@ -100,10 +95,7 @@ impl AdminListener {
 
     /// Serves from a task of the running tokio runtime, until that ends.
     pub fn serve(self) -> io::Result<()> {
-        let visits = Visits {
-            listener: TcpListener::from_std(self.listener)?,
-            places: Arc::new(Semaphore::new(VISITS_MAX)),
-        };
+        let visits = Visits::new(TcpListener::from_std(self.listener)?, VISITS_MAX, VISIT_MAX);
         let router = router(self.shown);
         tokio::spawn(async move {
             if let Err(reason) = axum::serve(visits, router).await {
@@ -184,73 +176,6 @@ fn answer(status: StatusCode, content_type: &'static str, body: String) -> Respo
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
-}
-
-/// Accepts while there is a place; further visitors wait in the kernel's backlog.
-struct Visits {
-    listener: TcpListener,
-    places: Arc<Semaphore>,
-}
-
-impl Listener for Visits {
-    type Io = Visit;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Visit, SocketAddr) {
-        let place = Arc::clone(&self.places).acquire_owned().await.ok();
-        let (stream, peer) = Listener::accept(&mut self.listener).await;
-        (Visit { stream, ends: Box::pin(sleep(VISIT_MAX)), _place: place }, peer)
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
-}
-
-/// A connection that ends in time.
-struct Visit {
-    stream: TcpStream,
-    ends: Pin<Box<Sleep>>,
-    _place: Option<OwnedSemaphorePermit>,
-}
-
-impl Visit {
-    fn check_time(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        match self.ends.as_mut().poll(cx) {
-            Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
-            Poll::Pending => Ok(()),
-        }
-    }
-}
-
-impl AsyncRead for Visit {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        into: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        self.check_time(cx)?;
-        Pin::new(&mut self.stream).poll_read(cx, into)
-    }
-}
-
-impl AsyncWrite for Visit {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.check_time(cx)?;
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
 }
 
 const VISITS_MAX: usize = 32;

@@ -45,6 +45,9 @@ impl<P: ShardPort, S: SessionStore> Core<P, S, EmbeddedBus> {
                 let _unheard = answer.send(self.list(after, limit));
             }
             Ask::Describe { session, answer } => self.ask_shard(session, answer),
+            Ask::Addresses { service, answer } => {
+                let _unheard = answer.send(self.book.addresses_of(service));
+            }
             Ask::End { session, reason, answer } => {
                 let ended = self.end_session(session, &reason, now);
                 let _unheard = answer.send(if ended { Ok(()) } else { Err(NoSession) });

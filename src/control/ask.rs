@@ -4,10 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use corelane_shard::id::SessionId;
+use corelane_shard::id::{ServiceId, SessionId};
 use corelane_shard::identity::{Account, Standing};
 use corelane_shard::lane::SessionDescription;
-use corelane_shard::snapshot::Snapshot;
+use corelane_shard::snapshot::{Address, Snapshot};
 use corelane_shard::wire::guid::Guid;
 use thiserror::Error;
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -36,6 +36,8 @@ pub enum Ask {
     List { after: Option<SessionId>, limit: usize, answer: oneshot::Sender<Vec<ListedSession>> },
     /// All that is known of one live session.
     Describe { session: SessionId, answer: oneshot::Sender<Result<Box<Described>, NoSession>> },
+    /// Where the backends of a service of the present snapshot are; none if nothing is known yet.
+    Addresses { service: ServiceId, answer: oneshot::Sender<Arc<[Address]>> },
     /// Ends a session for good; tells whether there was one.
     End { session: SessionId, reason: Box<str>, answer: oneshot::Sender<Result<(), NoSession>> },
 }

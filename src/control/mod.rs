@@ -34,21 +34,26 @@ use crate::lifecycle::{PhaseCell, Request, Signals, systemd};
 pub mod admin;
 mod answering;
 pub mod ask;
+mod asker;
 pub mod bus;
 mod endpoints;
 #[cfg(test)]
 mod fixtures;
+pub mod internal;
 pub mod mailboxes;
 mod metrics;
 pub mod port;
 mod probe;
+mod problem;
 mod process;
+mod query;
 mod records;
 mod resolve;
 mod rpcs;
 mod sessions;
 pub mod store;
 mod turn;
+mod visits;
 
 pub use self::port::{AlwaysRung, Bell, ShardPort};
 pub use self::probe::ControlProbe;

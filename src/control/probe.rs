@@ -3,6 +3,7 @@
 use corelane_shard::lane::ClaimRefusal;
 use corelane_shard::probe::{Counter, Kind, Sample};
 
+use super::internal::ListenerCounts;
 use super::sessions::refusal_label;
 use crate::events::Unusable;
 
@@ -49,6 +50,7 @@ pub struct ControlProbe {
     pub(super) keys_replaced: Counter,
     pub(super) reloads: Counter,
     pub(super) reloads_refused: Counter,
+    pub(super) internal: ListenerCounts,
 }
 
 impl ControlProbe {

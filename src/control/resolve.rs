@@ -86,6 +86,12 @@ impl AddressBook {
         changed
     }
 
+    /// As the shards were told.
+    pub(super) fn addresses_of(&self, service: ServiceId) -> Arc<[Address]> {
+        let listed = self.services.iter().find(|listed| listed.service == service);
+        listed.and_then(|listed| listed.published.clone()).unwrap_or_default()
+    }
+
     pub(super) fn hosts(&self) -> BTreeSet<Host> {
         let targets = self.services.iter().flat_map(|listed| &listed.targets);
         let host = |target: &Target| match target {

@@ -1,0 +1,214 @@
+//! The internal listener: how services reach sessions, the bus, and facts about both.
+//!
+//! Every request carries the service token, whatever it asks for. What is served, under which path,
+//! is in `docs/openapi.json`, which is served too; a test keeps the two in step. Handlers know the
+//! control core by its questions ([`super::ask`]) alone.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::middleware::from_fn_with_state;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{MethodRouter, get, post};
+use bytes::Bytes;
+use corelane_shard::id::SessionId;
+use corelane_shard::identity::AuthRefusal;
+use corelane_shard::lane::DrainPhase;
+use serde::Deserialize;
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+use self::description::Description;
+use self::guard::ServiceToken;
+use super::ask::Asking;
+use super::asker::Asker;
+use super::probe::ControlProbe;
+use super::problem::Problem;
+use super::visits::{KeepRules, serve_kept};
+use crate::config::Secret;
+use crate::lifecycle::{Phase, PhaseCell};
+
+mod backend;
+mod bus;
+mod counts;
+mod description;
+mod endpoint_meta;
+mod events;
+mod guard;
+mod proxy;
+mod sessions;
+
+pub use self::counts::ListenerCounts;
+
+/// The bound listener. One per process, at most.
+#[derive(Debug)]
+pub struct InternalListener {
+    listener: StdListener,
+    token: ServiceToken,
+}
+
+/// Why the internal listener cannot be opened.
+#[derive(Debug, Error)]
+pub enum InternalError {
+    #[error(
+        "cannot listen on {address} for the internal interface: {source}; find who has the port \
+         with `ss -ltnp`, or set listen.internal.address to another"
+    )]
+    Bind { address: SocketAddr, source: io::Error },
+}
+
+/// Says whose session a client's token opens, as the door does.
+pub trait TokenCheck: fmt::Debug + Send + Sync {
+    /// `token` is without its scheme word.
+    fn check<'a>(&'a self, token: &'a str) -> Checking<'a>;
+}
+
+/// A check under way.
+pub type Checking<'a> = Pin<Box<dyn Future<Output = Result<SessionId, AuthRefusal>> + Send + 'a>>;
+
+/// What the listener works with.
+pub struct InternalParts {
+    pub asking: Asking,
+    pub tokens: Arc<dyn TokenCheck>,
+    pub probe: Arc<ControlProbe>,
+    pub phase: Arc<PhaseCell>,
+}
+
+/// What every handler may use.
+#[derive(Debug)]
+struct Inside {
+    asker: Asker,
+    tokens: Arc<dyn TokenCheck>,
+    probe: Arc<ControlProbe>,
+    phase: Arc<PhaseCell>,
+    service_token: ServiceToken,
+    description: Description,
+    /// Places of subscribers of the bus.
+    subscribers: Arc<Semaphore>,
+}
+
+type Shared = Arc<Inside>;
+
+impl InternalListener {
+    /// Opens the socket, so that an address that is taken stops the start.
+    pub fn bind(address: SocketAddr, token: &Secret) -> Result<Self, InternalError> {
+        let bind = |source| InternalError::Bind { address, source };
+        let listener = StdListener::bind(address).map_err(bind)?;
+        listener.set_nonblocking(true).map_err(bind)?;
+        Ok(Self { listener, token: ServiceToken::new(token.reveal()) })
+    }
+
+    /// The port that was found, when port 0 was asked for.
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves from a task of the running tokio runtime, until that ends.
+    pub fn serve(self, parts: InternalParts) -> io::Result<()> {
+        let listener = TcpListener::from_std(self.listener)?;
+        let router = router(Inside::new(self.token, parts));
+        tokio::spawn(serve_kept(listener, router, KEEP));
+        Ok(())
+    }
+}
+
+impl Inside {
+    fn new(service_token: ServiceToken, parts: InternalParts) -> Shared {
+        let InternalParts { asking, tokens, probe, phase } = parts;
+        Arc::new(Self {
+            asker: Asker::new(asking),
+            tokens,
+            probe,
+            phase,
+            service_token,
+            description: Description::new(),
+            subscribers: Arc::new(Semaphore::new(bus::SUBSCRIBERS_MAX)),
+        })
+    }
+}
+
+/// Every path, with its methods and what serves it. Paths are metric labels.
+fn routes() -> [(&'static str, &'static [&'static str], MethodRouter<Shared>); 15] {
+    const GET: &[&str] = &["get"];
+    const POST: &[&str] = &["post"];
+    [
+        ("/client-capabilities", POST, post(sessions::capabilities)),
+        ("/connect/get-account-sessions", POST, post(sessions::of_account)),
+        ("/internal/proxy", POST, post(proxy::proxy)),
+        ("/connect/get-endpoint-meta", POST, post(endpoint_meta::endpoint_meta)),
+        ("/client-capabilities/meta/{kind}", GET, get(description::meta)),
+        ("/connect/get-account-sessions/meta/{kind}", GET, get(description::meta)),
+        ("/internal/proxy/meta/{kind}", GET, get(description::meta)),
+        ("/connect/get-endpoint-meta/meta/{kind}", GET, get(description::meta)),
+        ("/health", &["get", "post"], get(health).post(health)),
+        ("/events/auth-events", POST, post(events::auth_event)),
+        ("/events/client-messages", POST, post(events::client_message)),
+        ("/events/client-rpc", POST, post(events::client_rpc)),
+        ("/bus", GET, get(bus::subscribe)),
+        ("/bus/{topic}", POST, post(bus::publish)),
+        ("/openapi.json", GET, get(description::document)),
+    ]
+}
+
+fn router(inside: Shared) -> Router {
+    let mut router = Router::new();
+    for (path, _, served) in routes() {
+        router = router.route(path, served);
+    }
+    router
+        .fallback(async || {
+            let next = "GET /openapi.json lists what is served here";
+            Problem::new(StatusCode::NOT_FOUND, "nothing is served under this path", next)
+        })
+        .method_not_allowed_fallback(async || {
+            let next = "the Allow header names the methods of this path";
+            let detail = "this path is not served for this method";
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail, next)
+        })
+        .layer(from_fn_with_state(Arc::clone(&inside), guard::guard))
+        .with_state(inside)
+}
+
+/// In the protocol's words.
+async fn health(State(inside): State<Shared>) -> Response {
+    match inside.phase.load() {
+        Phase::Running | Phase::Draining(DrainPhase::Grace) => "Healthy".into_response(),
+        Phase::Starting | Phase::Draining(_) => {
+            (StatusCode::SERVICE_UNAVAILABLE, "Service unavailable").into_response()
+        }
+    }
+}
+
+/// The body as what the route takes; 400 with the place of what is wrong.
+fn read_json<'a, T: Deserialize<'a>>(body: &'a Bytes) -> Result<T, Problem> {
+    serde_json::from_slice(body)
+        .map_err(|reason| Problem::bad_request(format!("the body is not what is taken: {reason}")))
+}
+
+fn unix_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    u64::try_from(now).unwrap_or(u64::MAX)
+}
+
+impl fmt::Debug for InternalParts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InternalParts").finish_non_exhaustive()
+    }
+}
+
+const KEEP: KeepRules = KeepRules {
+    places: 256,
+    idle_max: Duration::from_secs(60),
+    stall_max: Duration::from_secs(30),
+};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,88 @@
+//! What every request passes: the service token, the bounds of its body, and the count.
+
+use std::fmt;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+use tokio::time::timeout;
+
+use super::Shared;
+use crate::control::problem::Problem;
+
+/// Knows the service token when it sees it, and tells nobody, not by its timing either: two hashes
+/// are compared, which are equally long.
+pub(super) struct ServiceToken([u8; 32]);
+
+impl ServiceToken {
+    pub(super) fn new(token: &str) -> Self {
+        Self(Sha256::digest(token.as_bytes()).into())
+    }
+
+    fn is(&self, presented: &[u8]) -> bool {
+        let presented: [u8; 32] = Sha256::digest(presented).into();
+        self.0.ct_eq(&presented).into()
+    }
+
+    fn check(&self, headers: &HeaderMap) -> Result<(), Problem> {
+        let mut presented = headers.get_all(SERVICE_TOKEN).iter();
+        let next = "send listen.internal.service_token as X-Service-Token";
+        let detail = match (presented.next(), presented.next()) {
+            (Some(token), None) if self.is(token.as_bytes()) => return Ok(()),
+            (Some(_), None) => "the service token is not the one of this gateway",
+            (Some(_), Some(_)) => "the request has more than one service token",
+            (None, _) => "the request has no service token",
+        };
+        Err(Problem::new(StatusCode::UNAUTHORIZED, detail, next))
+    }
+}
+
+impl fmt::Debug for ServiceToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ServiceToken(**)")
+    }
+}
+
+/// Handlers get their body whole.
+pub(super) async fn guard(State(inside): State<Shared>, request: Request, next: Next) -> Response {
+    let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let response = match inside.service_token.check(request.headers()) {
+        Err(problem) => {
+            inside.probe.internal.token_refused.increment();
+            problem.into_response()
+        }
+        Ok(()) => match with_whole_body(request).await {
+            Ok(request) => next.run(request).await,
+            Err(problem) => problem.into_response(),
+        },
+    };
+    inside.probe.internal.count(path.as_deref(), response.status());
+    response
+}
+
+async fn with_whole_body(request: Request) -> Result<Request, Problem> {
+    let (head, body) = request.into_parts();
+    let body = timeout(BODY_MAX, Limited::new(body, BODY_BYTES_MAX).collect()).await;
+    let body = body.map_err(|_| {
+        let detail = format!("the body was not complete after {BODY_MAX:?}");
+        Problem::new(StatusCode::REQUEST_TIMEOUT, detail, "send it faster")
+    })?;
+    let body = body.map_err(|reason| match reason.downcast_ref::<LengthLimitError>() {
+        Some(_) => {
+            let detail = format!("the body is longer than {BODY_BYTES_MAX} bytes");
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail, "send less at a time")
+        }
+        None => Problem::bad_request(format!("the body cannot be read: {reason}")),
+    })?;
+    Ok(Request::from_parts(head, Body::from(body.to_bytes())))
+}
+
+const SERVICE_TOKEN: &str = "x-service-token";
+const BODY_BYTES_MAX: usize = 1 << 20;
+const BODY_MAX: Duration = Duration::from_secs(10);
