@@ -114,6 +114,9 @@ pub struct DevArgs {
     /// Print address, token and endpoints as one line of JSON.
     #[arg(long)]
     pub json: bool,
+    /// The demo service answers, and pushes nothing by itself: for load and for counting messages.
+    #[arg(long)]
+    pub quiet: bool,
     /// Keep configuration and keys in this folder.
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,

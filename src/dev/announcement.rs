@@ -7,23 +7,31 @@ use std::process;
 
 use serde_json::json;
 
-use super::{demo_http, demo_link};
+use super::{Player, demo_bus, demo_http, demo_link};
 
 #[derive(Debug)]
 pub(super) struct Announcement<'a> {
     pub(super) public: SocketAddr,
     pub(super) admin: SocketAddr,
     pub(super) shards: usize,
-    pub(super) tokens: &'a [String],
+    /// Where services reach the gateway, unless the environment has switched it off.
+    pub(super) internal: Option<SocketAddr>,
+    pub(super) service_token: &'a str,
+    pub(super) players: &'a [Player],
     pub(super) config: &'a Path,
 }
 
 impl Announcement<'_> {
     pub(super) fn json(&self) -> String {
+        let tokens: Vec<&str> = self.players.iter().map(|player| &*player.token).collect();
+        let accounts: Vec<&str> = self.players.iter().map(|player| &*player.account).collect();
         json!({
             "url": self.url(),
             "admin_url": format!("http://{}", self.admin),
-            "tokens": self.tokens,
+            "internal_url": self.internal_url(),
+            "service_token": self.service_token,
+            "tokens": tokens,
+            "accounts": accounts,
             "shards": self.shards,
             "pid": process::id(),
             "config": self.config.display().to_string(),
@@ -35,8 +43,10 @@ impl Announcement<'_> {
         let (url, admin, shards) = (self.url(), self.admin, self.shards);
         let program = program();
         let config = shell_word(&self.config.display().to_string());
-        let token = self.tokens.first().map_or("", String::as_str);
+        let (token, account) =
+            self.players.first().map_or(("", ""), |first| (&first.token, &first.account));
         let (echo, link_echo) = (demo_http::ECHO, demo_link::ECHO);
+        let services = self.services(account);
         let plural = if shards == 1 { "" } else { "s" };
         format!(
             "corelane serves on {url} with {shards} shard{plural}; metrics: http://{admin}/metrics\n\
@@ -47,11 +57,32 @@ impl Announcement<'_> {
              call a backend over HTTP; for one behind a link say {link_echo}:\n\
              CORELANE_TOKEN={token} {program} call {url} {echo} '{{\"hello\":\"world\"}}'\n\
              \n\
+             stay, and see what the demo service pushes to that player:\n\
+             CORELANE_TOKEN={token} {program} listen {url}\n\
+             \n\
              make tokens of more players:\n\
              {program} token mint -c {config} --count 4\n\
              \n\
+             {services}\
              Ctrl-C ends it."
         )
+    }
+
+    /// What a service can do that waits for no call.
+    fn services(&self, account: &str) -> String {
+        let Some(url) = self.internal_url() else { return String::new() };
+        let (token, tick) = (self.service_token, demo_bus::TICK);
+        format!(
+            "services find it on {url} (docs/BACKENDS.md); push an event to that player, hear of all:\n\
+             curl -H 'X-Service-Token: {token}' -d '{{\"eventName\":\"{tick}\"}}' \
+             '{url}/bus/bannou-client-events?account={account}'\n\
+             curl -NH 'X-Service-Token: {token}' {url}/bus\n\
+             \n"
+        )
+    }
+
+    fn internal_url(&self) -> Option<String> {
+        self.internal.map(|address| format!("http://{address}"))
     }
 
     fn url(&self) -> String {
@@ -94,26 +125,34 @@ mod tests {
 
     const TOKENS: [&str; 4] = ["t1", "t2", "t3", "t4"];
 
-    fn announcement(tokens: &[String]) -> Announcement<'_> {
+    fn players() -> [Player; 4] {
+        TOKENS.map(|token| Player { account: format!("of {token}"), token: token.to_owned() })
+    }
+
+    fn announcement(players: &[Player]) -> Announcement<'_> {
         Announcement {
             public: ([127, 0, 0, 1], 8081).into(),
             admin: ([127, 0, 0, 1], 9101).into(),
             shards: 2,
-            tokens,
+            internal: Some(([127, 0, 0, 1], 8091).into()),
+            service_token: "s3cret",
+            players,
             config: Path::new("/state/it's/corelane.toml"),
         }
     }
 
     #[test]
     fn json_is_one_line_with_all_that_a_program_needs() {
-        let tokens = TOKENS.map(str::to_owned);
-        let line = announcement(&tokens).json();
+        let line = announcement(&players()).json();
         assert!(!line.contains('\n'), "{line}");
         let value: Value = serde_json::from_str(&line).unwrap();
         let expected = json!({
             "url": "ws://127.0.0.1:8081/connect",
             "admin_url": "http://127.0.0.1:9101",
+            "internal_url": "http://127.0.0.1:8091",
+            "service_token": "s3cret",
             "tokens": TOKENS,
+            "accounts": ["of t1", "of t2", "of t3", "of t4"],
             "shards": 2,
             "pid": process::id(),
             "config": "/state/it's/corelane.toml",
@@ -123,11 +162,22 @@ mod tests {
 
     #[test]
     fn the_printed_commands_can_be_pasted() {
-        let tokens = TOKENS.map(str::to_owned);
-        let text = announcement(&tokens).text();
+        let text = announcement(&players()).text();
         let call = text.lines().find(|line| line.starts_with("CORELANE_TOKEN=t1 ")).unwrap();
         let end = " call ws://127.0.0.1:8081/connect /demo/echo '{\"hello\":\"world\"}'";
         assert!(call.ends_with(end), "{call}");
         assert!(text.contains(r"token mint -c '/state/it'\''s/corelane.toml' --count 4"), "{text}");
+        let push = "curl -H 'X-Service-Token: s3cret' -d '{\"eventName\":\"demo.tick\"}' \
+                    'http://127.0.0.1:8091/bus/bannou-client-events?account=of t1'";
+        assert!(text.lines().any(|line| line == push), "{text}");
+    }
+
+    #[test]
+    fn without_an_internal_listener_nothing_is_said_of_services() {
+        let players = players();
+        let announcement = Announcement { internal: None, ..announcement(&players) };
+        assert!(!announcement.text().contains("curl"), "{}", announcement.text());
+        let value: Value = serde_json::from_str(&announcement.json()).unwrap();
+        assert_eq!(value["internal_url"], Value::Null);
     }
 }
