@@ -45,6 +45,8 @@ enum Command {
     },
     /// Connect as a client, print what may be called, and call it.
     Call(CallArgs),
+    /// Connect as a client, stay, and print what comes.
+    Listen(ListenArgs),
     /// Explain frames.
     Frame {
         #[command(subcommand)]
@@ -147,6 +149,18 @@ struct MintArgs {
 }
 
 #[derive(Debug, Args)]
+struct ListenArgs {
+    /// The gateway, such as ws://127.0.0.1:8080.
+    url: String,
+    /// The token. Other users see arguments: better give it as CORELANE_TOKEN.
+    #[arg(long, env = "CORELANE_TOKEN", hide_env_values = true)]
+    token: String,
+    /// The payload of the answer to each RPC.
+    #[arg(long, value_name = "JSON", default_value = "{}")]
+    answer: String,
+}
+
+#[derive(Debug, Args)]
 struct CallArgs {
     /// The gateway, such as ws://127.0.0.1:8080.
     url: String,
@@ -242,6 +256,7 @@ fn run(command: Command) -> Result<Exit, Failure> {
         Command::Token { command: TokenCommand::Mint(args) } => token::mint(&args),
         Command::Token { command: TokenCommand::Inspect { token } } => token::inspect(&token),
         Command::Call(args) => call::run(&args),
+        Command::Listen(args) => call::listen::run(&args),
         Command::Frame { command: FrameCommand::Decode { hex } } => frame::run(hex),
         Command::Version => {
             output::line(concat!("corelane ", env!("CARGO_PKG_VERSION")));
@@ -272,7 +287,8 @@ fn start(what: Start) -> Result<Exit, Failure> {
 fn serve(config: Config, source: ConfigSource) -> Result<Exit, Failure> {
     logging::install(&config.log);
     let announce = |ready: &gateway::Ready| {
-        tracing::info!(public = ?ready.public, admin = %ready.admin, "serving");
+        let internal = ready.internal.map(tracing::field::display);
+        tracing::info!(public = ?ready.public, internal, admin = %ready.admin, "serving");
     };
     gateway::run(config, source, announce).map_err(|error| Failure::Unavailable(error.to_string()))
 }

@@ -2,6 +2,7 @@
 
 use std::hint::black_box;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use corelane_shard::block::BlockPool;
@@ -14,7 +15,7 @@ use corelane_shard::session::rate::RateLimits;
 use corelane_shard::session::routing::{RoutingContext, Session};
 use corelane_shard::snapshot::{
     BreakerLimits, ConnectionMode, Endpoint, Method, Role, Service, SessionLimits, Snapshot,
-    UpstreamKind,
+    Tracing, UpstreamKind,
 };
 use corelane_shard::wire::frame::{
     OpCode, Role as FrameRole, client_header_len, write_client_header,
@@ -109,6 +110,7 @@ fn snapshot(endpoints: u16) -> Snapshot {
         roles: [Role { name: "user".into(), endpoints: (0..endpoints).map(EndpointId).collect() }]
             .into(),
         session: SessionLimits { messages_per_window: 0, ..SessionLimits::default() },
+        tracing: Tracing::default(),
     }
 }
 
@@ -118,7 +120,7 @@ fn identity() -> Rc<Identity> {
         roles: ["user".into()].into(),
         authorizations: Box::default(),
     };
-    let standing = Rc::new(standing);
+    let standing = Arc::new(standing);
     Rc::new(Identity { session: SESSION, account: None, standing, expires_at: None, issued_at: 0 })
 }
 

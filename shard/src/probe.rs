@@ -93,6 +93,8 @@ closed_list! {
         /// A call of a session that is told to go.
         Departing => "departing",
         PushWithoutSession => "push_without_session",
+        /// The span of a traced call, for want of room on the lane to the control core.
+        SpanLaneFull => "span_lane_full",
         /// A session holds as many shortcuts as it may, or this one may not be.
         ShortcutRefused => "shortcut_refused",
         /// A client did not answer a backend's RPC in time.
@@ -174,6 +176,8 @@ pub struct Probe {
     pub compression_in_bytes: Counter,
     pub compression_out_bytes: Counter,
     pub messages_inflated: Counter,
+    pub calls_traced: Counter,
+    pub spans_recorded: Counter,
     shed: [Counter; Shed::ALL.len()],
     upgrades: [Counter; Upgrade::ALL.len()],
     routes: [Counter; Route::ALL.len()],
@@ -257,6 +261,8 @@ impl Default for Probe {
             compression_in_bytes: Counter::default(),
             compression_out_bytes: Counter::default(),
             messages_inflated: Counter::default(),
+            calls_traced: Counter::default(),
+            spans_recorded: Counter::default(),
             shed: std::array::from_fn(|_| Counter::default()),
             upgrades: std::array::from_fn(|_| Counter::default()),
             routes: std::array::from_fn(|_| Counter::default()),
@@ -307,7 +313,7 @@ impl Probe {
     /// Hands every value to `each`, families together.
     pub fn visit(&self, each: &mut dyn FnMut(Sample)) {
         use Kind::{Counter as C, Gauge as G};
-        let plain: [(&'static str, &'static str, Kind, &Counter); 24] = [
+        let plain: [(&'static str, &'static str, Kind, &Counter); 26] = [
             ("turns", "Turns of the forwarding loop", C, &self.turns),
             ("ring_enters", "io_uring_enter calls of the data ring", C, &self.ring_enters),
             ("parks", "Times the shard went to sleep", C, &self.parks),
@@ -362,6 +368,8 @@ impl Probe {
             ),
             ("slots_in_use", "Connections of any kind, closing ones too", G, &self.slots_in_use),
             ("parse_errors", "Client bytes that broke the protocol", C, &self.parse_errors),
+            ("calls_traced", "Calls sent with a trace context", C, &self.calls_traced),
+            ("spans_recorded", "Spans handed to the control core", C, &self.spans_recorded),
         ];
         for (name, help, kind, counter) in plain {
             each(Sample { name, help, kind, label: None, value: counter.read() });

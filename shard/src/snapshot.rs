@@ -242,6 +242,26 @@ impl Default for SessionLimits {
     }
 }
 
+/// What of a call is told beyond client and backend: to which trace it belongs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tracing {
+    /// Calls of a million that are traced; 0 switches tracing off, whatever clients bring.
+    pub sampled_per_million: u32,
+    /// A collector wants the spans of traced calls.
+    pub export: bool,
+    /// A session whose upgrade brought a sampled `traceparent` has all its calls in that trace.
+    pub accept_from_clients: bool,
+    /// HTTP backends are sent an `X-Correlation-Id`, traced or not.
+    pub correlation_id: bool,
+}
+
+impl Tracing {
+    #[must_use]
+    pub fn is_off(&self) -> bool {
+        self.sampled_per_million == 0
+    }
+}
+
 /// One version of everything a shard reads and does not own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
@@ -254,4 +274,5 @@ pub struct Snapshot {
     pub endpoints: Box<[Endpoint]>,
     pub roles: Box<[Role]>,
     pub session: SessionLimits,
+    pub tracing: Tracing,
 }

@@ -240,6 +240,15 @@ impl Config {
         if self.limits.profile == Profile::Conformance {
             found.push("limits.profile is \"conformance\": for test suites only".to_owned());
         }
+        if self.tracing.sample.per_million == 0 {
+            let unused = [
+                ("otlp_endpoint", self.tracing.otlp_endpoint.is_some()),
+                ("accept_from_clients", self.tracing.accept_from_clients),
+            ];
+            for (key, _) in unused.into_iter().filter(|(_, set)| *set) {
+                found.push(format!("tracing.{key} does nothing while tracing.sample is 0"));
+            }
+        }
         if self.session.server_salt.reveal() == WELL_KNOWN_SALT {
             found.push("the server salt is the public default: for development only".to_owned());
         }

@@ -17,7 +17,7 @@ use super::unknown::{
 };
 use super::{
     Auth, Compression, Config, Control, Drain, Echo, Events, Limits, ListenAdmin, ListenInternal,
-    ListenPublic, Log, Priority, Secret, Service, Session, Shards, profile,
+    ListenPublic, Log, Priority, Secret, Service, Session, Shards, Tracing, profile,
 };
 
 /// The text of `corelane.toml`, and the name that errors give it.
@@ -151,6 +151,7 @@ fn read(text: &str, overrides: &Overrides, notes: &mut Notes) -> Option<Config> 
     let echo = once!(Echo, &[]);
     let drain = once!(Drain, &[]);
     let log = once!(Log, &[]);
+    let tracing = once!(Tracing, &[]);
     let auth_keys = each(root, "auth.key", notes, |reader| AuthKey::read(reader, &[]));
     let services = each(root, "service", notes, read_service);
     let roles = each(root, "role", notes, |reader| RoleSettings::read(reader, &[]));
@@ -170,6 +171,7 @@ fn read(text: &str, overrides: &Overrides, notes: &mut Notes) -> Option<Config> 
         echo: echo?,
         drain: drain?,
         log: log?,
+        tracing: tracing?,
         services: services?,
         roles: roles?,
         shown: notes.shown(),

@@ -39,6 +39,23 @@ const LANE_SLOT_BYTES: u64 = 64;
 const LANES_PER_PAIR: u64 = 2;
 /// A peer's entry in the provided-buffer ring.
 const BUFFER_ENTRY_BYTES: u64 = 16;
+/// Connections to the internal listener, and what each reads and writes through.
+const SERVICE_CONNECTIONS: u64 = 256;
+const SERVICE_CONNECTION_BYTES: u64 = 64 << 10;
+/// Requests to it whose body is in memory: as it came, and as what it becomes.
+const REQUESTS_AT_WORK: u64 = 32;
+const REQUEST_BYTES: u64 = 2 << 20;
+/// Calls of services through it, with the backend's answer: as it came, as text, as JSON.
+const PROXIED_CALLS: u64 = 16;
+const ANSWER_COPIES: u64 = 3;
+/// A span, wherever it waits.
+const SPAN_BYTES: u64 = 256;
+/// Spans in the control core's queue and in the batch that is being sent.
+const SPANS_QUEUED: u64 = 4096 + 512;
+/// Spans on the lane of one shard.
+const SPANS_ON_LANE: u64 = 2048;
+/// What a client has brought to its upgrade.
+const BROUGHT_TRACE_BYTES: u64 = 128;
 
 impl MemoryBudget {
     #[must_use]
@@ -59,7 +76,7 @@ impl MemoryBudget {
         let completions = submissions * COMPLETIONS_PER_SUBMISSION;
         let pairs = cores * (cores - 1);
         let term = |name, sum, bytes| MemoryTerm { name, sum, bytes };
-        let terms = vec![
+        let mut terms = vec![
             term(
                 "receive buffers",
                 format!("shards {shards} x {buffers} x {}", show_size(buffer)),
@@ -104,6 +121,38 @@ impl MemoryBudget {
                 config.events.memory_max as u64,
             ),
         ];
+        if config.listen_internal.address.is_some() {
+            let answers = config.services.iter().map(|one| one.settings.response_body_bytes_max);
+            let answer = answers.max().unwrap_or(0) as u64;
+            terms.push(term(
+                "internal listener",
+                format!(
+                    "{SERVICE_CONNECTIONS} x {} + {REQUESTS_AT_WORK} x {} + {PROXIED_CALLS} x {}",
+                    show_size(SERVICE_CONNECTION_BYTES),
+                    show_size(REQUEST_BYTES),
+                    show_size(ANSWER_COPIES * answer),
+                ),
+                SERVICE_CONNECTIONS * SERVICE_CONNECTION_BYTES
+                    + REQUESTS_AT_WORK * REQUEST_BYTES
+                    + PROXIED_CALLS * ANSWER_COPIES * answer,
+            ));
+        }
+        if config.tracing.otlp_endpoint.is_some() {
+            let running = config.services.iter().map(|service| service.settings.running_max as u64);
+            let open = running.sum::<u64>() + SPANS_ON_LANE;
+            terms.push(term(
+                "spans",
+                format!("(shards {shards} x {open} + {SPANS_QUEUED}) x {SPAN_BYTES}B"),
+                (shards * open + SPANS_QUEUED) * SPAN_BYTES,
+            ));
+        }
+        if config.tracing.accept_from_clients {
+            terms.push(term(
+                "traces of clients",
+                format!("shards {shards} x {connections} x {BROUGHT_TRACE_BYTES}B"),
+                shards * connections * BROUGHT_TRACE_BYTES,
+            ));
+        }
         Self { terms }
     }
 
@@ -157,7 +206,7 @@ mod tests {
         let base = Config::default();
         let total = MemoryBudget::of(&base, 1).total();
         assert!(MemoryBudget::of(&base, 2).total() > total);
-        let grown: [fn(&mut Config); 8] = [
+        let grown: [fn(&mut Config); 9] = [
             |config| config.shards.receive_buffers *= 2,
             |config| config.shards.receive_buffer_bytes *= 2,
             |config| config.shards.submission_entries *= 2,
@@ -166,6 +215,7 @@ mod tests {
             |config| config.shards.lane_capacity *= 2,
             |config| config.compression.enabled = true,
             |config| config.compression.inflate_inbound = true,
+            |config| config.tracing.accept_from_clients = true,
         ];
         for grow in grown {
             let mut config = base.clone();

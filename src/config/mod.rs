@@ -5,6 +5,7 @@
 //! by `corelane check`.
 
 mod check;
+mod collector;
 mod document;
 mod key;
 mod load;
@@ -29,6 +30,7 @@ mod upstream;
 
 use key::Section;
 
+pub use collector::Collector;
 pub use document::{defaults_file, reload_table};
 pub use key::{Key, Occurs, Reload, Table};
 pub use load::{ConfigSource, LoadError, SourceFile, Sources};
@@ -37,13 +39,14 @@ pub use problem::{Origin, Problem, Refused};
 pub use quantity::{parse_duration, parse_size, show_duration, show_size};
 pub use reader::Overrides;
 pub use rows::{Algorithm, AuthKey, EndpointSettings, RoleSettings, ServiceSettings};
+pub use scalar::Share;
 pub use secret::Secret;
 pub use shape::Auto;
 pub use shown::Shown;
 pub use tables::{
     Auth, CapabilitySource, Compression, ConnectionMode, Control, Drain, Echo, Events, Limits,
     ListenAdmin, ListenInternal, ListenPublic, Log, LogFormat, LogLevel, Priority, Profile,
-    Session, Shards, WELL_KNOWN_SALT,
+    Session, Shards, Tracing, WELL_KNOWN_SALT,
 };
 pub use upstream::{LINK_PATH, Scheme, ServiceAddress, Upstream};
 
@@ -64,6 +67,7 @@ pub const TABLES: &[Table] = &[
     Echo::TABLE,
     Drain::TABLE,
     Log::TABLE,
+    Tracing::TABLE,
     ServiceSettings::TABLE,
     EndpointSettings::TABLE,
     RoleSettings::TABLE,
@@ -96,6 +100,7 @@ pub struct Config {
     pub echo: Echo,
     pub drain: Drain,
     pub log: Log,
+    pub tracing: Tracing,
     pub services: Vec<Service>,
     pub roles: Vec<RoleSettings>,
     /// All of the above as it was written.
@@ -122,6 +127,7 @@ impl Config {
         self.echo.restart_changes(&next.echo, &mut found);
         self.drain.restart_changes(&next.drain, &mut found);
         self.log.restart_changes(&next.log, &mut found);
+        self.tracing.restart_changes(&next.tracing, &mut found);
         found
     }
 

@@ -105,6 +105,31 @@ impl Shape for Whole {
     }
 }
 
+/// A part of a whole, exact to a millionth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    pub per_million: u32,
+}
+
+/// A [`Share`], written as a number from 0 to 1. One that is too small to be kept is refused, so
+/// that what was meant as little does not become nothing.
+pub(super) struct Ratio;
+
+impl Shape for Ratio {
+    type Value = Share;
+
+    fn expects(&self) -> String {
+        "a number from 0 to 1 with at most six decimals, such as 0.01".into()
+    }
+
+    fn accept(&self, raw: Raw<'_>) -> Option<Share> {
+        const MILLION: f64 = 1e6;
+        let share = raw.number().filter(|number| (0.0..=1.0).contains(number))? * MILLION;
+        let whole = share.round();
+        ((share - whole).abs() < 1e-6).then_some(Share { per_million: whole as u32 })
+    }
+}
+
 pub(super) struct Flag;
 
 impl Shape for Flag {

@@ -32,6 +32,16 @@ impl<'a> Raw<'a> {
         }
     }
 
+    pub(super) fn number(self) -> Option<f64> {
+        match self {
+            Self::Text(text) => text.trim().parse().ok(),
+            Self::Toml(value) => match value.get_ref() {
+                DeValue::Float(float) => float.as_str().parse().ok(),
+                _ => self.integer().map(|integer| integer as f64),
+            },
+        }
+    }
+
     pub(super) fn boolean(self) -> Option<bool> {
         match self {
             Self::Text(text) => text.trim().to_ascii_lowercase().parse().ok(),

@@ -37,6 +37,7 @@ impl Config {
             roles: self.roles.iter().map(|role| self.role(role, &endpoints)).collect(),
             endpoints: endpoints.into(),
             session: self.session_limits(),
+            tracing: self.tracing(),
         }
     }
 
@@ -94,6 +95,16 @@ impl Config {
             threshold_bytes: compression.threshold_bytes,
             quality: compression.quality,
             inflate_inbound: compression.inflate_inbound,
+        }
+    }
+
+    fn tracing(&self) -> shard::Tracing {
+        let tracing = &self.tracing;
+        shard::Tracing {
+            sampled_per_million: tracing.sample.per_million,
+            export: tracing.otlp_endpoint.is_some(),
+            accept_from_clients: tracing.accept_from_clients,
+            correlation_id: tracing.correlation_id,
         }
     }
 

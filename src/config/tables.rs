@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use corelane_shard::compression::CompressionRules;
 
+use super::collector::{Collector, CollectorUrl};
 use super::key::table;
 use super::scalar::{
-    Choice, Count, Flag, Hidden, HiddenOrNone, Name, PowerOfTwo, Size, Socket, Span, Text, UrlPath,
-    minutes, seconds,
+    Choice, Count, Flag, Hidden, HiddenOrNone, Name, PowerOfTwo, Ratio, Share, Size, Socket, Span,
+    Text, UrlPath, minutes, seconds,
 };
 use super::secret::Secret;
 use super::shape::{Auto, AutoOr, OffOr, list, some};
@@ -347,5 +348,21 @@ table! {
             ("info", LogLevel::Info),
             ("debug", LogLevel::Debug),
         ]);
+    }
+}
+
+table! {
+    /// Distributed tracing: which calls to backends are traced, and where their spans go.
+    ["tracing"] Once Tracing {
+        /// Share of the calls that are traced. 0 switches tracing off, whatever clients bring.
+        sample: Share = "0", Live => Ratio;
+        /// Collector for the spans, OTLP over HTTP. "off" sends none; backends get the contexts.
+        otlp_endpoint: Option<Collector> = r#""off""#, Restart => OffOr(CollectorUrl);
+        /// Send HTTP backends an `X-Correlation-Id`: the trace id of a traced call, else a fresh
+        /// number of the same form.
+        correlation_id: bool = "false", Live => Flag;
+        /// A session whose upgrade brings a sampled `traceparent` has all its calls in that trace,
+        /// whatever `sample` says unless it is 0. For clients that you trust with it.
+        accept_from_clients: bool = "false", Live => Flag;
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use corelane_shard::id::EndpointId;
-use corelane_shard::snapshot::{Method, SessionLimits, UpstreamKind};
+use corelane_shard::snapshot::{Method, SessionLimits, Tracing, UpstreamKind};
 use proptest::prelude::*;
 
 use super::*;
@@ -409,6 +409,54 @@ fn a_reload_may_change_live_keys_and_names_the_others() {
     new.shards.receive_buffers = 64;
     new.control.node = 3;
     assert_eq!(old.restart_changes(&new), ["shards.receive_buffers", "control.node"]);
+}
+
+#[test]
+fn a_share_is_kept_to_the_millionth_or_refused() {
+    let sampled = |value: &str| {
+        let config = load(&format!("[tracing]\nsample = {value}"))?;
+        Ok::<_, Refused>(config.snapshot(1).tracing.sampled_per_million)
+    };
+    let kept = [
+        ("0", 0),
+        ("0.0", 0),
+        ("1", 1_000_000),
+        ("1.0", 1_000_000),
+        ("0.01", 10_000),
+        ("0.000001", 1),
+        ("0.29", 290_000),
+        ("1e-3", 1000),
+    ];
+    for (value, per_million) in kept {
+        assert_eq!(sampled(value).unwrap(), per_million, "{value}");
+    }
+    for value in ["1.1", "-0.1", "2", "0.0000001", "0.1234567", "nan", "inf", "\"0.1\"", "true"] {
+        assert!(sampled(value).is_err(), "{value}");
+    }
+    let config = with_variable("CORELANE_TRACING_SAMPLE", "0.5").unwrap();
+    assert_eq!(config.tracing.sample, Share { per_million: 500_000 });
+}
+
+#[test]
+fn the_shards_are_told_what_is_traced() {
+    assert_eq!(Config::default().snapshot(1).tracing, Tracing::default());
+    let text = "[tracing]\nsample = 0.5\notlp_endpoint = \"http://otel:4318\"\n\
+                correlation_id = true\naccept_from_clients = true";
+    let config = load(text).unwrap();
+    assert_eq!(
+        config.snapshot(1).tracing,
+        Tracing {
+            sampled_per_million: 500_000,
+            export: true,
+            accept_from_clients: true,
+            correlation_id: true,
+        }
+    );
+    let warns = |config: &Config| {
+        config.warnings().iter().filter(|warning| warning.contains("tracing.")).count()
+    };
+    assert_eq!(warns(&config), 0);
+    assert_eq!(warns(&load(&text.replace("0.5", "0")).unwrap()), 2);
 }
 
 #[test]

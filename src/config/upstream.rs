@@ -83,7 +83,7 @@ fn link(path: &str) -> Option<Scheme> {
     path.chars().all(legal).then(|| Scheme::Link { path: path.to_owned() })
 }
 
-fn parse_authority(text: &str) -> Option<Upstream> {
+pub(super) fn parse_authority(text: &str) -> Option<Upstream> {
     if let Ok(address) = text.parse::<SocketAddr>() {
         return (address.port() != 0).then_some(Upstream::Socket(address));
     }

@@ -1,4 +1,5 @@
-//! The admin listener: liveness, readiness and the scrape, for the operator on loopback.
+//! The admin listener: liveness, readiness, the scrape, and the calls of operators
+//! ([`super::operators`]), on loopback.
 //!
 //! A visit is one request: every answer closes its connection, and a connection that takes its
 //! time is cut, so that the listener's own bound cannot be used up.
@@ -12,6 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use corelane_shard::id::ShardId;
@@ -23,6 +25,7 @@ use tokio::net::TcpListener;
 use tracing::error;
 
 use super::metrics::{self, Sources};
+use super::operators::Operators;
 use super::probe::ControlProbe;
 use super::visits::Visits;
 use crate::lifecycle::{Phase, PhaseCell};
@@ -32,6 +35,7 @@ use crate::lifecycle::{Phase, PhaseCell};
 pub struct AdminListener {
     listener: StdListener,
     shown: Shown,
+    operators: Operators,
 }
 
 #[derive(Clone)]
@@ -70,6 +74,7 @@ impl AdminListener {
         shards: Vec<(ShardId, Arc<Probe>)>,
         control: Arc<ControlProbe>,
         phase: Arc<PhaseCell>,
+        operators: Operators,
     ) -> Result<Self, AdminError> {
         if !is_loopback(address.ip()) {
             return Err(AdminError::NotLoopback { address });
@@ -85,7 +90,7 @@ impl AdminListener {
             started_unix_seconds: now.as_millis() as f64 / 1000.0,
         };
         let registry = Arc::new(metrics::registry(sources));
-        Ok(Self { listener, shown: Shown { phase, registry } })
+        Ok(Self { listener, shown: Shown { phase, registry }, operators })
     }
 
     /// The port that was found, when port 0 was asked for.
@@ -96,7 +101,7 @@ impl AdminListener {
     /// Serves from a task of the running tokio runtime, until that ends.
     pub fn serve(self) -> io::Result<()> {
         let visits = Visits::new(TcpListener::from_std(self.listener)?, VISITS_MAX, VISIT_MAX);
-        let router = router(self.shown);
+        let router = router(self.shown, self.operators);
         tokio::spawn(async move {
             if let Err(reason) = axum::serve(visits, router).await {
                 error!(%reason, "the admin listener has ended");
@@ -116,7 +121,7 @@ fn is_loopback(ip: IpAddr) -> bool {
     ip.to_canonical().is_loopback()
 }
 
-fn router(shown: Shown) -> Router {
+fn router(shown: Shown, operators: Operators) -> Router {
     Router::new()
         .route("/livez", get(live))
         .route("/readyz", get(ready))
@@ -126,6 +131,8 @@ fn router(shown: Shown) -> Router {
             json(StatusCode::METHOD_NOT_ALLOWED, r#"{"error":"method_not_allowed"}"#.into())
         })
         .with_state(shown)
+        .merge(operators.router())
+        .layer(map_response(closing))
 }
 
 async fn live() -> Response {
@@ -165,6 +172,12 @@ async fn scrape(State(shown): State<Shown>) -> Response {
     }
 }
 
+/// A visit is one request.
+async fn closing(mut response: Response) -> Response {
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
 fn json(status: StatusCode, body: String) -> Response {
     answer(status, "application/json", body)
 }
@@ -174,7 +187,6 @@ fn answer(status: StatusCode, content_type: &'static str, body: String) -> Respo
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
 }
 

@@ -7,7 +7,8 @@ use corelane_shard::id::{ServiceId, SessionId};
 use corelane_shard::identity::Standing;
 use corelane_shard::lane::{Claim, Claimant, Credential};
 use corelane_shard::snapshot::{
-    BreakerLimits, ConnectionMode, Endpoint, Method, Service, SessionLimits, Snapshot, UpstreamKind,
+    BreakerLimits, ConnectionMode, Endpoint, Method, Service, SessionLimits, Snapshot, Tracing,
+    UpstreamKind,
 };
 
 use super::CoreRules;
@@ -37,6 +38,7 @@ pub(crate) fn snapshot_of(endpoints: &[(&str, &str)]) -> Arc<Snapshot> {
             .collect(),
         roles: Box::default(),
         session: SessionLimits::default(),
+        tracing: Tracing::default(),
     })
 }
 

@@ -52,7 +52,7 @@ pub use self::counts::ListenerCounts;
 #[derive(Debug)]
 pub struct InternalListener {
     listener: StdListener,
-    token: ServiceToken,
+    inside: Shared,
 }
 
 /// Why the internal listener cannot be opened.
@@ -93,17 +93,25 @@ struct Inside {
     description: Description,
     /// Places of subscribers of the bus.
     subscribers: Arc<Semaphore>,
+    /// Places of requests whose body is in memory.
+    at_work: Semaphore,
+    /// Places of calls to backends, which take long: fewer, so that other requests find theirs.
+    calls: Semaphore,
 }
 
 type Shared = Arc<Inside>;
 
 impl InternalListener {
     /// Opens the socket, so that an address that is taken stops the start.
-    pub fn bind(address: SocketAddr, token: &Secret) -> Result<Self, InternalError> {
+    pub fn bind(
+        address: SocketAddr,
+        token: &Secret,
+        parts: InternalParts,
+    ) -> Result<Self, InternalError> {
         let bind = |source| InternalError::Bind { address, source };
         let listener = StdListener::bind(address).map_err(bind)?;
         listener.set_nonblocking(true).map_err(bind)?;
-        Ok(Self { listener, token: ServiceToken::new(token.reveal()) })
+        Ok(Self { listener, inside: Inside::new(ServiceToken::new(token.reveal()), parts) })
     }
 
     /// The port that was found, when port 0 was asked for.
@@ -112,10 +120,9 @@ impl InternalListener {
     }
 
     /// Serves from a task of the running tokio runtime, until that ends.
-    pub fn serve(self, parts: InternalParts) -> io::Result<()> {
+    pub fn serve(self) -> io::Result<()> {
         let listener = TcpListener::from_std(self.listener)?;
-        let router = router(Inside::new(self.token, parts));
-        tokio::spawn(serve_kept(listener, router, KEEP));
+        tokio::spawn(serve_kept(listener, router(self.inside), KEEP));
         Ok(())
     }
 }
@@ -131,6 +138,8 @@ impl Inside {
             service_token,
             description: Description::new(),
             subscribers: Arc::new(Semaphore::new(bus::SUBSCRIBERS_MAX)),
+            at_work: Semaphore::new(guard::AT_WORK_MAX),
+            calls: Semaphore::new(backend::CALLS_MAX),
         })
     }
 }

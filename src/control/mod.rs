@@ -22,11 +22,15 @@ use tracing::{error, info, warn};
 use self::admin::AdminListener;
 use self::ask::Ask;
 use self::bus::EmbeddedBus;
+use self::internal::InternalListener;
 use self::mailboxes::MailboxRules;
+use self::operators::ShownConfig;
 use self::resolve::Lookups;
+use self::spans::Exporter;
 use self::store::{EmbeddedStore, StoreRules};
 use self::turn::{Core, CoreParts, Termination, Turn};
 use crate::auth::{KeyFiles, KeyRules};
+use crate::config::Shown;
 use crate::events::{ClientEventNames, NameDialect};
 use crate::lifecycle::drain::DrainPlan;
 use crate::lifecycle::{PhaseCell, Request, Signals, systemd};
@@ -42,6 +46,7 @@ mod fixtures;
 pub mod internal;
 pub mod mailboxes;
 mod metrics;
+pub mod operators;
 pub mod port;
 mod probe;
 mod problem;
@@ -51,6 +56,7 @@ mod records;
 mod resolve;
 mod rpcs;
 mod sessions;
+mod spans;
 pub mod store;
 mod turn;
 mod visits;
@@ -59,6 +65,7 @@ pub use self::port::{AlwaysRung, Bell, ShardPort};
 pub use self::probe::ControlProbe;
 pub use self::records::APP;
 pub use self::resolve::{Host, ServiceTargets, Target};
+pub use self::spans::SpanExport;
 
 /// Everything the control core starts with.
 pub struct ControlSpec<P, B> {
@@ -72,8 +79,13 @@ pub struct ControlSpec<P, B> {
     pub phase: Arc<PhaseCell>,
     pub probe: Arc<ControlProbe>,
     pub admin: Option<AdminListener>,
+    pub internal: Option<InternalListener>,
+    /// What the admin listener shows of the configuration.
+    pub shown: ShownConfig,
     pub keys: KeyFiles,
     pub settings: Settings,
+    /// Where spans go, if they are wanted.
+    pub spans: Option<SpanExport>,
     /// The snapshot that the shards started with, and its services.
     pub snapshot: Arc<Snapshot>,
     pub targets: Vec<ServiceTargets>,
@@ -118,6 +130,7 @@ pub struct Reloaded {
     pub targets: Vec<ServiceTargets>,
     pub keys: KeyRules,
     pub settings: Settings,
+    pub shown: Shown,
 }
 
 /// How the control core ended, with the exit code that belongs to it.
@@ -182,10 +195,12 @@ struct Loop<P, B> {
     clock: Clock,
     signals: Signals,
     lookups: Lookups,
+    exporter: Option<Exporter>,
     keys: KeyFiles,
     settings: Settings,
     reload: ReloadHook,
     asks: mpsc::Receiver<Ask>,
+    shown: ShownConfig,
     probe: Arc<ControlProbe>,
     key_poll: Interval,
     watchdog: Option<Interval>,
@@ -208,7 +223,7 @@ impl<P: ShardPort, B: Bell> Loop<P, B> {
         let settings = spec.settings;
         let probe = spec.probe;
         let phase = Arc::clone(&spec.phase);
-        let core = Core::new(CoreParts {
+        let mut core = Core::new(CoreParts {
             ports: spec.ports,
             store: EmbeddedStore::new(&spec.snapshot.salt, settings.rules.store),
             bus: EmbeddedBus::default(),
@@ -219,11 +234,20 @@ impl<P: ShardPort, B: Bell> Loop<P, B> {
             probe: Arc::clone(&probe),
             seed: spec.seed,
         });
+        let exporter = spec.spans.map(|export| {
+            let (queue, exporter) = Exporter::start(&export, Arc::clone(&probe));
+            core.spans = Some(queue);
+            exporter
+        });
         if let Some(admin) = spec.admin {
             admin.serve().map_err(setup("the admin listener"))?;
         }
+        if let Some(internal) = spec.internal {
+            internal.serve().map_err(setup("the internal listener"))?;
+        }
         Ok(Self {
             lookups: Lookups::start(core.book.hosts(), settings.resolve_refresh),
+            exporter,
             core,
             bell: spec.bell,
             wake: watch(spec.wake).map_err(setup("the doorbell"))?,
@@ -233,6 +257,7 @@ impl<P: ShardPort, B: Bell> Loop<P, B> {
             settings,
             reload: spec.reload,
             asks: spec.asks,
+            shown: spec.shown,
             probe,
             key_poll: every(KEY_POLL),
             watchdog: systemd::watchdog_interval().map(every),
@@ -246,6 +271,7 @@ impl<P: ShardPort, B: Bell> Loop<P, B> {
             for _ in 0..TURNS_IN_A_ROW {
                 turn = self.core.turn(self.clock.now());
                 if self.core.is_done() {
+                    self.finish_exporting().await;
                     return Exit::Drained;
                 }
                 if turn == Turn::Idle {
@@ -276,6 +302,15 @@ impl<P: ShardPort, B: Bell> Loop<P, B> {
                     }
                 }
             }
+        }
+    }
+
+    /// The last spans leave before the process does, as far as the drain's time reaches.
+    async fn finish_exporting(&mut self) {
+        self.core.spans = None;
+        if let Some(exporter) = self.exporter.take() {
+            let now = self.clock.now().mono;
+            exporter.finish(self.core.ends_by().map_or(Duration::ZERO, |end| end.since(now))).await;
         }
     }
 
@@ -335,6 +370,7 @@ impl<P: ShardPort, B: Bell> Loop<P, B> {
     fn take_configuration(&mut self) -> Result<u64, Box<dyn Error + Send + Sync>> {
         let new = (self.reload)(self.core.snapshot())?;
         self.keys.reload(&new.keys)?;
+        self.shown.store(Arc::new(new.shown));
         self.core.settle(new.settings.clone());
         self.settings = new.settings;
         self.core.publish(&new.snapshot, new.targets);

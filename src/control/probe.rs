@@ -51,6 +51,31 @@ pub struct ControlProbe {
     pub(super) reloads: Counter,
     pub(super) reloads_refused: Counter,
     pub(super) internal: ListenerCounts,
+    pub(super) spans_exported: Counter,
+    pub(super) span_export_failures: Counter,
+    spans_dropped: [Counter; SpanDrop::ALL.len()],
+}
+
+/// Why the span of a traced call did not reach the collector, once it had reached the control core.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SpanDrop {
+    /// More came than the collector takes.
+    QueueFull,
+    CollectorDown,
+    /// The collector does not want it.
+    Rejected,
+}
+
+impl SpanDrop {
+    const ALL: [Self; 3] = [Self::QueueFull, Self::CollectorDown, Self::Rejected];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::QueueFull => "queue_full",
+            Self::CollectorDown => "collector_down",
+            Self::Rejected => "rejected",
+        }
+    }
 }
 
 impl ControlProbe {
@@ -58,6 +83,15 @@ impl ControlProbe {
         if let Some(at) = REFUSALS.iter().position(|refusal| *refusal == why) {
             self.refused[at].increment();
         }
+    }
+
+    pub(super) fn span_dropped(&self, why: SpanDrop, spans: u64) {
+        self.spans_dropped[why as usize].add(spans);
+    }
+
+    #[cfg(test)]
+    pub(super) fn spans_dropped(&self, why: SpanDrop) -> u64 {
+        self.spans_dropped[why as usize].read()
     }
 
     pub(super) fn unusable(&self, fault: &Unusable) {
@@ -123,6 +157,13 @@ impl ControlProbe {
             ("keys_replaced", "Key files read again", C, &self.keys_replaced),
             ("reloads", "Configurations taken", C, &self.reloads),
             ("reloads_refused", "Configurations refused", C, &self.reloads_refused),
+            ("spans_exported", "Spans that the collector took", C, &self.spans_exported),
+            (
+                "span_export_failures",
+                "Posts that the collector did not take",
+                C,
+                &self.span_export_failures,
+            ),
         ];
         for (name, help, kind, counter) in plain {
             each(Sample { name, help, kind, label: None, value: counter.read() });
@@ -136,6 +177,11 @@ impl ControlProbe {
         for (outcome, counter) in [("granted", &self.granted)].into_iter().chain(refused) {
             let (name, help) = ("claims", "Claims on sessions by outcome");
             let label = Some(("outcome", outcome));
+            each(Sample { name, help, kind: C, label, value: counter.read() });
+        }
+        for (why, counter) in SpanDrop::ALL.into_iter().zip(&self.spans_dropped) {
+            let (name, help) = ("spans_dropped", "Spans that the collector did not get");
+            let label = Some(("reason", why.label()));
             each(Sample { name, help, kind: C, label, value: counter.read() });
         }
     }

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use corelane_shard::id::{ConnectionKey, Generation, ServiceId, SessionId, Slot};
 use corelane_shard::lane::{DrainPhase, ToControl, ToShard};
-use corelane_shard::snapshot::{ConnectionMode, SessionLimits};
+use corelane_shard::snapshot::{ConnectionMode, SessionLimits, Tracing};
 
 use super::*;
 use crate::lifecycle::Phase;
@@ -56,6 +56,7 @@ fn snapshot(version: u64) -> Arc<Snapshot> {
         endpoints: Box::default(),
         roles: Box::default(),
         session: SessionLimits::default(),
+        tracing: Tracing::default(),
     })
 }
 
@@ -97,15 +98,20 @@ impl Shard {
                 phase: shown,
                 probe: Arc::default(),
                 admin: None,
+                internal: None,
+                shown: ShownConfig::default(),
                 keys: KeyFiles::open(&rules()).unwrap(),
                 settings: settings(),
+                spans: None,
                 snapshot: snapshot(1),
                 targets: targets(1),
                 asks: mpsc::channel(1).1,
                 seed: 1,
                 reload: Box::new(|_| {
                     let (snapshot, keys) = (snapshot(2), rules());
-                    Ok(Reloaded { snapshot, targets: targets(2), keys, settings: settings() })
+                    let settings = settings();
+                    let shown = Shown::default();
+                    Ok(Reloaded { snapshot, targets: targets(2), keys, settings, shown })
                 }),
             })
         });

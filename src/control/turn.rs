@@ -24,6 +24,7 @@ use super::probe::ControlProbe;
 use super::records::ServiceAddresses;
 use super::resolve::{AddressBook, ServiceTargets};
 use super::rpcs::Rpcs;
+use super::spans::SpanQueue;
 use super::store::{Admission, Claimed, SessionStore};
 use super::{CoreRules, Settings};
 use crate::events::notices::AdminNotices;
@@ -48,6 +49,8 @@ pub(super) struct Core<P, S, B> {
     pub(super) instance: Uuid,
     pub(super) random: fastrand::Rng,
     pub(super) book: AddressBook,
+    /// `None` while no collector wants spans.
+    pub(super) spans: Option<SpanQueue>,
     /// Other names are to be looked up.
     pub(super) hosts_changed: bool,
     plan: DrainPlan,
@@ -106,6 +109,7 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
             instance: crate::events::event_id(&mut random),
             random,
             book,
+            spans: None,
             hosts_changed: false,
             plan: settings.drain,
             drain: None,
@@ -205,6 +209,11 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
         self.drain.is_some()
     }
 
+    /// When the process must have ended; `None` while there is no drain.
+    pub(super) fn ends_by(&self) -> Option<Instant> {
+        self.drain.as_ref().map(Drain::ends_by)
+    }
+
     pub(super) fn is_done(&self) -> bool {
         self.drain.as_ref().is_some_and(|drain| drain.phase() == DrainPhase::Done)
     }
@@ -229,6 +238,11 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
             ToControl::Described { ticket, session } => self.session_described(ticket, session),
             ToControl::SessionEnded(ended) => log_session(shard, &ended),
             ToControl::UpgradeRefused(refused) => log_refusal(&refused),
+            ToControl::Span(span) => {
+                if let Some(spans) = &self.spans {
+                    spans.put(shard, span, self.endpoints.snapshot());
+                }
+            }
             ToControl::DrainReached { phase, connections } => {
                 info!(shard = shard.0, ?phase, connections, "shard drains");
                 if let Some(drain) = &mut self.drain {

@@ -13,10 +13,11 @@ use super::{Player, demo_bus, demo_http, demo_link};
 pub(super) struct Announcement<'a> {
     pub(super) public: SocketAddr,
     pub(super) admin: SocketAddr,
-    pub(super) shards: usize,
-    /// Where services reach the gateway, unless the environment has switched it off.
+    /// Where services reach the gateway; the environment may have switched it off.
     pub(super) internal: Option<SocketAddr>,
+    /// What they present there.
     pub(super) service_token: &'a str,
+    pub(super) shards: usize,
     pub(super) players: &'a [Player],
     pub(super) config: &'a Path,
 }
@@ -43,10 +44,9 @@ impl Announcement<'_> {
         let (url, admin, shards) = (self.url(), self.admin, self.shards);
         let program = program();
         let config = shell_word(&self.config.display().to_string());
-        let (token, account) =
-            self.players.first().map_or(("", ""), |first| (&first.token, &first.account));
+        let token = self.players.first().map_or("", |player| &player.token);
         let (echo, link_echo) = (demo_http::ECHO, demo_link::ECHO);
-        let services = self.services(account);
+        let services = self.services(&program).unwrap_or_default();
         let plural = if shards == 1 { "" } else { "s" };
         format!(
             "corelane serves on {url} with {shards} shard{plural}; metrics: http://{admin}/metrics\n\
@@ -57,28 +57,28 @@ impl Announcement<'_> {
              call a backend over HTTP; for one behind a link say {link_echo}:\n\
              CORELANE_TOKEN={token} {program} call {url} {echo} '{{\"hello\":\"world\"}}'\n\
              \n\
-             stay, and see what the demo service pushes to that player:\n\
-             CORELANE_TOKEN={token} {program} listen {url}\n\
-             \n\
-             make tokens of more players:\n\
+             {services}make tokens of more players:\n\
              {program} token mint -c {config} --count 4\n\
              \n\
-             {services}\
              Ctrl-C ends it."
         )
     }
 
-    /// What a service can do that waits for no call.
-    fn services(&self, account: &str) -> String {
-        let Some(url) = self.internal_url() else { return String::new() };
-        let (token, tick) = (self.service_token, demo_bus::TICK);
-        format!(
-            "services find it on {url} (docs/BACKENDS.md); push an event to that player, hear of all:\n\
-             curl -H 'X-Service-Token: {token}' -d '{{\"eventName\":\"{tick}\"}}' \
-             '{url}/bus/bannou-client-events?account={account}'\n\
-             curl -NH 'X-Service-Token: {token}' {url}/bus\n\
+    /// What services do beside answering calls. Not to the player who calls: a session has one
+    /// connection.
+    fn services(&self, program: &str) -> Option<String> {
+        let (url, internal, tick) = (self.url(), self.internal_url()?, demo_bus::TICK);
+        let (Player { account, token }, service) = (self.players.get(1)?, self.service_token);
+        Some(format!(
+            "stay connected as another player, and see what the demo service pushes:\n\
+             CORELANE_TOKEN={token} {program} listen {url}\n\
+             \n\
+             as a service, push that player an event, and follow the bus (docs/BACKENDS.md):\n\
+             curl -H 'X-Service-Token: {service}' -d '{{\"eventName\":\"{tick}\"}}' \
+             '{internal}/bus/bannou-client-events?account={account}'\n\
+             curl -N -H 'X-Service-Token: {service}' {internal}/bus\n\
              \n"
-        )
+        ))
     }
 
     fn internal_url(&self) -> Option<String> {
@@ -126,16 +126,16 @@ mod tests {
     const TOKENS: [&str; 4] = ["t1", "t2", "t3", "t4"];
 
     fn players() -> [Player; 4] {
-        TOKENS.map(|token| Player { account: format!("of {token}"), token: token.to_owned() })
+        TOKENS.map(|token| Player { account: token.replace('t', "a"), token: token.to_owned() })
     }
 
     fn announcement(players: &[Player]) -> Announcement<'_> {
         Announcement {
             public: ([127, 0, 0, 1], 8081).into(),
             admin: ([127, 0, 0, 1], 9101).into(),
+            internal: Some(([127, 0, 0, 1], 9201).into()),
+            service_token: "s1",
             shards: 2,
-            internal: Some(([127, 0, 0, 1], 8091).into()),
-            service_token: "s3cret",
             players,
             config: Path::new("/state/it's/corelane.toml"),
         }
@@ -149,10 +149,10 @@ mod tests {
         let expected = json!({
             "url": "ws://127.0.0.1:8081/connect",
             "admin_url": "http://127.0.0.1:9101",
-            "internal_url": "http://127.0.0.1:8091",
-            "service_token": "s3cret",
+            "internal_url": "http://127.0.0.1:9201",
+            "service_token": "s1",
             "tokens": TOKENS,
-            "accounts": ["of t1", "of t2", "of t3", "of t4"],
+            "accounts": ["a1", "a2", "a3", "a4"],
             "shards": 2,
             "pid": process::id(),
             "config": "/state/it's/corelane.toml",
@@ -166,10 +166,14 @@ mod tests {
         let call = text.lines().find(|line| line.starts_with("CORELANE_TOKEN=t1 ")).unwrap();
         let end = " call ws://127.0.0.1:8081/connect /demo/echo '{\"hello\":\"world\"}'";
         assert!(call.ends_with(end), "{call}");
+        let follow = "curl -N -H 'X-Service-Token: s1' http://127.0.0.1:9201/bus";
+        assert!(text.lines().any(|line| line == follow), "{text}");
         assert!(text.contains(r"token mint -c '/state/it'\''s/corelane.toml' --count 4"), "{text}");
-        let push = "curl -H 'X-Service-Token: s3cret' -d '{\"eventName\":\"demo.tick\"}' \
-                    'http://127.0.0.1:8091/bus/bannou-client-events?account=of t1'";
+        let push = "curl -H 'X-Service-Token: s1' -d '{\"eventName\":\"demo.tick\"}' \
+                    'http://127.0.0.1:9201/bus/bannou-client-events?account=a2'";
         assert!(text.lines().any(|line| line == push), "{text}");
+        let listen = text.lines().find(|line| line.starts_with("CORELANE_TOKEN=t2 ")).unwrap();
+        assert!(listen.ends_with(" listen ws://127.0.0.1:8081/connect"), "{listen}");
     }
 
     #[test]

@@ -27,6 +27,7 @@ impl Setup {
         let shards =
             self.shards.map(|count| format!("\n[shards]\ncount = {count}\n")).unwrap_or_default();
         let salt = Uuid::new_v4().simple();
+        let service_token = Uuid::new_v4().simple();
         let [echo, time, link_echo] = [demo_http::ECHO, demo_http::TIME, demo_link::ECHO];
         let tick = demo_bus::TICK;
         format!(
@@ -35,6 +36,11 @@ impl Setup {
 
 [listen.public]
 address = ["{public}"]
+
+[listen.internal]
+# Any free port; whoever starts this is told which.
+address = "127.0.0.1:0"
+service_token = "{service_token}"
 
 [listen.admin]
 # Any free port; the log and the line of `--json` name it.

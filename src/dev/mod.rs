@@ -25,7 +25,7 @@ use self::configuration::{SERVICE, Setup};
 use self::folder::{Folder, FolderError};
 use crate::cli::token::{Issuer, Order};
 use crate::cli::{DevArgs, Failure, output};
-use crate::config::{Config, ConfigSource};
+use crate::config::{Config, ConfigSource, Secret};
 use crate::control::Exit;
 use crate::{gateway, logging};
 
@@ -51,11 +51,16 @@ pub fn run(args: &DevArgs) -> Result<Exit, Failure> {
     let source = source(&folder, args);
     let config = source.load()?;
     let players = players(&config)?;
+    let service_token = config.listen_internal.service_token.clone();
+    let service_token = service_token.as_ref().map_or("", Secret::reveal);
+    let demo = demo_bus::spawn(service_token).map_err(|error| no_backend(&error))?;
     logging::install(&config.log);
     let exit = gateway::run(config, source, |ready| {
         let announcement = Announcement {
             public: ready.public.first().copied().unwrap_or(setup.public),
             admin: ready.admin,
+            internal: ready.internal,
+            service_token,
             shards: ready.shards,
             players: &players,
             config: &folder.config_path(),

@@ -4,6 +4,7 @@ mod code;
 mod ports;
 mod settings;
 mod shards;
+mod tokens;
 
 use std::cell::RefCell;
 use std::io;
@@ -13,6 +14,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 
+use arc_swap::ArcSwap;
 use corelane_shard::engine::SPARE_SLOTS;
 use corelane_shard::id::ShardId;
 use corelane_shard::lane::{EventBell, Mesh, MeshShape, mesh};
@@ -22,13 +24,18 @@ use corelane_shard::ring::{RingDirectory, RingSizes, locked_bytes, try_operation
 use thiserror::Error;
 use tracing::{error, info, warn};
 
-use self::ports::{LaneBell, Port};
-use self::settings::{drain_plan, engine_options, key_rules, reload_hook, settings, targets};
+use self::ports::{LaneBell, ports};
+use self::settings::{
+    drain_plan, engine_options, key_rules, reload_hook, settings, span_export, targets,
+};
 use self::shards::{ShardPart, await_starts, bind_public, start_shard};
+use self::tokens::PublishedKeys;
 use crate::auth::{KeyError, KeyFiles};
-use crate::config::{Config, ConfigSource, MemoryBudget, physical_memory};
+use crate::config::{Config, ConfigSource, ListenInternal, MemoryBudget, physical_memory};
 use crate::control::admin::{AdminError, AdminListener};
 use crate::control::ask::ASKS_MAX;
+use crate::control::internal::{InternalError, InternalListener, InternalParts};
+use crate::control::operators::Operators;
 use crate::control::{self, ControlError, ControlProbe, ControlSpec, Exit};
 use crate::host::{Facts, Needs, Severity, raise_open_files, shortfalls};
 use crate::lifecycle::drain::PlanError;
@@ -57,6 +64,8 @@ pub struct Ready {
     /// Where clients connect; ports that were 0 are the real ones.
     pub public: Vec<SocketAddr>,
     pub admin: SocketAddr,
+    /// Where services reach the gateway, if they do.
+    pub internal: Option<SocketAddr>,
     pub shards: usize,
 }
 
@@ -75,6 +84,8 @@ pub enum StartError {
     Keys(#[from] KeyError),
     #[error(transparent)]
     Admin(#[from] AdminError),
+    #[error(transparent)]
+    Internal(#[from] InternalError),
     #[error("cannot listen on {address}: {source}; choose another listen.public.address")]
     Listen { address: SocketAddr, source: io::Error },
     #[error(
@@ -82,8 +93,8 @@ pub enum StartError {
          again: the kernel gives back the rings of a predecessor late"
     )]
     Shard { shard: usize, source: io::Error },
-    #[error("cannot tell the address of the admin listener: {0}")]
-    AdminAddress(#[source] io::Error),
+    #[error("cannot tell the address of the {0} listener: {1}")]
+    OwnAddress(&'static str, #[source] io::Error),
     #[error("cannot make an eventfd: {0}; raise the limit of open files")]
     Bell(#[source] io::Error),
     #[error(transparent)]
@@ -109,13 +120,31 @@ pub fn run(
     let phase = Arc::new(PhaseCell::default());
     let control_probe = Arc::new(ControlProbe::default());
     let probes: Vec<Arc<Probe>> = (0..shards).map(|_| Arc::default()).collect();
+    let (asking, asks) = tokio::sync::mpsc::channel(ASKS_MAX);
+    let shown = Arc::new(ArcSwap::from_pointee(config.shown.clone()));
     let admin = AdminListener::bind(
         config.listen_admin.address,
         (0_u8..).map(ShardId).zip(probes.iter().map(Arc::clone)).collect(),
         Arc::clone(&control_probe),
         Arc::clone(&phase),
+        Operators::new(asking.clone(), Arc::clone(&shown)),
     )?;
-    let admin_address = admin.local_address().map_err(StartError::AdminAddress)?;
+    let admin_address =
+        admin.local_address().map_err(|error| StartError::OwnAddress("admin", error))?;
+    let internal = bind_internal(
+        &config,
+        InternalParts {
+            asking,
+            tokens: Arc::new(PublishedKeys(keys.published())),
+            probe: Arc::clone(&control_probe),
+            phase: Arc::clone(&phase),
+        },
+    )?;
+    let internal_address = internal
+        .as_ref()
+        .map(InternalListener::local_address)
+        .transpose()
+        .map_err(|error| StartError::OwnAddress("internal", error))?;
     let (listeners, public) = bind_public(&config, shards)?;
     let control_bell = EventBell::new().map_err(StartError::Bell)?;
     let bells = (0..shards)
@@ -155,30 +184,23 @@ pub fn run(
     code::bring_in();
     let joins = await_starts(&starts, joins)?;
 
-    ready(&Ready { public, admin: admin_address, shards });
+    ready(&Ready { public, admin: admin_address, internal: internal_address, shards });
     phase.serve();
     systemd::notify_ready();
-    let (_asking, asks) = tokio::sync::mpsc::channel(ASKS_MAX);
     let lanes = Rc::new(RefCell::new(control_lanes));
-    let ports = bells
-        .iter()
-        .enumerate()
-        .map(|(index, bell)| Port {
-            shard: ShardId(index as u8),
-            lanes: Rc::clone(&lanes),
-            bell: bell.clone(),
-        })
-        .collect();
     let exit = control::run(ControlSpec {
         core: placement.control,
-        ports,
+        ports: ports(&lanes, &bells),
         bell: LaneBell(lanes),
         wake: duplicate(&control_bell)?,
         phase,
         probe: control_probe,
         admin: Some(admin),
+        internal,
+        shown,
         keys,
         settings: settings(&config, drain),
+        spans: span_export(&config),
         targets: targets(&config),
         reload: reload_hook(config, source),
         snapshot,
@@ -193,6 +215,18 @@ pub fn run(
         }
     }
     Ok(exit)
+}
+
+/// Nothing when it is off; the configuration was refused if it is on without a token.
+fn bind_internal(
+    config: &Config,
+    parts: InternalParts,
+) -> Result<Option<InternalListener>, InternalError> {
+    let ListenInternal { address, service_token } = &config.listen_internal;
+    match (address, service_token) {
+        (Some(address), Some(token)) => InternalListener::bind(*address, token, parts).map(Some),
+        _ => Ok(None),
+    }
 }
 
 fn check_host(config: &Config, shards: usize) -> Result<(), StartError> {

@@ -16,6 +16,16 @@ pub(super) struct Port {
     pub(super) bell: EventBell,
 }
 
+/// A port for every shard, by the order of their bells.
+pub(super) fn ports(lanes: &Rc<RefCell<ControlLanes>>, bells: &[EventBell]) -> Vec<Port> {
+    let port = |(shard, bell): (u8, &EventBell)| Port {
+        shard: ShardId(shard),
+        lanes: Rc::clone(lanes),
+        bell: bell.clone(),
+    };
+    (0..).zip(bells).map(port).collect()
+}
+
 impl ShardPort for Port {
     fn receive(&mut self) -> Option<ToControl> {
         self.lanes.borrow_mut().hear(self.shard)

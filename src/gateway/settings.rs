@@ -13,7 +13,9 @@ use crate::config::{Config, ConfigSource, LoadError, Upstream};
 use crate::continuity::continue_from;
 use crate::control::mailboxes::MailboxRules;
 use crate::control::store::StoreRules;
-use crate::control::{CoreRules, Host, ReloadHook, Reloaded, ServiceTargets, Settings, Target};
+use crate::control::{
+    CoreRules, Host, ReloadHook, Reloaded, ServiceTargets, Settings, SpanExport, Target,
+};
 use crate::events::ClientEventNames;
 use crate::lifecycle::drain::DrainPlan;
 use crate::lifecycle::systemd;
@@ -25,7 +27,7 @@ pub(super) fn engine_options(config: &Config, index: usize, shards: usize) -> En
     EngineOptions {
         shard: ShardId(index as u8),
         shards,
-        node_name: format!("node-{}", config.control.node).into(),
+        node_name: node_name(config).into(),
         credentials: CredentialRoutes { header: config.auth.header, query: config.auth.query },
         drain_spread: config.drain.spread,
         drain_calls: config.drain.calls,
@@ -38,6 +40,16 @@ pub(super) fn engine_options(config: &Config, index: usize, shards: usize) -> En
         echo_path: config.echo.enabled.then(|| config.echo.path.as_str().into()),
         seed: fastrand::u64(..),
     }
+}
+
+/// How this process names itself to backends and collectors.
+fn node_name(config: &Config) -> String {
+    format!("node-{}", config.control.node)
+}
+
+pub(super) fn span_export(config: &Config) -> Option<SpanExport> {
+    let collector = config.tracing.otlp_endpoint.as_ref()?;
+    Some(SpanExport { collector: collector.to_string(), instance: node_name(config) })
 }
 
 pub(super) fn drain_plan(config: &Config) -> DrainPlan {
@@ -131,6 +143,7 @@ pub(super) fn reload_hook(current: Config, source: ConfigSource) -> ReloadHook {
             targets: continued.targets,
             keys: key_rules(&next),
             settings: settings(&next, drain),
+            shown: next.shown.clone(),
         };
         current = next;
         Ok(reloaded)

@@ -91,6 +91,12 @@ impl Drain {
         self.phase_ends
     }
 
+    /// When the process has ended at the latest, as [`DrainPlan::total`] promises.
+    #[must_use]
+    pub fn ends_by(&self) -> Instant {
+        self.deadline + CUTTING_MAX
+    }
+
     /// A shard's report. Only `Done` matters here: its sockets and calls are gone.
     pub fn reached(&mut self, shard: ShardId, phase: DrainPhase) {
         if phase == DrainPhase::Done

@@ -134,7 +134,7 @@ fn a_good_bye_tells_the_token_as_text_and_as_an_event() {
 
 #[test]
 fn a_drain_says_how_to_come_back_and_a_takeover_does_not() {
-    let mut gateway =
+    let gateway =
         Setup::new("").with_notices().set("drain.grace", "0s").set("drain.spread", "0s").start();
     let claims = Claims::default().session(Uuid::from_u128(7));
     let mut old = gateway.client_of(&claims);

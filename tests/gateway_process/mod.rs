@@ -81,6 +81,7 @@ pub(crate) struct Gateway {
     child: Child,
     log: Log,
     public: Vec<SocketAddr>,
+    internal: Option<SocketAddr>,
     admin: SocketAddr,
 }
 
@@ -167,11 +168,11 @@ impl Launch {
         let log = Log::follow(child.stderr.take().expect("standard error is piped"));
         let deadline = Instant::now() + SOON;
         let serving = log.wait_for(deadline, Serving::parse);
-        let Some(Serving { public, admin }) = serving else {
+        let Some(Serving { public, internal, admin }) = serving else {
             end_at_once(&mut child);
             panic!("the gateway does not serve; its log:\n{}", log.tail());
         };
-        let gateway = Gateway { launch: self, folder, child, log, public, admin };
+        let gateway = Gateway { launch: self, folder, child, log, public, internal, admin };
         gateway.wait_until("/readyz answers 200", SOON, || {
             http::request(gateway.admin, "GET", "/readyz").is_ok_and(|answer| answer.status == 200)
         });
@@ -208,6 +209,12 @@ impl Gateway {
     #[must_use]
     pub(crate) fn public_addresses(&self) -> &[SocketAddr] {
         &self.public
+    }
+
+    /// Where services reach it; the configuration has to switch that on.
+    #[must_use]
+    pub(crate) fn internal(&self) -> SocketAddr {
+        self.internal.expect("listen.internal.address is set")
     }
 
     #[must_use]
@@ -345,6 +352,7 @@ impl Drop for Gateway {
 /// The log line that says where the gateway listens.
 struct Serving {
     public: Vec<SocketAddr>,
+    internal: Option<SocketAddr>,
     admin: SocketAddr,
 }
 
@@ -357,6 +365,10 @@ impl Serving {
         let public = line.get("public")?.as_str()?.trim_matches(['[', ']']);
         Some(Self {
             public: public.split(", ").map(|one| one.parse().ok()).collect::<Option<_>>()?,
+            internal: match line.get("internal") {
+                Some(address) => Some(address.as_str()?.parse().ok()?),
+                None => None,
+            },
             admin: line.get("admin")?.as_str()?.parse().ok()?,
         })
     }

@@ -23,7 +23,7 @@ use corelane_shard::pump::{self, Pace, TurnObserver};
 use corelane_shard::ring::{ListenOptions, RingDirectory, RingSizes, Uring, listen};
 use corelane_shard::snapshot::{
     Address, BreakerLimits, ConnectionMode, Endpoint, Method, Role, Service, SessionLimits,
-    Snapshot, UpstreamKind,
+    Snapshot, Tracing, UpstreamKind,
 };
 use corelane_shard::wire::handshake::HeadLimits;
 
@@ -197,6 +197,7 @@ pub(crate) fn snapshot() -> Snapshot {
         roles: [Role { name: ROLE.into(), endpoints: [EndpointId(0), EndpointId(1)].into() }]
             .into(),
         session: SessionLimits { messages_per_window: 0, ..SessionLimits::default() },
+        tracing: Tracing::default(),
     }
 }
 
@@ -228,7 +229,7 @@ impl Authenticator for NumberedSessions {
             roles: [ROLE.into()].into(),
             authorizations: [].into(),
         };
-        let standing = Rc::new(standing);
+        let standing = Arc::new(standing);
         Ok(Rc::new(Identity { session, account: None, standing, expires_at: None, issued_at: 0 }))
     }
 

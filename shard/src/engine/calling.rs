@@ -11,6 +11,7 @@ use crate::session::calls::{
 };
 use crate::snapshot::UpstreamKind;
 use crate::sockets::Sockets;
+use crate::upstream::trace::{CallLines, Trace};
 use crate::wire::code::{ResponseCode, SessionRefusal};
 use crate::wire::frame::OpCode;
 use crate::wire::header::Priority;
@@ -45,7 +46,7 @@ pub(super) enum CallEnd {
 }
 
 /// Whose call a backend is busy with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct CallRef {
     pub(super) client: ConnectionKey,
     pub(super) id: CallId,
@@ -152,13 +153,23 @@ impl<S: Sockets> Engine<S> {
         let state = &mut self.upstreams.services[usize::from(request.service.0)];
         state.running += 1;
         self.running += 1;
+        let trace = self.begin_trace(call, what);
         match request.transport {
-            Transport::Http => self.dispatch_http(call, request, what, message),
-            Transport::Link => self.dispatch_link(call, link, request, what, message),
+            Transport::Http => self.dispatch_http(call, request, what, trace, message),
+            Transport::Link => self.dispatch_link(call, link, request, what, trace, message),
         }
     }
 
-    fn dispatch_http(&mut self, call: CallRef, request: &Request, what: Question, message: &[u8]) {
+    fn dispatch_http(
+        &mut self,
+        call: CallRef,
+        request: &Request,
+        what: Question,
+        trace: Option<Trace>,
+        message: &[u8],
+    ) {
+        let lines = self.call_lines(trace);
+        let lines = lines.as_ref().map_or("", CallLines::as_str);
         let payload = message.get(RequestHeader::LEN..).unwrap_or_default();
         let session = self.player(call.client).map(|player| player.session.id());
         let (Some(session), Some(head)) = (session, self.upstreams.head(what.endpoint)) else {
@@ -166,14 +177,15 @@ impl<S: Sockets> Engine<S> {
             return self.fail_call(call, SessionRefusal::BackendUnreachable);
         };
         let body = if what.meta.is_some() { &[][..] } else { head.body(payload) };
-        let Some(mut block) = self.blocks.take(head.bytes_max() + body.len()) else {
+        let head_max = head.bytes_max() + lines.len();
+        let Some(mut block) = self.blocks.take(head_max + body.len()) else {
             self.service_freed(request.service);
             return self.fail_call(call, SessionRefusal::BlocksExhausted);
         };
-        let room = block.reserve(head.bytes_max());
+        let room = block.reserve(head_max);
         let head_len = match what.meta {
-            None => head.write_call(session, body.len(), "", room),
-            Some(kind) => head.write_meta(kind, session, "", room),
+            None => head.write_call(session, body.len(), lines, room),
+            Some(kind) => head.write_meta(kind, session, lines, room),
         };
         block.truncate(head_len);
         block.append(body);
@@ -236,6 +248,9 @@ impl<S: Sockets> Engine<S> {
             }
             Answered::Late => return self.late(arrived),
         }
+        let displaced = answered == Answered::Displaced;
+        let code = if displaced { ResponseCode::BackendError } else { ResponseCode::Ok };
+        self.end_span(call, Some(code));
         self.after_call(call.client);
     }
 
@@ -262,6 +277,7 @@ impl<S: Sockets> Engine<S> {
         let Some(Failed { payload, leaves }) = calls.fail(call.id, code.value()) else {
             return CallEnd::Late;
         };
+        self.end_span(call, Some(code));
         if let Some(kept) = payload {
             self.blocks.give_back(kept.message);
         }
@@ -359,13 +375,14 @@ impl<S: Sockets> Engine<S> {
     }
 
     /// A session has ended: whatever its calls kept is given back. Backends finish for nobody.
-    pub(super) fn abandon_calls(&mut self, mut calls: Box<OpenCalls>) {
-        let blocks = &mut self.blocks;
+    pub(super) fn abandon_calls(&mut self, client: ConnectionKey, mut calls: Box<OpenCalls>) {
+        let (blocks, traces) = (&mut self.blocks, &mut self.traces);
         calls.drain(|returned| match returned {
             Returned::Request(kept) => blocks.give_back(kept.message),
             Returned::Answer(block) => blocks.give_back(block),
-            Returned::Running(_) => {}
+            Returned::Running(id) => traces.abandon(CallRef { client, id }),
         });
+        self.end_abandoned_spans();
         self.spare_calls.push(calls);
     }
 }

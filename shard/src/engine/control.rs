@@ -139,6 +139,7 @@ impl<S: Sockets> Engine<S> {
         self.limits = Limits::new(&snapshot.session);
         self.rates = RateLimits::new(&snapshot.session);
         self.adopt_endpoints(snapshot);
+        self.review_brought_traces();
         for slot in self.slots() {
             let Some(key) = self.session_in(slot) else { continue };
             let Some(connection) = self.table.get_mut(key) else { continue };

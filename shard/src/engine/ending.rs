@@ -220,7 +220,9 @@ impl<S: Sockets> Engine<S> {
         let Some(connection) = self.table.get_mut(key) else {
             return;
         };
-        match std::mem::replace(&mut connection.role, Role::Gone) {
+        let role = std::mem::replace(&mut connection.role, Role::Gone);
+        self.forget_brought_trace(key);
+        match role {
             Role::Gone => {}
             Role::Head(head) => {
                 self.downstream -= 1;
@@ -276,7 +278,7 @@ impl<S: Sockets> Engine<S> {
         }
         self.forget_player(&mut player);
         if let Some(calls) = player.calls.take() {
-            self.abandon_calls(calls);
+            self.abandon_calls(key, calls);
         }
         let session = player.session.id();
         self.end_on_links(session, key);

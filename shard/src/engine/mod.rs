@@ -35,6 +35,7 @@ mod services;
 #[cfg(test)]
 #[cfg(feature = "runtime")]
 mod tests;
+mod tracing;
 mod upgrade;
 
 use std::collections::VecDeque;
@@ -71,6 +72,7 @@ pub use options::{CredentialRoutes, EngineOptions, Surroundings};
 use options::{LINK_BATCH_BYTES, Limits, PLAYER_BATCH_BYTES};
 use players::Player;
 use services::Upstreams;
+use tracing::Traces;
 use upgrade::Head;
 
 /// Completions looked at in one turn; the rest waits in the ring's local queue.
@@ -200,6 +202,7 @@ pub struct Engine<S> {
     spare_calls: Vec<Box<OpenCalls>>,
     running: usize,
     upstreams: Upstreams,
+    traces: Traces,
     snapshot: Arc<Snapshot>,
     capabilities: Capabilities,
     rates: RateLimits,
@@ -256,6 +259,7 @@ impl<S: Sockets> Engine<S> {
             spare_calls: Vec::new(),
             running: 0,
             upstreams: Upstreams::new(&snapshot),
+            traces: Traces::default(),
             capabilities: Capabilities::new(&snapshot),
             rates: RateLimits::new(&snapshot.session),
             peer_keys: PeerKeys::from_salt(&snapshot.salt),

@@ -19,6 +19,7 @@ use crate::lane::{
 use crate::probe::Upgrade as Outcome;
 use crate::session::liveness::Liveness;
 use crate::sockets::Sockets;
+use crate::upstream::trace::Trace;
 use crate::wire::handshake::{
     ACCEPT_BYTES_MAX, Credential, HEALTH_BYTES_MAX, Parsed, REFUSAL_BYTES_MAX, Refusal, Request,
     accept, health_response, resume,
@@ -90,6 +91,7 @@ enum Verdict {
         nonce: [u8; 24],
         visitor: Visitor,
         accepts_brotli: bool,
+        trace: Option<Trace>,
         head_len: usize,
     },
 }
@@ -191,7 +193,8 @@ impl<S: Sockets> Engine<S> {
                 self.read_early(key, &mut carry.as_mut_slice()[head_len..]);
                 self.blocks.give_back(carry);
             }
-            Verdict::Claim { nonce, visitor, accepts_brotli, head_len } => {
+            Verdict::Claim { nonce, visitor, accepts_brotli, trace, head_len } => {
+                self.keep_brought_trace(key, trace);
                 self.claim(key, nonce, visitor, accepts_brotli);
                 match carry {
                     Some(mut carry) => {
@@ -242,7 +245,8 @@ impl<S: Sockets> Engine<S> {
         match self.authenticate(&request) {
             Ok(visitor) => {
                 let accepts_brotli = request.accepts_brotli();
-                Verdict::Claim { nonce, visitor, accepts_brotli, head_len }
+                let trace = self.brought_trace(&request);
+                Verdict::Claim { nonce, visitor, accepts_brotli, trace, head_len }
             }
             Err(refusal) => Verdict::Refuse(refusal),
         }

@@ -36,10 +36,14 @@ pub struct ControlSide {
 }
 
 impl ControlSide {
-    /// Hands the message back when the ring is full, or when a claim's answer would find no place.
+    /// Hands the message back when the ring is full (for spans: half full), or when a claim's answer
+    /// would find no place.
     pub(super) fn tell(&mut self, message: ToControl) -> Result<(), ToControl> {
         let claims = usize::from(matches!(message, ToControl::Claim { .. }));
         if self.claims + claims > self.answers.buffer().capacity() {
+            return Err(message);
+        }
+        if matches!(message, ToControl::Span(_)) && self.is_half_full() {
             return Err(message);
         }
         self.requests.push(message).map_err(|rtrb::PushError::Full(message)| message)?;
@@ -54,6 +58,10 @@ impl ControlSide {
             return Some(answer);
         }
         self.orders.pop().ok()
+    }
+
+    fn is_half_full(&self) -> bool {
+        self.requests.slots() <= self.requests.buffer().capacity() / 2
     }
 
     pub(super) fn has_news(&self) -> bool {

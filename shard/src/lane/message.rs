@@ -9,7 +9,9 @@ use crate::id::{ConnectionKey, EndpointId, Epoch, Place, ServiceId, SessionId, S
 use crate::identity::{Account, Identity, Standing};
 use crate::session::shortcuts::Shortcut;
 use crate::snapshot::{Address, Snapshot};
+use crate::wire::code::ResponseCode;
 use crate::wire::guid::Guid;
+use crate::wire::meta::MetaKind;
 use crate::wire::reconnect_token::Seal;
 
 /// From a shard to the control core. Every message names the shard's own lane implicitly.
@@ -56,6 +58,8 @@ pub enum ToControl {
     /// One line of the operators' log, already rate-limited by the shard.
     SessionEnded(Box<SessionEnded>),
     UpgradeRefused(Box<UpgradeRefused>),
+    /// A traced call has ended. Takes at most half of the lane, so that claims find room.
+    Span(Box<Span>),
     /// This shard has reached `phase` of the drain: its sockets and calls are gone when `Done`.
     DrainReached {
         phase: DrainPhase,
@@ -73,7 +77,8 @@ impl ToControl {
             | Self::TokenReceived { .. }
             | Self::RpcEnded(_)
             | Self::SessionEnded(_)
-            | Self::UpgradeRefused(_) => true,
+            | Self::UpgradeRefused(_)
+            | Self::Span(_) => true,
             Self::Claim { .. } | Self::Described { .. } | Self::DrainReached { .. } => false,
         }
     }
@@ -293,4 +298,20 @@ pub struct UpgradeRefused {
     pub peer: Option<SocketAddr>,
     pub status: u16,
     pub reason: &'static str,
+}
+
+/// One traced call, from the moment when it was handed to its backend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Span {
+    pub trace: u128,
+    pub span: u64,
+    /// The client's own span, where the trace is the client's.
+    pub parent: Option<NonZeroU64>,
+    pub endpoint: EndpointId,
+    /// `None` for a call.
+    pub meta: Option<MetaKind>,
+    pub began_unix_ns: u64,
+    pub ended_unix_ns: u64,
+    /// `None` when the client left before there was an answer.
+    pub code: Option<ResponseCode>,
 }

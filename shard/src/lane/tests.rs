@@ -8,7 +8,7 @@ use super::*;
 use crate::block::BlockPool;
 use crate::buffers::BufferId;
 use crate::clock::Instant;
-use crate::id::{ConnectionKey, Epoch, Generation, SessionId, ShardId, Slot};
+use crate::id::{ConnectionKey, EndpointId, Epoch, Generation, SessionId, ShardId, Slot};
 use crate::wire::header::Priority;
 use crate::wire::header::{Flags, ReplyTo};
 use crate::wire::reconnect_token::ReconnectKeys;
@@ -347,6 +347,35 @@ fn a_claim_is_taken_only_with_room_for_its_answer() {
     assert_eq!(sleepers, []);
     assert!(matches!(shards[0].hear_control(), Some(ToShard::Refused { .. })), "answers first");
     shards[0].tell_control(claim(), NOW).unwrap();
+}
+
+#[test]
+fn spans_leave_half_of_the_lane_to_others() {
+    let Mesh { mut shards, mut control } = mesh(MeshShape { control_capacity: 8, ..shape(1) });
+    let span = || {
+        ToControl::Span(Box::new(Span {
+            trace: 1,
+            span: 2,
+            parent: None,
+            endpoint: EndpointId(0),
+            meta: None,
+            began_unix_ns: 3,
+            ended_unix_ns: 4,
+            code: None,
+        }))
+    };
+    let mut spans = 0;
+    while shards[0].tell_control(span(), NOW).is_ok() {
+        spans += 1;
+    }
+    assert_eq!(spans, 4);
+    for _ in 0..4 {
+        shards[0].tell_control(claim(), NOW).expect("the other half is free");
+    }
+    for _ in 0..5 {
+        assert!(control.hear(ShardId(0)).is_some());
+    }
+    shards[0].tell_control(span(), NOW).expect("less than half is taken");
 }
 
 #[test]

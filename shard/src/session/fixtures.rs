@@ -9,7 +9,7 @@ use crate::identity::{Identity, Standing};
 use crate::session::capability::{Capabilities, CapabilitySet};
 use crate::snapshot::{
     BreakerLimits, ConnectionMode, Endpoint, Method, Role, Service, SessionLimits, Snapshot,
-    UpstreamKind,
+    Tracing, UpstreamKind,
 };
 
 /// A snapshot with the given (service, path) endpoints, all of them open to the role `user`.
@@ -37,6 +37,7 @@ pub(crate) fn snapshot_of(endpoints: &[(&str, &str)], salt: &str) -> Snapshot {
             endpoints: (0..endpoints.len() as u16).map(EndpointId).collect(),
         }]),
         session: SessionLimits::default(),
+        tracing: Tracing::default(),
     }
 }
 

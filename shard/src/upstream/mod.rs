@@ -5,3 +5,4 @@ pub mod chunked;
 pub mod http;
 pub mod link;
 pub mod placement;
+pub mod trace;

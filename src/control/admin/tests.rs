@@ -16,6 +16,11 @@ struct Served {
     probes: [Arc<Probe>; 2],
 }
 
+/// Without a control core behind them.
+fn operators() -> Operators {
+    Operators::new(tokio::sync::mpsc::channel(1).0, Arc::default())
+}
+
 fn any_port() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))
 }
@@ -25,7 +30,8 @@ fn served() -> Served {
     let probes = [Arc::<Probe>::default(), Arc::<Probe>::default()];
     let shards = vec![(ShardId(0), Arc::clone(&probes[0])), (ShardId(1), Arc::clone(&probes[1]))];
     let control = Arc::<ControlProbe>::default();
-    let listener = AdminListener::bind(any_port(), shards, control, Arc::clone(&phase)).unwrap();
+    let listener =
+        AdminListener::bind(any_port(), shards, control, Arc::clone(&phase), operators()).unwrap();
     let address = listener.local_address().unwrap();
     let (ready, is_ready) = mpsc::channel();
     thread::spawn(move || {
@@ -66,6 +72,17 @@ fn readiness_follows_the_phase_and_says_why_not() {
     assert!(draining.starts_with("HTTP/1.1 503 "), "{draining}");
     assert!(draining.contains("shutting down"), "{draining}");
     assert!(served.ask("GET /livez").starts_with("HTTP/1.1 200 OK"));
+}
+
+#[test]
+fn a_visit_is_one_request_whatever_it_asks() {
+    let served = served();
+    for request in ["GET /config", "GET /sessions", "GET /sessions/x", "DELETE /sessions"] {
+        let answer = served.ask(request);
+        assert!(answer.contains("connection: close"), "{request}: {answer}");
+    }
+    assert!(served.ask("GET /sessions").starts_with("HTTP/1.1 503 "));
+    assert!(served.ask("POST /config").starts_with("HTTP/1.1 405 "));
 }
 
 #[test]
@@ -142,7 +159,9 @@ fn an_address_that_is_taken_or_public_is_named_with_the_next_step() {
     let served = served();
     let bind = |address| {
         let control = Arc::<ControlProbe>::default();
-        AdminListener::bind(address, Vec::new(), control, Arc::default()).unwrap_err().to_string()
+        AdminListener::bind(address, Vec::new(), control, Arc::default(), operators())
+            .unwrap_err()
+            .to_string()
     };
     let taken = bind(served.address);
     assert!(taken.contains(&served.address.to_string()) && taken.contains("ss -ltnp"), "{taken}");

@@ -19,8 +19,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
+use super::Shared;
 use crate::control::ask::Ask;
-use crate::control::asker::{Asker, Unanswered};
+use crate::control::asker::Unanswered;
 use crate::control::problem::Problem;
 
 /// What is asked of a backend.
@@ -47,6 +48,8 @@ pub(super) struct Answer {
 pub(super) enum CallError {
     #[error(transparent)]
     Core(#[from] Unanswered),
+    #[error("{CALLS_MAX} calls to backends run already")]
+    TooMany,
     #[error("no address of the service is known")]
     NoAddress,
     #[error("the backend cannot be reached: {0}")]
@@ -71,12 +74,13 @@ pub(super) fn check_http(service: &Service) -> Result<(), Problem> {
 
 /// Within the service's own time and size.
 pub(super) async fn call(
-    asker: &Asker,
+    inside: &Shared,
     id: ServiceId,
     service: &Service,
     call: Call<'_>,
 ) -> Result<Answer, CallError> {
-    let addresses = asker.ask(|answer| Ask::Addresses { service: id, answer }).await?;
+    let _place = inside.calls.try_acquire().map_err(|_| CallError::TooMany)?;
+    let addresses = inside.asker.ask(|answer| Ask::Addresses { service: id, answer }).await?;
     let within = service.call_timeout;
     timeout(within, exchange(&addresses, service, call))
         .await
@@ -173,5 +177,7 @@ fn unreachable(error: &(dyn Error + 'static)) -> CallError {
     CallError::Unreachable(all.map(ToString::to_string).collect::<Vec<_>>().join(": "))
 }
 
+/// One more is refused at once.
+pub(super) const CALLS_MAX: usize = 16;
 /// Below that hyper does not go.
 const HEAD_BYTES_MIN: usize = 8 << 10;

@@ -10,7 +10,7 @@ use corelane_shard::snapshot::Endpoint;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::backend::{self, Call};
+use super::backend::{self, Call, CallError};
 use super::description::Kind;
 use super::{Shared, read_json};
 use crate::control::ask::{Ask, Described};
@@ -94,8 +94,11 @@ async fn ask_backend(
         let next = "the backend has to serve the endpoint's path with /meta/ and a kind";
         Problem::new(StatusCode::NOT_FOUND, detail, next)
     };
-    let answer = backend::call(&inside.asker, endpoint.service, service, call).await;
-    let answer = answer.map_err(|reason| described_by(reason.to_string()))?;
+    let answer = backend::call(inside, endpoint.service, service, call).await;
+    let answer = answer.map_err(|reason| match reason {
+        CallError::TooMany | CallError::Core(_) => Problem::overloaded(reason.to_string()),
+        _ => described_by(reason.to_string()),
+    })?;
     match answer.status.is_success() {
         true => Ok(answer.body),
         false => Err(described_by(format!("it answers {}", answer.status))),

@@ -57,13 +57,19 @@ pub(super) async fn guard(State(inside): State<Shared>, request: Request, next: 
             inside.probe.internal.token_refused.increment();
             problem.into_response()
         }
-        Ok(()) => match with_whole_body(request).await {
-            Ok(request) => next.run(request).await,
-            Err(problem) => problem.into_response(),
-        },
+        Ok(()) => admitted(&inside, request, next).await.unwrap_or_else(Problem::into_response),
     };
     inside.probe.internal.count(path.as_deref(), response.status());
     response
+}
+
+async fn admitted(inside: &Shared, request: Request, next: Next) -> Result<Response, Problem> {
+    let place = timeout(PLACE_WAIT_MAX, inside.at_work.acquire()).await;
+    let _place = place.ok().and_then(Result::ok).ok_or_else(|| {
+        Problem::overloaded(format!("{AT_WORK_MAX} requests are at work already"))
+    })?;
+    let request = with_whole_body(request).await?;
+    Ok(next.run(request).await)
 }
 
 async fn with_whole_body(request: Request) -> Result<Request, Problem> {
@@ -83,6 +89,9 @@ async fn with_whole_body(request: Request) -> Result<Request, Problem> {
     Ok(Request::from_parts(head, Body::from(body.to_bytes())))
 }
 
+/// Requests beyond it wait a moment, then they are answered 503.
+pub(super) const AT_WORK_MAX: usize = 32;
+const PLACE_WAIT_MAX: Duration = Duration::from_secs(1);
 const SERVICE_TOKEN: &str = "x-service-token";
 const BODY_BYTES_MAX: usize = 1 << 20;
 const BODY_MAX: Duration = Duration::from_secs(10);

@@ -16,7 +16,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::backend::{self, Call};
+use super::backend::{self, Call, CallError};
 use super::{Shared, read_json};
 use crate::control::ask::Described;
 use crate::control::problem::{Problem, ok, with_status};
@@ -70,7 +70,7 @@ pub(super) async fn proxy(State(inside): State<Shared>, body: Bytes) -> Result<R
         body: json.filter(|_| !bare),
     };
     let started = Instant::now();
-    let answer = backend::call(&inside.asker, id, service, call).await;
+    let answer = backend::call(&inside, id, service, call).await;
     let execution_time = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     Ok(match answer {
         Ok(answer) => {
@@ -86,6 +86,10 @@ pub(super) async fn proxy(State(inside): State<Shared>, body: Bytes) -> Result<R
                 error: None,
                 execution_time,
             })
+        }
+        // Nothing was tried.
+        Err(reason @ (CallError::TooMany | CallError::Core(_))) => {
+            return Err(Problem::overloaded(reason.to_string()));
         }
         Err(reason) => {
             let unavailable = ProxyResponse {

@@ -10,7 +10,8 @@ use corelane_shard::identity::{Account, Standing};
 use corelane_shard::lane::SessionDescription;
 use corelane_shard::session::shortcuts::Shortcut;
 use corelane_shard::snapshot::{
-    Address, ConnectionMode, Endpoint, Method, Service, SessionLimits, Snapshot, UpstreamKind,
+    Address, ConnectionMode, Endpoint, Method, Service, SessionLimits, Snapshot, Tracing,
+    UpstreamKind,
 };
 use corelane_shard::wire::guid::Guid;
 use http_body_util::BodyExt as _;
@@ -134,7 +135,7 @@ impl Fake {
             Ask::Subscribe { answer } => drop(answer.send(self.bus.subscribe())),
             Ask::Push { session, message, answer } => {
                 self.heard.lock().unwrap().pushed.push((session, message));
-                drop(answer.send(if session == LIVE { Ok(()) } else { Err(NoSession) }));
+                let _unheard = answer.send(if session == LIVE { Ok(()) } else { Err(NoSession) });
             }
             Ask::Rpc { rpc, answer } => {
                 let outcome = match (rpc.session, rpc.channel) {
@@ -143,7 +144,7 @@ impl Fake {
                     _ => Err(RpcRefused::NoSession(NoSession)),
                 };
                 self.heard.lock().unwrap().rpcs.push(*rpc);
-                drop(answer.send(outcome));
+                let _unheard = answer.send(outcome);
             }
             Ask::OfAccount { account, answer } => {
                 let of = [LIVE, WAITING].map(Self::listed);
@@ -185,6 +186,7 @@ fn snapshot() -> Snapshot {
         .into(),
         roles: [].into(),
         session: SessionLimits::default(),
+        tracing: Tracing::default(),
     }
 }
 

@@ -187,7 +187,7 @@ fn gone_is_fine(done: Result<(), InternalError>) -> Result<(), InternalError> {
 /// `/demo/time` with a bound payload.
 fn shortcut() -> Value {
     let shortcut = json!({
-        "routeGuid": Uuid::new_v4(),
+        "routeGuid": Uuid::new_v4().to_string(),
         "targetGuid": GUID,
         "boundPayload": "{}",
         "metadata": {

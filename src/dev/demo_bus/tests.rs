@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{OriginalUri, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::routing::{get, post};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
@@ -28,7 +28,7 @@ struct Listener {
     asked: UnboundedSender<Asked>,
 }
 
-async fn follow(State(listener): State<Arc<Listener>>, uri: OriginalUri) -> Body {
+async fn follow(State(listener): State<Arc<Listener>>, uri: Uri) -> Body {
     drop(listener.asked.send((uri.to_string(), Value::Null)));
     let first = Ok::<_, Infallible>(Bytes::from_static(listener.records.as_bytes()));
     let never = futures_util::stream::pending();
@@ -38,7 +38,7 @@ async fn follow(State(listener): State<Arc<Listener>>, uri: OriginalUri) -> Body
 
 async fn take(
     State(listener): State<Arc<Listener>>,
-    uri: OriginalUri,
+    uri: Uri,
     headers: HeaderMap,
     body: Bytes,
 ) -> StatusCode {
@@ -100,11 +100,8 @@ async fn a_new_session_gets_shortcut_events_and_one_question() {
     })
     .await;
     let record = published.to_string();
-    let names = crate::events::ClientEventNames::new(
-        crate::events::NameDialect::Hyphen,
-        &[TICK],
-    )
-    .unwrap();
+    let names =
+        crate::events::ClientEventNames::new(crate::events::NameDialect::Hyphen, &[TICK]).unwrap();
     let order = crate::events::read(record.as_bytes(), &names);
     assert!(matches!(order, Ok(crate::events::SessionOrder::PublishShortcut(_))), "{order:?}");
 
@@ -148,7 +145,8 @@ async fn a_session_that_has_ended_is_left_alone() {
 
 #[test]
 fn records_are_read_in_whatever_pieces_they_come() {
-    let text = "event: a.b\nid: 1\ndata: {\"x\":\ndata: \"\u{e9}\"}\n\n:\n\nevent:lagged\ndata:7\n\n";
+    let text =
+        "event: a.b\nid: 1\ndata: {\"x\":\ndata: \"\u{e9}\"}\n\n:\n\nevent:lagged\ndata:7\n\n";
     let whole = [("a.b".to_owned(), json!({ "x": "\u{e9}" })), ("lagged".to_owned(), json!(7))];
     for size in 1..text.len() {
         let mut lines = Lines::default();

@@ -34,12 +34,14 @@ pub(crate) struct LinkMessage {
     pub(crate) endpoint: u16,
     pub(crate) tag: u32,
     pub(crate) session: u128,
+    /// What stands before the body of a traced call: trace id, span id, flags.
+    pub(crate) trace: Option<[u8; 25]>,
     pub(crate) body: Vec<u8>,
 }
 
 impl LinkMessage {
     pub(crate) fn new(kind: u8, tag: u32, session: u128, body: impl Into<Vec<u8>>) -> Self {
-        Self { kind, endpoint: NONE, tag, session, body: body.into() }
+        Self { kind, endpoint: NONE, tag, session, trace: None, body: body.into() }
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
@@ -53,18 +55,32 @@ impl LinkMessage {
 
     fn decode(bytes: &[u8]) -> Self {
         assert!(bytes.len() >= 24, "shorter than a prefix: {bytes:02x?}");
-        assert_eq!(bytes[1], 0, "nothing is traced");
+        let (trace, body) = match bytes[1] {
+            0 => (None, &bytes[24..]),
+            1 => (Some(array(&bytes[24..49])), &bytes[49..]),
+            other => panic!("flags that nobody knows: {other:#x}"),
+        };
+        assert!(trace.is_none() || bytes[0] == DATA, "only data is traced: {bytes:02x?}");
         Self {
             kind: bytes[0],
             endpoint: u16::from_be_bytes(array(&bytes[2..4])),
             tag: u32::from_be_bytes(array(&bytes[4..8])),
             session: u128::from_be_bytes(array(&bytes[8..24])),
-            body: bytes[24..].to_vec(),
+            trace,
+            body: body.to_vec(),
         }
     }
 
     pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).expect("the body is JSON")
+    }
+
+    /// The trace context as HTTP backends get it.
+    pub(crate) fn traceparent(&self) -> Option<String> {
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let trace = self.trace?;
+        let [id, span, flags] = [&trace[..16], &trace[16..24], &trace[24..]].map(hex);
+        Some(format!("00-{id}-{span}-{flags}"))
     }
 }
 

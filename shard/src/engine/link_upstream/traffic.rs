@@ -15,6 +15,7 @@ use crate::sockets::Sockets;
 use crate::upstream::link::{
     Client, Data, Dropped, Inbound as LinkInbound, NO_ENDPOINT, NotSent, Push,
 };
+use crate::upstream::trace::Trace;
 use crate::wire::code::{ResponseCode, SessionRefusal};
 use crate::wire::frame::{ControlPayload, OpCode};
 use crate::wire::header::{Flags, Priority, RequestHeader, ResponseHeader};
@@ -29,6 +30,7 @@ impl<S: Sockets> Engine<S> {
         link: Option<ConnectionKey>,
         request: &Request,
         what: Question,
+        trace: Option<Trace>,
         message: &[u8],
     ) {
         let client = self.table.get(call.client).and_then(|connection| match &connection.role {
@@ -38,13 +40,14 @@ impl<S: Sockets> Engine<S> {
             _ => None,
         });
         let Some((identity, peer)) = client else {
+            self.end_span(call, None);
             return self.service_freed(request.service);
         };
         let sent = link.and_then(|key| {
             let client = Client { owner: call.client, identity: &identity, peer };
             self.with_link(key, |link, out| {
                 let endpoint = link.endpoint(what.endpoint).unwrap_or(NO_ENDPOINT);
-                let data = Data { endpoint, trace: None, frame: [message, &[]] };
+                let data = Data { endpoint, trace, frame: [message, &[]] };
                 match request.reply {
                     Reply::Wanted => link.call(&client, data, call, request.deadline, out),
                     Reply::None => link.post(&client, data, out),

@@ -20,7 +20,7 @@ use crate::outbox::Outbox;
 use crate::probe::Probe;
 use crate::pump::sample_clocks;
 use crate::ring::{ListenOptions, RingDirectory, RingSizes, Uring, listen};
-use crate::snapshot::{ConnectionMode, SessionLimits, Snapshot};
+use crate::snapshot::{ConnectionMode, SessionLimits, Snapshot, Tracing};
 use crate::sockets::Wait;
 use crate::wire::handshake::HeadLimits;
 
@@ -117,6 +117,7 @@ impl Shape {
                 endpoints: Box::default(),
                 roles: Box::default(),
                 session: self.session,
+                tracing: Tracing::default(),
             }),
             probe: Arc::new(Probe::default()),
             control_bell: Box::new(|| {}),
@@ -173,6 +174,7 @@ impl Rig {
         self.turn();
         let engine = &mut self.engine;
         assert_eq!(engine.downstream, 0);
+        assert!(engine.traces.is_empty());
         assert_eq!(engine.blocks.in_use(), 0);
         assert_eq!(engine.buffers.out(), 0);
         assert!(engine.buffers.returned().is_empty(), "the kernel has all");

@@ -9,8 +9,8 @@ use super::Client;
 use super::credit::Window;
 use super::error::LinkError;
 use super::json::{read_numbers, write_string};
-use super::prefix::Trace;
 use crate::id::ShardId;
+use crate::upstream::trace::Trace;
 
 /// The only version of the protocol.
 const VERSION: u64 = 1;
@@ -58,8 +58,8 @@ pub(super) fn open(out: &mut Vec<u8>, client: &Client<'_>, trace: Option<Trace>)
     if let Some(peer) = client.peer {
         put(out, format_args!(",\"peer\":\"{peer}\""));
     }
-    if let Some(Trace { trace, span, flags }) = trace {
-        put(out, format_args!(",\"traceparent\":\"00-{trace:032x}-{span:016x}-{flags:02x}\""));
+    if let Some(trace) = trace {
+        put(out, format_args!(",\"traceparent\":\"{trace}\""));
     }
     out.push(b'}');
 }

@@ -1,8 +1,9 @@
 //! Writing masked WebSocket frames into a send buffer: header, prefix and body in one pass.
 
 use super::error::NotSent;
-use super::prefix::{PREFIX_LEN, Prefix, TRACE_LEN, Trace};
+use super::prefix::{PREFIX_LEN, Prefix};
 use crate::block::Block;
+use crate::upstream::trace::{TRACE_LEN, Trace};
 use crate::wire::mask::copy_masked;
 
 /// Where a link writes what it sends. Never grows.

@@ -30,7 +30,7 @@ pub use frame::SendBuffer;
 pub use handshake::{
     RESPONSE_BYTES_MAX, SUBPROTOCOL, parse_upgrade_response, write_upgrade_request,
 };
-pub use prefix::{Kind, NO_ENDPOINT, PREFIX_LEN, Prefix, TRACE_LEN, Trace};
+pub use prefix::{Kind, NO_ENDPOINT, PREFIX_LEN, Prefix};
 pub use receive::{Dropped, Inbound, Push};
 pub use send::Data;
 
@@ -38,6 +38,7 @@ use crate::clock::Instant;
 use crate::id::{ConnectionKey, ServiceId};
 use crate::identity::Identity;
 use crate::snapshot::Snapshot;
+use crate::upstream::trace::TRACE_LEN;
 use endpoints::Endpoints;
 use frame::OpCode;
 use sessions::{Opening, Sessions};

@@ -2,9 +2,9 @@
 
 use super::error::LinkError;
 use crate::id::SessionId;
+use crate::upstream::trace::{TRACE_LEN, Trace};
 
 pub const PREFIX_LEN: usize = 24;
-pub const TRACE_LEN: usize = 25;
 
 /// The endpoint field of messages that concern none.
 pub const NO_ENDPOINT: u16 = 0xFFFF;
@@ -33,24 +33,6 @@ impl Kind {
             6 => Self::GoAway,
             _ => return None,
         })
-    }
-}
-
-/// W3C trace context of one data message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Trace {
-    pub trace: u128,
-    pub span: u64,
-    pub flags: u8,
-}
-
-impl Trace {
-    pub(super) fn to_bytes(self) -> [u8; TRACE_LEN] {
-        let mut bytes = [0; TRACE_LEN];
-        bytes[..16].copy_from_slice(&self.trace.to_be_bytes());
-        bytes[16..24].copy_from_slice(&self.span.to_be_bytes());
-        bytes[24] = self.flags;
-        bytes
     }
 }
 
@@ -148,6 +130,21 @@ mod tests {
             let kind = Kind::parse(kind).expect("in range");
             let prefix = Prefix { kind, endpoint, tag, session: SessionId(session) };
             prop_assert_eq!(Prefix::parse(&prefix.to_bytes(None)), Ok((prefix, PREFIX_LEN)));
+        }
+
+        #[test]
+        fn the_body_of_traced_data_stands_behind_its_context(tag: u32, trace: u128, span: u64) {
+            let prefix = Prefix { tag, ..Prefix::of(Kind::Data, SessionId(7)) };
+            let trace = Trace { trace, span, flags: Trace::SAMPLED };
+            let mut message = prefix.to_bytes(Some(trace)).to_vec();
+            message.extend(trace.to_bytes());
+            message.extend(b"body");
+            let (read, body) = Prefix::parse(&message).expect("it is whole");
+            prop_assert_eq!((read, &message[body..]), (prefix, &b"body"[..]));
+            let context = &message[PREFIX_LEN..body];
+            prop_assert_eq!(&context[..16], &trace.trace.to_be_bytes()[..]);
+            prop_assert_eq!(&context[16..24], &span.to_be_bytes()[..]);
+            prop_assert_eq!(context[24], 1);
         }
 
         #[test]

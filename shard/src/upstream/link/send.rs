@@ -6,11 +6,12 @@ use super::body::{self, Gateway};
 use super::credit::saturated;
 use super::error::NotSent;
 use super::frame::{OpCode, SendBuffer, message_len, write_control, write_message};
-use super::prefix::{Kind, NO_ENDPOINT, Prefix, Trace};
+use super::prefix::{Kind, NO_ENDPOINT, Prefix};
 use super::sessions::Opening;
 use super::{Client, Link, LinkState, Pending};
 use crate::clock::Instant;
 use crate::id::{ConnectionKey, SessionId};
+use crate::upstream::trace::Trace;
 
 /// One frame for the backend: its header with the payload, in up to two pieces.
 #[derive(Debug, Clone, Copy)]

@@ -192,6 +192,29 @@ fn a_backend_that_is_silent_has_its_time() {
 }
 
 #[test]
+fn calls_to_backends_leave_room_for_other_requests() {
+    run(async {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = Address::Tcp(listener.local_addr().unwrap());
+        let rig = Arc::new(Rig::new(Fake { addresses: vec![address], ..Fake::default() }));
+        rig.phase.store(Phase::Running);
+        let mut held = Vec::new();
+        for _ in 0..super::super::backend::CALLS_MAX {
+            let rig = Arc::clone(&rig);
+            tokio::spawn(
+                async move { rig.post_json(PROXY, proxied("/account/get", "POST")).await },
+            );
+            held.push(listener.accept().await.unwrap());
+        }
+        let more = rig.post_json(PROXY, proxied("/account/get", "POST")).await;
+        more.assert_problem(503, "calls to backends run already");
+        let meta = meta(&rig, &format!("Bearer {PLAYER}"), "/account/get/meta/info").await;
+        meta.assert_problem(503, "calls to backends run already");
+        assert_eq!(rig.get("/health").await.status, 200);
+    });
+}
+
+#[test]
 fn another_address_stands_in_for_one_that_is_gone() {
     run(async {
         let backend = Backend::start(&http("200 OK", "{}")).await;

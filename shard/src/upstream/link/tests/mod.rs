@@ -14,7 +14,8 @@ use tungstenite::protocol::{Role, WebSocket};
 use super::*;
 use crate::id::{EndpointId, Generation, SessionId, ShardId, Slot};
 use crate::identity::Standing;
-use crate::snapshot::{ConnectionMode, Endpoint, Method, SessionLimits};
+use crate::snapshot::{ConnectionMode, Endpoint, Method, SessionLimits, Tracing};
+use crate::upstream::trace::Trace;
 
 const START: Instant = Instant(1_000_000_000);
 
@@ -124,6 +125,7 @@ fn snapshot(paths: &[(Method, &str, u16)]) -> Snapshot {
         endpoints: endpoints.collect(),
         roles: [].into(),
         session: SessionLimits::default(),
+        tracing: Tracing::default(),
     }
 }
 
