@@ -121,22 +121,7 @@ impl MemoryBudget {
                 config.events.memory_max as u64,
             ),
         ];
-        if config.listen_internal.address.is_some() {
-            let answers = config.services.iter().map(|one| one.settings.response_body_bytes_max);
-            let answer = answers.max().unwrap_or(0) as u64;
-            terms.push(term(
-                "internal listener",
-                format!(
-                    "{SERVICE_CONNECTIONS} x {} + {REQUESTS_AT_WORK} x {} + {PROXIED_CALLS} x {}",
-                    show_size(SERVICE_CONNECTION_BYTES),
-                    show_size(REQUEST_BYTES),
-                    show_size(ANSWER_COPIES * answer),
-                ),
-                SERVICE_CONNECTIONS * SERVICE_CONNECTION_BYTES
-                    + REQUESTS_AT_WORK * REQUEST_BYTES
-                    + PROXIED_CALLS * ANSWER_COPIES * answer,
-            ));
-        }
+        terms.extend(internal_listener(config));
         if config.tracing.otlp_endpoint.is_some() {
             let running = config.services.iter().map(|service| service.settings.running_max as u64);
             let open = running.sum::<u64>() + SPANS_ON_LANE;
@@ -177,6 +162,25 @@ impl MemoryBudget {
             mebibytes(max)
         ))
     }
+}
+
+/// Nothing when it is off.
+fn internal_listener(config: &Config) -> Option<MemoryTerm> {
+    config.listen_internal.address?;
+    let answers = config.services.iter().map(|service| service.settings.response_body_bytes_max);
+    let answer = ANSWER_COPIES * answers.max().unwrap_or(0) as u64;
+    Some(MemoryTerm {
+        name: "internal listener",
+        sum: format!(
+            "{SERVICE_CONNECTIONS} x {} + {REQUESTS_AT_WORK} x {} + {PROXIED_CALLS} x {}",
+            show_size(SERVICE_CONNECTION_BYTES),
+            show_size(REQUEST_BYTES),
+            show_size(answer),
+        ),
+        bytes: SERVICE_CONNECTIONS * SERVICE_CONNECTION_BYTES
+            + REQUESTS_AT_WORK * REQUEST_BYTES
+            + PROXIED_CALLS * answer,
+    })
 }
 
 impl fmt::Display for MemoryBudget {

@@ -1,6 +1,7 @@
 //! Composition: threads, rings, lanes and the control core, wired from one [`Config`].
 
 mod code;
+mod listeners;
 mod ports;
 mod settings;
 mod shards;
@@ -14,9 +15,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 
-use arc_swap::ArcSwap;
 use corelane_shard::engine::SPARE_SLOTS;
-use corelane_shard::id::ShardId;
 use corelane_shard::lane::{EventBell, Mesh, MeshShape, mesh};
 use corelane_shard::probe::Probe;
 use corelane_shard::pump::Pace;
@@ -24,18 +23,16 @@ use corelane_shard::ring::{RingDirectory, RingSizes, locked_bytes, try_operation
 use thiserror::Error;
 use tracing::{error, info, warn};
 
+use self::listeners::HttpListeners;
 use self::ports::{LaneBell, ports};
 use self::settings::{
     drain_plan, engine_options, key_rules, reload_hook, settings, span_export, targets,
 };
 use self::shards::{ShardPart, await_starts, bind_public, start_shard};
-use self::tokens::PublishedKeys;
 use crate::auth::{KeyError, KeyFiles};
-use crate::config::{Config, ConfigSource, ListenInternal, MemoryBudget, physical_memory};
-use crate::control::admin::{AdminError, AdminListener};
-use crate::control::ask::ASKS_MAX;
-use crate::control::internal::{InternalError, InternalListener, InternalParts};
-use crate::control::operators::Operators;
+use crate::config::{Config, ConfigSource, MemoryBudget, physical_memory};
+use crate::control::admin::AdminError;
+use crate::control::internal::InternalError;
 use crate::control::{self, ControlError, ControlProbe, ControlSpec, Exit};
 use crate::host::{Facts, Needs, Severity, raise_open_files, shortfalls};
 use crate::lifecycle::drain::PlanError;
@@ -120,31 +117,7 @@ pub fn run(
     let phase = Arc::new(PhaseCell::default());
     let control_probe = Arc::new(ControlProbe::default());
     let probes: Vec<Arc<Probe>> = (0..shards).map(|_| Arc::default()).collect();
-    let (asking, asks) = tokio::sync::mpsc::channel(ASKS_MAX);
-    let shown = Arc::new(ArcSwap::from_pointee(config.shown.clone()));
-    let admin = AdminListener::bind(
-        config.listen_admin.address,
-        (0_u8..).map(ShardId).zip(probes.iter().map(Arc::clone)).collect(),
-        Arc::clone(&control_probe),
-        Arc::clone(&phase),
-        Operators::new(asking.clone(), Arc::clone(&shown)),
-    )?;
-    let admin_address =
-        admin.local_address().map_err(|error| StartError::OwnAddress("admin", error))?;
-    let internal = bind_internal(
-        &config,
-        InternalParts {
-            asking,
-            tokens: Arc::new(PublishedKeys(keys.published())),
-            probe: Arc::clone(&control_probe),
-            phase: Arc::clone(&phase),
-        },
-    )?;
-    let internal_address = internal
-        .as_ref()
-        .map(InternalListener::local_address)
-        .transpose()
-        .map_err(|error| StartError::OwnAddress("internal", error))?;
+    let http = HttpListeners::open(&config, &probes, &control_probe, &phase, keys.published())?;
     let (listeners, public) = bind_public(&config, shards)?;
     let control_bell = EventBell::new().map_err(StartError::Bell)?;
     let bells = (0..shards)
@@ -184,7 +157,8 @@ pub fn run(
     code::bring_in();
     let joins = await_starts(&starts, joins)?;
 
-    ready(&Ready { public, admin: admin_address, internal: internal_address, shards });
+    let (admin, internal) = (http.admin_address, http.internal_address);
+    ready(&Ready { public, admin, internal, shards });
     phase.serve();
     systemd::notify_ready();
     let lanes = Rc::new(RefCell::new(control_lanes));
@@ -195,16 +169,16 @@ pub fn run(
         wake: duplicate(&control_bell)?,
         phase,
         probe: control_probe,
-        admin: Some(admin),
-        internal,
-        shown,
+        admin: Some(http.admin),
+        internal: http.internal,
+        shown: http.shown,
         keys,
         settings: settings(&config, drain),
         spans: span_export(&config),
         targets: targets(&config),
         reload: reload_hook(config, source),
         snapshot,
-        asks,
+        asks: http.asks,
         seed: fastrand::u64(..),
     })?;
     if exit == Exit::Drained {
@@ -215,18 +189,6 @@ pub fn run(
         }
     }
     Ok(exit)
-}
-
-/// Nothing when it is off; the configuration was refused if it is on without a token.
-fn bind_internal(
-    config: &Config,
-    parts: InternalParts,
-) -> Result<Option<InternalListener>, InternalError> {
-    let ListenInternal { address, service_token } = &config.listen_internal;
-    match (address, service_token) {
-        (Some(address), Some(token)) => InternalListener::bind(*address, token, parts).map(Some),
-        _ => Ok(None),
-    }
 }
 
 fn check_host(config: &Config, shards: usize) -> Result<(), StartError> {

@@ -199,7 +199,7 @@ fn calls_to_backends_leave_room_for_other_requests() {
         let rig = Arc::new(Rig::new(Fake { addresses: vec![address], ..Fake::default() }));
         rig.phase.store(Phase::Running);
         let mut held = Vec::new();
-        for _ in 0..super::super::backend::CALLS_MAX {
+        for _ in 0..backend::CALLS_MAX {
             let rig = Arc::clone(&rig);
             tokio::spawn(
                 async move { rig.post_json(PROXY, proxied("/account/get", "POST")).await },
