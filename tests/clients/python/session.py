@@ -45,9 +45,11 @@ class Session:
         return self.questions.pop(0)
 
     async def _next(self) -> frames.Request | frames.Reply | None:
-        """The next frame, or nothing if it was an event or an RPC, which are kept."""
+        """The next reply or peer message; None if something else came. Events and RPCs are kept."""
         message = await asyncio.wait_for(self.socket.recv(), PATIENCE)
-        assert isinstance(message, bytes), f"unexpected text frame {message!r}"
+        if isinstance(message, str):  # the only text there is, before a close
+            assert json.loads(message)["eventName"] == "connect.disconnect-notification", message
+            return None
         frame = frames.decode(message)
         if isinstance(frame, frames.Reply) or frame.flags & frames.CLIENT:
             return frame
