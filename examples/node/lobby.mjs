@@ -1,8 +1,8 @@
 // A backend that does everything a backend can do: a lobby that players join and leave.
 //
-// It answers calls over HTTP and, over the gateway's internal listener, says what each session may
-// call, pushes events, publishes a shortcut and asks the client a question. Node 20, no packages;
-// docs/BACKENDS.md explains each step. Run it beside a gateway with examples/corelane.toml:
+// It answers calls over HTTP and, over the gateway's internal listener, hears of sessions, says what
+// one may call, pushes events, publishes a shortcut and asks the client a question. Node 20, no
+// packages; docs/BACKENDS.md explains each step. Run it beside a gateway with examples/corelane.toml:
 //
 //     CONNECT_INTERNAL_SERVICE_TOKEN=secret node lobby.mjs [GATEWAY [PORT]]
 
@@ -41,6 +41,12 @@ async function publish(eventName, fields, to) {
     if (error.status === 404) return false;
     throw error;
   }
+}
+
+/** Replaces what the session may call; its client is sent a new manifest. */
+function allow(session, paths, reason) {
+  const grant = { permissions: { lobby: paths }, reason };
+  return publish("permission.session-capabilities", grant, { session });
 }
 
 /** Asks the client something; the answer comes as a record of the topic ANSWERS. */
@@ -89,8 +95,6 @@ async function onRecord(topic, record) {
   const { sessionId: session } = record;
   if (topic === "session.connected") {
     accounts.set(session, record.accountId);
-    const permissions = { lobby: ["/lobby/join", "/lobby/invite"] };
-    await publish("permission.session-capabilities", { permissions }, { session });
   } else if (topic === "session.disconnected") {
     accounts.delete(session);
     players.delete(session);
@@ -109,6 +113,7 @@ async function onRecord(topic, record) {
 const calls = {
   async "/lobby/join"(session) {
     players.set(session, accounts.get(session) ?? "somebody");
+    await allow(session, ["/lobby/join", "/lobby/invite"], "joined");
     // A route of this session alone: the payload is bound, the client sends none.
     const shortcut = {
       routeGuid: randomUUID(),
@@ -130,6 +135,7 @@ const calls = {
 
   async "/lobby/leave"(session, bound) {
     if (!players.delete(session)) return [409]; // 53
+    await allow(session, ["/lobby/join"], "left");
     await publish("session.shortcut-revoked", { revokeByService: "lobby" }, { session });
     return [200, { left: bound.why }];
   },

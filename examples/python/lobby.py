@@ -1,7 +1,7 @@
 """A backend that does everything a backend can do: a lobby that players join and leave.
 
-It answers calls over HTTP and, over the gateway's internal listener, says what each session may call,
-pushes events, publishes a shortcut and asks the client a question. Standard library only;
+It answers calls over HTTP and, over the gateway's internal listener, hears of sessions, says what one
+may call, pushes events, publishes a shortcut and asks the client a question. Standard library only;
 docs/BACKENDS.md explains each step. Run it beside a gateway with examples/corelane.toml:
 
     CONNECT_INTERNAL_SERVICE_TOKEN=secret python lobby.py
@@ -53,6 +53,11 @@ class Gateway:
             return False
         return True
 
+    def allow(self, session: str, paths: list[str], reason: str):
+        """Replaces what the session may call; its client is sent a new manifest."""
+        grant = {"permissions": {"lobby": paths}, "reason": reason}
+        self.publish("permission.session-capabilities", grant, session=session)
+
     def call_client(self, session: str, question: dict):
         """Asks the client something; the answer comes as a record of the topic ANSWERS."""
         payload = base64.b64encode(json.dumps(question).encode()).decode()
@@ -101,10 +106,7 @@ def now() -> str:
 
 def on_record(gateway: Gateway, topic: str, record: dict):
     if topic == "session.connected":
-        session = record["sessionId"]
-        accounts[session] = record["accountId"]
-        allowed = {"lobby": ["/lobby/join", "/lobby/invite"]}
-        gateway.publish("permission.session-capabilities", {"permissions": allowed}, session=session)
+        accounts[record["sessionId"]] = record["accountId"]
     elif topic == "session.disconnected":
         accounts.pop(record["sessionId"], None)
         players.pop(record["sessionId"], None)
@@ -145,6 +147,7 @@ class Calls(BaseHTTPRequestHandler):
 
     def join(self, session: str, _: dict):
         players[session] = accounts.get(session, "somebody")
+        self.gateway.allow(session, ["/lobby/join", "/lobby/invite"], "joined")
         # A route of this session alone: the payload is bound, the client sends none.
         shortcut = {
             "routeGuid": str(uuid.uuid4()),
@@ -166,6 +169,7 @@ class Calls(BaseHTTPRequestHandler):
     def leave(self, session: str, bound: dict):
         if players.pop(session, None) is None:
             return 409, None  # 53
+        self.gateway.allow(session, ["/lobby/join"], "left")
         self.gateway.publish("session.shortcut-revoked", {"revokeByService": "lobby"}, session=session)
         return 200, {"left": bound["why"]}
 
