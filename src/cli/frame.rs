@@ -13,7 +13,9 @@ use super::{Failure, output};
 mod hex;
 mod meaning;
 
+pub(super) const BINARY: u8 = 0x01;
 pub(super) const EVENT: u8 = 0x10;
+pub(super) const CLIENT: u8 = 0x20;
 pub(super) const RESPONSE: u8 = 0x40;
 
 const REQUEST_HEADER_BYTES: usize = 31;

@@ -5,12 +5,10 @@ use std::io::Read as _;
 
 use serde_json::Value;
 
-use super::{EVENT, Frame, Kind, RESPONSE, Sender, code_name};
+use super::{BINARY, CLIENT, EVENT, Frame, Kind, RESPONSE, Sender, code_name};
 use crate::cli::output;
 
-const BINARY: u8 = 0x01;
 const COMPRESSED: u8 = 0x04;
-const CLIENT: u8 = 0x20;
 const META: u8 = 0x80;
 
 const FLAGS: [(u8, &str); 8] = [
