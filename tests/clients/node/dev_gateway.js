@@ -20,6 +20,9 @@ export async function withDevGateway(binary, shards, body, { variables = {}, qui
   const env = { ...process.env, ...variables };
   const child = spawn(binary, ["dev", ...options], { env, stdio: ["ignore", "pipe", "inherit"] });
   const ended = once(child, "exit");
+  // Also when this process ends by an error that nobody has caught.
+  const orphaned = () => child.kill("SIGKILL");
+  process.once("exit", orphaned);
   try {
     const ready = JSON.parse(await firstLine(child, ended));
     assert.equal(ready.tokens.length, 4, "dev mints four tokens");
@@ -31,6 +34,7 @@ export async function withDevGateway(binary, shards, body, { variables = {}, qui
     const [status] = await within(STOP_WITHIN_MS, "the gateway to stop", ended);
     assert.equal(status, 0, `after SIGTERM the gateway ended with ${status}`);
   } finally {
+    process.off("exit", orphaned);
     if (child.exitCode === null) child.kill("SIGKILL");
     await rm(folder, { recursive: true, force: true });
   }
