@@ -16,8 +16,8 @@ const SESSIONS: usize = 10_000;
 /// Sessions that are begun together.
 const WAVE: usize = 250;
 
-/// Bytes for each.
-const BOUND: u64 = 512;
+/// Bytes for each, the record with which it can be taken up again among them.
+const BOUND: u64 = 576;
 
 const CONFIG: &str = "
 [shards]
@@ -28,7 +28,7 @@ max_concurrent_connections = 12000
 ";
 
 #[test]
-fn ten_thousand_idle_sessions_take_at_most_half_a_kibibyte_each() {
+fn ten_thousand_idle_sessions_stay_within_their_bound() {
     raise_open_files();
     let gateway = Launch::new(CONFIG).start();
     let before = pss_bytes(gateway.pid());

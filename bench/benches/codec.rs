@@ -121,7 +121,13 @@ fn identity() -> Rc<Identity> {
         authorizations: Box::default(),
     };
     let standing = Arc::new(standing);
-    Rc::new(Identity { session: SESSION, account: None, standing, expires_at: None, issued_at: 0 })
+    Rc::new(Identity {
+        session: SESSION,
+        account: None,
+        standing,
+        expires_at: None,
+        issued_at: None,
+    })
 }
 
 /// The messages that call each of the session's endpoints once.

@@ -1,9 +1,10 @@
 //! Who a session is, and the door through which the gateway's authentication enters a shard.
 
-use std::num::NonZeroU64;
+use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 use uuid::Uuid;
 use uuid::fmt::Hyphenated;
@@ -18,14 +19,32 @@ pub struct Identity {
     pub account: Option<Account>,
     /// Shared with all that stand alike, so that a session does not pay for it.
     pub standing: Arc<Standing>,
-    /// Unix seconds.
-    pub expires_at: Option<NonZeroU64>,
-    /// Unix seconds at which the token was made, 0 if it does not say: one older than a revocation is
-    /// no longer good.
-    pub issued_at: u64,
+    pub expires_at: Option<UnixSeconds>,
+    /// When the token was made, if it says so: one older than a revocation is no longer good.
+    pub issued_at: Option<UnixSeconds>,
 }
 
-const _: () = assert!(size_of::<Identity>() == 64, "what a session pays for knowing who it is");
+const _: () = assert!(size_of::<Identity>() == 56, "what a session pays for knowing who it is");
+
+/// Seconds since 1970, in four bytes, because every session pays for two of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UnixSeconds(NonZeroU32);
+
+impl UnixSeconds {
+    /// `None` for 0. What lies beyond the year 2106 never comes.
+    #[must_use]
+    pub fn new(seconds: u64) -> Option<Self> {
+        NonZeroU32::new(u32::try_from(seconds).unwrap_or(u32::MAX)).map(Self)
+    }
+
+    #[must_use]
+    pub fn get(self) -> u64 {
+        match self.0.get() {
+            u32::MAX => u64::MAX,
+            seconds => seconds.into(),
+        }
+    }
+}
 
 /// What many tokens say alike.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -65,14 +84,58 @@ impl From<&str> for Account {
     }
 }
 
-/// Verifies tokens on the shard's thread. Implemented by the gateway; one instance per shard.
+/// Judges tokens on the shard's thread. Implemented by the gateway; one instance per shard.
 pub trait Authenticator {
     /// `token` is the credential without its scheme word, at most 8 KiB. Never blocks.
-    fn verify(&mut self, token: &str, now: Now) -> Result<Rc<Identity>, AuthRefusal>;
+    fn judge(&mut self, token: &str, now: Now) -> Judgement;
+
+    /// The answer to [`Judgement::Ask`]; what it says may be remembered.
+    fn learn(&mut self, token: TokenFingerprint, told: Validated, now: Now) -> Rc<Identity> {
+        let (_, _) = (token, now);
+        Rc::new(told.into())
+    }
 
     /// Tokens so far that were not known from before, whatever became of them: decoding and checking
     /// them is what costs.
     fn fresh_tokens(&self) -> u64;
+}
+
+/// What is known about a token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Judgement {
+    Accepted(Rc<Identity>),
+    Refused(AuthRefusal),
+    /// No key here can tell: the auth service is to be asked, through the control core.
+    Ask(TokenFingerprint),
+}
+
+/// SHA-256 of a whole token, signature included: who knows it had the token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TokenFingerprint(pub [u8; 32]);
+
+impl TokenFingerprint {
+    #[must_use]
+    pub fn of(token: &str) -> Self {
+        Self(Sha256::digest(token.as_bytes()).into())
+    }
+}
+
+/// What the auth service says of a token: an [`Identity`] that may still change threads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Validated {
+    pub session: SessionId,
+    pub account: Option<Account>,
+    pub standing: Standing,
+    pub expires_at: Option<UnixSeconds>,
+    /// When the auth service has said so.
+    pub issued_at: Option<UnixSeconds>,
+}
+
+impl From<Validated> for Identity {
+    fn from(told: Validated) -> Self {
+        let Validated { session, account, standing, expires_at, issued_at } = told;
+        Self { session, account, standing: Arc::new(standing), expires_at, issued_at }
+    }
 }
 
 /// Why a credential was refused. Answered as 401, [`Self::Unavailable`] as 503.
@@ -96,11 +159,27 @@ pub enum AuthRefusal {
     NoSession,
     #[error("the session was revoked")]
     Revoked,
-    #[error("the key source cannot be reached")]
+    #[error("the auth service does not accept the token")]
+    NotAccepted,
+    #[error("key source or auth service cannot be reached, or is not done yet")]
     Unavailable,
 }
 
 impl AuthRefusal {
+    pub const ALL: [Self; 11] = [
+        Self::Malformed,
+        Self::AlgorithmMismatch,
+        Self::UnknownKey,
+        Self::BadSignature,
+        Self::Expired,
+        Self::NotYetValid,
+        Self::WrongParty,
+        Self::NoSession,
+        Self::Revoked,
+        Self::NotAccepted,
+        Self::Unavailable,
+    ];
+
     /// Metric label.
     #[must_use]
     pub fn label(self) -> &'static str {
@@ -114,6 +193,7 @@ impl AuthRefusal {
             Self::WrongParty => "wrong_party",
             Self::NoSession => "no_session",
             Self::Revoked => "revoked",
+            Self::NotAccepted => "not_accepted",
             Self::Unavailable => "unavailable",
         }
     }

@@ -99,6 +99,8 @@ closed_list! {
         ShortcutRefused => "shortcut_refused",
         /// A client did not answer a backend's RPC in time.
         RpcTimeout => "rpc_timeout",
+        /// Text from a client of the Internal mode.
+        TextIgnored => "text_ignored",
     }
 }
 
@@ -113,6 +115,7 @@ closed_list! {
         HeadTooLarge => "head_too_large",
         HeadTimeout => "head_timeout",
         Unauthorized => "unauthorized",
+        Forbidden => "forbidden",
         Unavailable => "unavailable",
         Full => "full",
         Replaced => "replaced",
@@ -144,6 +147,8 @@ closed_list! {
         NoTime => "no_time",
     }
 }
+mod door;
+pub use door::{CredentialRoute, DoorProbe};
 
 /// Counters of one shard; lives for the whole process.
 #[derive(Debug)]
@@ -178,6 +183,7 @@ pub struct Probe {
     pub messages_inflated: Counter,
     pub calls_traced: Counter,
     pub spans_recorded: Counter,
+    pub door: DoorProbe,
     shed: [Counter; Shed::ALL.len()],
     upgrades: [Counter; Upgrade::ALL.len()],
     routes: [Counter; Route::ALL.len()],
@@ -263,6 +269,7 @@ impl Default for Probe {
             messages_inflated: Counter::default(),
             calls_traced: Counter::default(),
             spans_recorded: Counter::default(),
+            door: DoorProbe::default(),
             shed: std::array::from_fn(|_| Counter::default()),
             upgrades: std::array::from_fn(|_| Counter::default()),
             routes: std::array::from_fn(|_| Counter::default()),
@@ -392,6 +399,7 @@ impl Probe {
         let closes = &mut CLOSES.iter().map(|c| c.1).zip(&self.closes);
         family("connections_closed", "Connections ended by close code", "code", closes);
         self.visit_compression(each);
+        self.door.visit(each);
     }
 
     fn visit_compression(&self, each: &mut dyn FnMut(Sample)) {

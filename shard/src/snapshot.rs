@@ -11,11 +11,15 @@ use std::time::Duration;
 use crate::compression::CompressionRules;
 use crate::id::{EndpointId, ServiceId};
 
-/// Whether players may broadcast and are told their peer GUIDs.
+/// Who the clients are, and what they may do with each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConnectionMode {
+    /// Players; none may broadcast.
     External,
+    /// Players who may broadcast and are told their peer GUIDs.
     Relayed,
+    /// Servers, which reach each other and nothing else.
+    Internal,
 }
 
 /// Where a session's capabilities come from.
@@ -201,6 +205,8 @@ pub struct SessionLimits {
     /// Delay between the 101 and the first frame.
     pub first_frame_delay: Duration,
     pub close_timeout: Duration,
+    /// A session ends with the token that opened it.
+    pub close_on_expiry: bool,
     /// Roles whose 0x08 flag is honoured on inbound messages.
     pub priority_roles: Box<[Box<str>]>,
     pub capabilities: CapabilitySource,
@@ -233,6 +239,7 @@ impl Default for SessionLimits {
             idle_timeout: Duration::from_secs(1800),
             first_frame_delay: Duration::from_millis(20),
             close_timeout: Duration::from_secs(5),
+            close_on_expiry: false,
             priority_roles: Box::default(),
             capabilities: CapabilitySource::Roles,
             dialect: NameDialect::Hyphen,

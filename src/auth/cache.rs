@@ -1,25 +1,13 @@
 //! Tokens that verified a moment ago, per shard, so that a reconnect storm costs no signatures.
 
-use std::num::NonZeroU64;
 use std::rc::Rc;
 use std::time::Duration;
 
 use corelane_shard::clock::{Instant, Now};
-use corelane_shard::identity::Identity;
-use sha2::{Digest, Sha256};
-
-/// SHA-256 of the whole token, signature included: who knows it had the token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Fingerprint([u8; 32]);
-
-impl Fingerprint {
-    pub(super) fn of(token: &str) -> Self {
-        Self(Sha256::digest(token.as_bytes()).into())
-    }
-}
+use corelane_shard::identity::{Identity, TokenFingerprint, UnixSeconds};
 
 /// Verified tokens by fingerprint, in sets of a few; the oldest of its set makes room for a new one.
-/// Only tokens with a good signature get in, so nobody without a key can push others out. All its
+/// Only tokens that were found good get in, so nobody without one can push others out. All its
 /// memory is there from the start.
 #[derive(Debug)]
 pub(super) struct TokenCache {
@@ -36,14 +24,14 @@ struct TokenSet {
 
 #[derive(Debug)]
 struct Entry {
-    token: Fingerprint,
+    token: TokenFingerprint,
     identity: Rc<Identity>,
     fresh_until: Instant,
 }
 
 impl Entry {
     fn is_fresh(&self, now: Now) -> bool {
-        let expires_at = self.identity.expires_at.map_or(u64::MAX, NonZeroU64::get);
+        let expires_at = self.identity.expires_at.map_or(u64::MAX, UnixSeconds::get);
         now.mono < self.fresh_until && now.unix_ms < expires_at.saturating_mul(1000)
     }
 }
@@ -54,13 +42,13 @@ impl TokenCache {
         Self { sets: std::iter::repeat_with(TokenSet::default).take(sets).collect() }
     }
 
-    pub(super) fn find(&mut self, token: Fingerprint, now: Now) -> Option<Rc<Identity>> {
+    pub(super) fn find(&mut self, token: TokenFingerprint, now: Now) -> Option<Rc<Identity>> {
         let mut known = self.set_of(token).entries.iter().flatten();
         let entry = known.find(|entry| entry.token == token && entry.is_fresh(now))?;
         Some(Rc::clone(&entry.identity))
     }
 
-    pub(super) fn insert(&mut self, token: Fingerprint, identity: Rc<Identity>, now: Now) {
+    pub(super) fn insert(&mut self, token: TokenFingerprint, identity: Rc<Identity>, now: Now) {
         let set = self.set_of(token);
         let known = set.entries.iter().position(|e| e.as_ref().is_some_and(|e| e.token == token));
         let place = known.unwrap_or_else(|| {
@@ -75,7 +63,7 @@ impl TokenCache {
         self.sets.fill_with(TokenSet::default);
     }
 
-    fn set_of(&mut self, token: Fingerprint) -> &mut TokenSet {
+    fn set_of(&mut self, token: TokenFingerprint) -> &mut TokenSet {
         let bits = usize::from(u16::from_le_bytes([token.0[0], token.0[1]]));
         let at = bits & (self.sets.len() - 1);
         &mut self.sets[at]
@@ -107,8 +95,8 @@ mod tests {
             session: SessionId(session),
             account: None,
             standing: Arc::new(standing),
-            expires_at: NonZeroU64::new(expires_at),
-            issued_at: 0,
+            expires_at: UnixSeconds::new(expires_at),
+            issued_at: None,
         })
     }
 
@@ -116,14 +104,14 @@ mod tests {
         Now { mono: Instant(seconds * 1_000_000_000), unix_ms: seconds * 1000 }
     }
 
-    fn fingerprints() -> impl Iterator<Item = Fingerprint> {
-        (0u32..).map(|n| Fingerprint::of(&n.to_string()))
+    fn fingerprints() -> impl Iterator<Item = TokenFingerprint> {
+        (0u32..).map(|n| TokenFingerprint::of(&n.to_string()))
     }
 
     #[test]
     fn an_entry_is_found_for_a_minute_and_not_beyond_its_expiry() {
         let mut cache = TokenCache::new(4);
-        let (long, short) = (Fingerprint::of("long"), Fingerprint::of("short"));
+        let (long, short) = (TokenFingerprint::of("long"), TokenFingerprint::of("short"));
         cache.insert(long, identity(1, 1000), at(0));
         cache.insert(short, identity(2, 10), at(0));
         assert!(cache.find(long, at(59)).is_some());
@@ -158,7 +146,7 @@ mod tests {
     #[test]
     fn a_token_verified_again_takes_one_place() {
         let mut cache = TokenCache::new(1);
-        let (token, other) = (Fingerprint::of("token"), Fingerprint::of("other"));
+        let (token, other) = (TokenFingerprint::of("token"), TokenFingerprint::of("other"));
         cache.insert(other, identity(2, 1000), at(0));
         for minute in 0..10 {
             cache.insert(token, identity(1, 1000), at(minute * 60));

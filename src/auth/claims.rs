@@ -1,9 +1,7 @@
 //! What a token's claims say: the times and parties to check, and the identity they spell.
 
-use std::num::NonZeroU64;
-
 use corelane_shard::id::SessionId;
-use corelane_shard::identity::{AuthRefusal, Identity, Standing};
+use corelane_shard::identity::{AuthRefusal, Identity, Standing, UnixSeconds};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -27,6 +25,11 @@ impl Claims {
             return Err(AuthRefusal::Expired);
         }
         Ok(exp)
+    }
+
+    /// Whether the token says of itself that it is over; one that the auth service judges need not say.
+    pub(super) fn is_over(&self, unix_ms: u64) -> bool {
+        self.check_expiry(unix_ms) == Err(AuthRefusal::Expired)
     }
 
     pub(super) fn check_start(&self, unix_ms: u64) -> Result<(), AuthRefusal> {
@@ -71,8 +74,8 @@ impl Claims {
             session,
             account: account.map(Into::into),
             standing: standings.share(standing),
-            expires_at: NonZeroU64::new(expires_at),
-            issued_at: self.0.get("iat").and_then(Value::as_u64).unwrap_or(0),
+            expires_at: UnixSeconds::new(expires_at),
+            issued_at: self.0.get("iat").and_then(Value::as_u64).and_then(UnixSeconds::new),
         })
     }
 
@@ -114,7 +117,7 @@ impl Claims {
 
     /// A set of names: an array of strings, or one string with spaces between.
     fn names(&self, claim: &str) -> Result<Box<[Box<str>]>, AuthRefusal> {
-        let mut names: Vec<Box<str>> = match self.0.get(claim) {
+        let names: Vec<Box<str>> = match self.0.get(claim) {
             None | Some(Value::Null) => Vec::new(),
             Some(Value::String(text)) => text.split_ascii_whitespace().map(Into::into).collect(),
             Some(Value::Array(list)) => {
@@ -123,10 +126,7 @@ impl Claims {
             }
             Some(_) => return Err(AuthRefusal::Malformed),
         };
-        names.retain(|name| !name.is_empty());
-        names.sort_unstable();
-        names.dedup();
-        Ok(names.into_boxed_slice())
+        Ok(sorted(names))
     }
 
     /// A NumericDate of RFC 7519: seconds, possibly with a fraction.
@@ -138,8 +138,16 @@ impl Claims {
     }
 }
 
+/// As [`Standing`] wants a set of names.
+pub(super) fn sorted(mut names: Vec<Box<str>>) -> Box<[Box<str>]> {
+    names.retain(|name| !name.is_empty());
+    names.sort_unstable();
+    names.dedup();
+    names.into_boxed_slice()
+}
+
 /// The two spellings that issuers use: 32 hex digits, or those with hyphens.
-fn uuid(text: &str) -> Option<u128> {
+pub(super) fn uuid(text: &str) -> Option<u128> {
     let plausible = matches!(text.len(), 32 | 36);
     plausible.then(|| Uuid::try_parse(text).ok()).flatten().map(|id| id.as_u128())
 }
@@ -158,5 +166,5 @@ fn hashed(issuer: &str, tenant: &str, claim: &str) -> SessionId {
     SessionId(u128::from_be_bytes(id))
 }
 
-const TENANT_DEFAULT: &str = "default";
+pub(super) const TENANT_DEFAULT: &str = "default";
 const TENANT_BYTES_MAX: usize = 64;

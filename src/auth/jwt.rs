@@ -9,11 +9,13 @@ use arc_swap::ArcSwap;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use corelane_shard::clock::Now;
-use corelane_shard::identity::{AuthRefusal, Authenticator, Identity};
+use corelane_shard::identity::{
+    AuthRefusal, Authenticator, Identity, Judgement, TokenFingerprint, Validated,
+};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::cache::{Fingerprint, TokenCache};
+use super::cache::TokenCache;
 use super::claims::Claims;
 use super::key::{Key, KeySet};
 use super::standings::Standings;
@@ -29,6 +31,8 @@ pub struct JwtAuthenticator {
     standings: Standings,
     counts: VerifyCounts,
     fresh_tokens: u64,
+    /// There is an auth service to ask about tokens of keys that are not here.
+    asks: bool,
 }
 
 /// What verification cost so far.
@@ -44,7 +48,14 @@ impl JwtAuthenticator {
         let keys = published.load_full();
         let cache = TokenCache::new(TOKEN_SETS);
         let standings = Standings::default();
-        Self { published, keys, cache, standings, counts: VerifyCounts::default(), fresh_tokens: 0 }
+        let counts = VerifyCounts::default();
+        Self { published, keys, cache, standings, counts, fresh_tokens: 0, asks: false }
+    }
+
+    /// Has the auth service asked about tokens of keys that are not here.
+    #[must_use]
+    pub fn asking(self) -> Self {
+        Self { asks: true, ..self }
     }
 
     #[must_use]
@@ -62,7 +73,7 @@ impl JwtAuthenticator {
     }
 
     fn verify_fresh(&mut self, token: &Parts<'_>, now: Now) -> Result<Identity, AuthRefusal> {
-        let key = find_key(&self.keys, token.header)?;
+        let key = find_key(&self.keys, token.header)?.ok_or_else(|| self.keys.unknown_key())?;
         let claims = Claims::parse(&decode(token.payload)?)?;
         let expires_at = claims.check_expiry(now.unix_ms)?;
         decode(token.signature)?;
@@ -77,10 +88,61 @@ impl JwtAuthenticator {
 }
 
 impl Authenticator for JwtAuthenticator {
-    fn verify(&mut self, token: &str, now: Now) -> Result<Rc<Identity>, AuthRefusal> {
+    fn judge(&mut self, token: &str, now: Now) -> Judgement {
+        if self.asks
+            && let Some(judgement) = self.judge_foreign(token, now)
+        {
+            return judgement;
+        }
+        match self.verify(token, now) {
+            Ok(identity) => Judgement::Accepted(identity),
+            Err(refusal) => Judgement::Refused(refusal),
+        }
+    }
+
+    fn learn(&mut self, token: TokenFingerprint, told: Validated, now: Now) -> Rc<Identity> {
+        let Validated { session, account, standing, expires_at, issued_at } = told;
+        let standing = self.standings.share(standing);
+        let identity = Rc::new(Identity { session, account, standing, expires_at, issued_at });
+        self.cache.insert(token, Rc::clone(&identity), now);
+        identity
+    }
+
+    fn fresh_tokens(&self) -> u64 {
+        self.fresh_tokens
+    }
+}
+
+impl JwtAuthenticator {
+    /// What is to be done with a token of a key that is not here; `None` for all others, which the keys
+    /// here judge, and for what the auth service need not be bothered with.
+    fn judge_foreign(&mut self, token: &str, now: Now) -> Option<Judgement> {
+        let parts = Parts::split(token).ok()?;
+        self.follow_keys();
+        if find_key(&self.keys, parts.header).ok()?.is_some() {
+            return None;
+        }
+        // The key may be in a published set too, for the next token of it.
+        let _awaited = self.keys.unknown_key();
+        let fingerprint = TokenFingerprint::of(token);
+        if let Some(identity) = self.cache.find(fingerprint, now) {
+            self.counts.cache_hits += 1;
+            return Some(Judgement::Accepted(identity));
+        }
+        self.fresh_tokens += 1;
+        let claims = decode(parts.payload).and_then(|json| Claims::parse(&json));
+        Some(match claims {
+            Ok(claims) if claims.is_over(now.unix_ms) => Judgement::Refused(AuthRefusal::Expired),
+            Ok(_) => Judgement::Ask(fingerprint),
+            Err(refusal) => Judgement::Refused(refusal),
+        })
+    }
+
+    /// What the keys here say about a token.
+    pub fn verify(&mut self, token: &str, now: Now) -> Result<Rc<Identity>, AuthRefusal> {
         let parts = Parts::split(token)?;
         self.follow_keys();
-        let fingerprint = Fingerprint::of(token);
+        let fingerprint = TokenFingerprint::of(token);
         if let Some(identity) = self.cache.find(fingerprint, now) {
             self.counts.cache_hits += 1;
             return Ok(identity);
@@ -89,10 +151,6 @@ impl Authenticator for JwtAuthenticator {
         let identity = Rc::new(self.verify_fresh(&parts, now)?);
         self.cache.insert(fingerprint, Rc::clone(&identity), now);
         Ok(identity)
-    }
-
-    fn fresh_tokens(&self) -> u64 {
-        self.fresh_tokens
     }
 }
 
@@ -141,19 +199,24 @@ struct Header<'a> {
     crit: Option<IgnoredAny>,
 }
 
-/// The algorithm is the key's; the header may only agree. Believing the header instead would let a
-/// client pick `none`, or HMAC with a public key for a secret.
-fn find_key<'k>(keys: &'k KeySet, header: &str) -> Result<&'k Key, AuthRefusal> {
+/// The key that a token names, `None` if it is not here. The algorithm is the key's; the header may only
+/// agree. Believing the header instead would let a client pick `none`, or HMAC with a public key for a
+/// secret.
+fn find_key<'k>(keys: &'k KeySet, header: &str) -> Result<Option<&'k Key>, AuthRefusal> {
     let json = decode(header)?;
     let header: Header<'_> = serde_json::from_slice(&json).map_err(|_| AuthRefusal::Malformed)?;
     if header.crit.is_some() {
         return Err(AuthRefusal::Malformed);
     }
-    let key = keys.find(header.kid.as_deref()).ok_or(AuthRefusal::UnknownKey)?;
-    if header.alg != key.algorithm.name() {
-        return Err(AuthRefusal::AlgorithmMismatch);
+    let Some(key) = keys.find(header.kid.as_deref()) else {
+        return Ok(None);
+    };
+    match header.kid {
+        _ if header.alg == key.algorithm.name() => Ok(Some(key)),
+        // It does not say that this is its key.
+        None => Ok(None),
+        Some(_) => Err(AuthRefusal::AlgorithmMismatch),
     }
-    Ok(key)
 }
 
 /// Longest credential.

@@ -5,8 +5,11 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use jsonwebtoken::DecodingKey;
+use corelane_shard::identity::AuthRefusal;
+use jsonwebtoken::{DecodingKey, DecodingKeyKind};
 use thiserror::Error;
+
+use super::jwks::{JwksSpec, PublicKey, UnknownKeys};
 
 /// The signature algorithms that a key can be pinned to. There is no `none`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -126,6 +129,44 @@ impl Key {
         })
     }
 
+    /// A key of a published set; `id` is its `kid`.
+    pub(super) fn from_jwk(
+        spec: &JwksSpec,
+        id: &str,
+        algorithm: Algorithm,
+        key: &PublicKey<'_>,
+    ) -> Result<Self, KeyFault> {
+        key.check()?;
+        let decoding = match key {
+            PublicKey::Rsa { n, e } => DecodingKey::from_rsa_components(n, e),
+            PublicKey::P256 { x, y } => DecodingKey::from_ec_components(x, y),
+            PublicKey::Ed25519 { x } => DecodingKey::from_ed_components(x),
+        };
+        Ok(Self {
+            id: id.into(),
+            algorithm,
+            issuer: spec.issuer.as_str().into(),
+            audience: spec.audience.as_str().into(),
+            native: spec.native,
+            decoding: decoding.map_err(|_| KeyFault::WrongKind)?,
+        })
+    }
+
+    /// Of one source, whose issuer and audience are the same for all.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let equal = match (self.decoding.kind(), other.decoding.kind()) {
+            (DecodingKeyKind::SecretOrDer(one), DecodingKeyKind::SecretOrDer(other)) => {
+                one == other
+            }
+            (
+                DecodingKeyKind::RsaModulusExponent { n, e },
+                DecodingKeyKind::RsaModulusExponent { n: other_n, e: other_e },
+            ) => n == other_n && e == other_e,
+            _ => false,
+        };
+        equal && self.id == other.id && self.algorithm == other.algorithm
+    }
+
     /// Whether `signature` (base64url) signs `message` under this key and its pinned algorithm.
     pub(super) fn signs(&self, message: &str, signature: &str) -> bool {
         let message = message.as_bytes();
@@ -194,13 +235,42 @@ const ED25519_BYTES: usize = 32;
 pub struct KeySet {
     keys: Box<[Arc<Key>]>,
     session_claims: Box<[Box<str>]>,
+    published: Published,
+}
+
+/// How much is known of the sets that issuers publish.
+#[derive(Debug)]
+pub(super) enum Published {
+    /// No set is configured.
+    Nowhere,
+    /// Each was fetched the last time it was tried.
+    Current(Arc<UnknownKeys>),
+    /// Some set was not: a key that is not here may be in it.
+    Uncertain,
 }
 
 impl KeySet {
-    pub(super) fn new(keys: impl IntoIterator<Item = Arc<Key>>, session_claims: &[String]) -> Self {
+    /// Of two keys with one id the first is found.
+    pub(super) fn new(
+        keys: impl IntoIterator<Item = Arc<Key>>,
+        session_claims: &[String],
+        published: Published,
+    ) -> Self {
         Self {
             keys: keys.into_iter().collect(),
             session_claims: session_claims.iter().map(|claim| claim.as_str().into()).collect(),
+            published,
+        }
+    }
+
+    /// A token names a key that is not here.
+    #[must_use]
+    pub(super) fn unknown_key(&self) -> AuthRefusal {
+        match &self.published {
+            Published::Nowhere => AuthRefusal::UnknownKey,
+            Published::Current(unknown) if unknown.report() => AuthRefusal::Unavailable,
+            Published::Current(_) => AuthRefusal::UnknownKey,
+            Published::Uncertain => AuthRefusal::Unavailable,
         }
     }
 

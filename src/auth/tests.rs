@@ -1,6 +1,5 @@
 //! Tokens minted with the keys under `tests/keys`, good ones and forged ones.
 
-use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,7 +10,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use corelane_shard::clock::{Instant, Now};
 use corelane_shard::id::SessionId;
-use corelane_shard::identity::{AuthRefusal, Authenticator, Identity};
+use corelane_shard::identity::{
+    AuthRefusal, Authenticator, Identity, Judgement, TokenFingerprint, UnixSeconds, Validated,
+};
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::{Value, json};
 
@@ -19,6 +20,7 @@ use super::*;
 
 mod arbitrary;
 mod identities;
+mod published;
 mod rotation;
 
 const ISSUER: &str = "test-issuer";
@@ -66,12 +68,13 @@ fn spec(algorithm: Algorithm) -> KeySpec {
 fn rules(keys: impl IntoIterator<Item = KeySpec>) -> KeyRules {
     KeyRules {
         keys: keys.into_iter().collect(),
+        jwks: Vec::new(),
         session_claims: KeyRules::default_session_claims(),
     }
 }
 
 fn authenticator(keys: impl IntoIterator<Item = KeySpec>) -> JwtAuthenticator {
-    JwtAuthenticator::new(KeyFiles::open(&rules(keys)).unwrap().published())
+    JwtAuthenticator::new(KeyRing::open(&rules(keys)).unwrap().published())
 }
 
 fn claims() -> Value {
@@ -133,7 +136,7 @@ fn every_algorithm_verifies_its_own_tokens_and_no_others() {
     for algorithm in ALL {
         let identity = all.verify(&mint(algorithm, &claims()), now()).unwrap();
         assert_eq!(identity.session.to_string(), "3f2504e0-4f89-41d3-9a0c-0305e82c3301");
-        assert_eq!(identity.expires_at.map(NonZeroU64::get), Some(NOW + 600));
+        assert_eq!(identity.expires_at.map(UnixSeconds::get), Some(NOW + 600));
         let foreign = mint_by("stranger", algorithm, Some(&stem(algorithm)), &claims());
         assert_eq!(all.verify(&foreign, now()), Err(AuthRefusal::BadSignature), "{algorithm}");
     }

@@ -8,7 +8,7 @@ use super::problem::Problem;
 use super::quantity::{show_duration, show_size};
 use super::reader::Notes;
 use super::upstream::Scheme;
-use super::{Config, Profile, WELL_KNOWN_SALT};
+use super::{Config, ConnectionMode, InternalAuthMode, Profile, WELL_KNOWN_SALT};
 use crate::events::ClientEventNames;
 
 /// Paths that the gateway itself serves.
@@ -81,11 +81,20 @@ fn is_public(ip: IpAddr) -> bool {
 }
 
 fn check_auth(config: &Config, notes: &mut Notes) {
-    if !config.auth.header && !config.auth.query {
-        let message = "`auth.header` and `auth.query` are both off: nobody could connect";
+    let auth = &config.auth;
+    if !auth.header && !auth.subprotocol && !auth.query && auth.cookie.is_none() {
+        let message = "`auth.header`, `auth.subprotocol`, `auth.query` and `auth.cookie` are all off: \
+                       nobody could connect";
         report(notes, "auth.header", message);
     }
     let mut ids = HashSet::new();
+    let mut urls = HashSet::new();
+    for (index, set) in config.auth_jwks.iter().enumerate() {
+        if !urls.insert(set.url.to_string()) {
+            let message = format!("the set {} stands twice", set.url);
+            report(notes, &format!("auth.jwks.{index}.url"), message);
+        }
+    }
     let mut native = None;
     for (index, key) in config.auth_keys.iter().enumerate() {
         if !ids.insert(&key.id) {
@@ -96,6 +105,12 @@ fn check_auth(config: &Config, notes: &mut Notes) {
         if key.native && native.replace(&key.issuer).is_some_and(|other| *other != key.issuer) {
             let message = "only one issuer can be native: its session ids would meet another's";
             report(notes, &format!("auth.key.{index}.native"), message);
+        }
+    }
+    for (index, set) in config.auth_jwks.iter().enumerate() {
+        if set.native && native.replace(&set.issuer).is_some_and(|other| *other != set.issuer) {
+            let message = "only one issuer can be native: its session ids would meet another's";
+            report(notes, &format!("auth.jwks.{index}.native"), message);
         }
     }
 }
@@ -109,6 +124,16 @@ fn check_session(config: &Config, notes: &mut Notes) {
         notes.report(Problem::new(origin, message).help(
             "set your own, the same on every node (CONNECT_SERVER_SALT keeps it out of the file), \
              or `allow_well_known_salt = true` for development",
+        ));
+    }
+    let internal = session.connection_mode == ConnectionMode::Internal;
+    let by_token = session.internal_auth_mode == InternalAuthMode::ServiceToken;
+    if internal && by_token && config.listen_internal.service_token.is_none() {
+        let origin = notes.origin("listen.internal.service_token");
+        let message = "`listen.internal.service_token` is not set: no server could connect";
+        notes.report(Problem::new(origin, message).help(
+            "set it (CONNECT_INTERNAL_SERVICE_TOKEN keeps it out of the file), or \
+             `internal_auth_mode = \"NetworkTrust\"` where the port is closed to all others",
         ));
     }
     let ceilings = [
@@ -226,8 +251,23 @@ impl Config {
                  token travels in plain text: take a private address"
             ));
         }
-        if self.auth_keys.is_empty() {
-            found.push("no [[auth.key]]: every client is answered 401".to_owned());
+        let internal = self.session.connection_mode == ConnectionMode::Internal;
+        if internal && self.session.internal_auth_mode == InternalAuthMode::NetworkTrust {
+            let message = "NetworkTrust: whoever reaches the public port is let in as a server";
+            found.push(message.to_owned());
+        }
+        if self.auth.cookie.is_some() && self.auth.origins.is_empty() {
+            let message = "auth.cookie without auth.origins: any page may connect as its visitor";
+            found.push(message.to_owned());
+        }
+        let nobody_judges = self.auth_keys.is_empty()
+            && self.auth_jwks.is_empty()
+            && self.auth_validate.url.is_none();
+        if nobody_judges && !internal {
+            found.push(
+                "no [[auth.key]], [[auth.jwks]] or auth.validate.url: every client is answered 401"
+                    .to_owned(),
+            );
         }
         for service in &self.services {
             if service.endpoints.is_empty() {

@@ -11,13 +11,13 @@ use toml::de::DeTable;
 use super::check::cross_check;
 use super::problem::{Origin, Problem, Refused};
 use super::reader::{Notes, Overrides, Reader, rows};
-use super::rows::{Algorithm, AuthKey, EndpointSettings, RoleSettings, ServiceSettings};
+use super::rows::{Algorithm, AuthJwks, AuthKey, EndpointSettings, RoleSettings, ServiceSettings};
 use super::unknown::{
     find, is_ours, refuse_unknown_flags, refuse_unknown_tables, refuse_unknown_variables,
 };
 use super::{
     Auth, Compression, Config, Control, Drain, Echo, Events, Limits, ListenAdmin, ListenInternal,
-    ListenPublic, Log, Priority, Secret, Service, Session, Shards, Tracing, profile,
+    ListenPublic, Log, Priority, Secret, Service, Session, Shards, Tracing, Validate, profile,
 };
 
 /// The text of `corelane.toml`, and the name that errors give it.
@@ -141,7 +141,8 @@ fn read(text: &str, overrides: &Overrides, notes: &mut Notes) -> Option<Config> 
     let listen_internal = once!(ListenInternal, &[]);
     let listen_admin = once!(ListenAdmin, &[]);
     let shards = once!(Shards, &[]);
-    let auth = once!(Auth, &["key"]);
+    let auth = once!(Auth, &["key", "jwks", "validate"]);
+    let auth_validate = once!(Validate, &[]);
     let session = once!(Session, &[]);
     let limits = once!(Limits, &[]);
     let compression = once!(Compression, &[]);
@@ -153,6 +154,7 @@ fn read(text: &str, overrides: &Overrides, notes: &mut Notes) -> Option<Config> 
     let log = once!(Log, &[]);
     let tracing = once!(Tracing, &[]);
     let auth_keys = each(root, "auth.key", notes, |reader| AuthKey::read(reader, &[]));
+    let auth_jwks = each(root, "auth.jwks", notes, |reader| AuthJwks::read(reader, &[]));
     let services = each(root, "service", notes, read_service);
     let roles = each(root, "role", notes, |reader| RoleSettings::read(reader, &[]));
     Some(Config {
@@ -161,7 +163,9 @@ fn read(text: &str, overrides: &Overrides, notes: &mut Notes) -> Option<Config> 
         listen_admin: listen_admin?,
         shards: shards?,
         auth: auth?,
+        auth_validate: auth_validate?,
         auth_keys: auth_keys?,
+        auth_jwks: auth_jwks?,
         session: session?,
         limits: limits?,
         compression: compression?,

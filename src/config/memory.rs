@@ -30,6 +30,10 @@ const OTHER_CONNECTIONS: u64 = 2048 + 64;
 const LOOK_UP_BYTES: u64 = 8 << 20;
 /// A session's record, with its share of the tables' spare room.
 const RECORD_BYTES: u64 = 160;
+/// The longest document, and what becomes of it while it is read.
+const KEY_SET_BYTES: u64 = 4 << 20;
+/// A token and its copy in the request, the longest answer, and a connection.
+const VALIDATION_BYTES: u64 = 128 << 10;
 const SUBMISSION_BYTES: u64 = 64;
 /// In the kernel's queue, and two places in the shard's own.
 const COMPLETION_BYTES: u64 = 16 + 2 * 40;
@@ -137,6 +141,16 @@ impl MemoryBudget {
                 format!("shards {shards} x {connections} x {BROUGHT_TRACE_BYTES}B"),
                 shards * connections * BROUGHT_TRACE_BYTES,
             ));
+        }
+        let sets = config.auth_jwks.len() as u64;
+        if sets > 0 {
+            let sum = format!("{sets} x {}", show_size(KEY_SET_BYTES));
+            terms.push(term("published key sets", sum, sets * KEY_SET_BYTES));
+        }
+        if config.auth_validate.url.is_some() {
+            let waiting = config.auth_validate.waiting_max as u64;
+            let sum = format!("shards {shards} x {waiting} x {}", show_size(VALIDATION_BYTES));
+            terms.push(term("tokens being judged", sum, shards * waiting * VALIDATION_BYTES));
         }
         Self { terms }
     }

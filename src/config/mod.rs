@@ -38,17 +38,17 @@ pub use memory::{MemoryBudget, MemoryTerm, physical_memory};
 pub use problem::{Origin, Problem, Refused};
 pub use quantity::{parse_duration, parse_size, show_duration, show_size};
 pub use reader::Overrides;
-pub use rows::{Algorithm, AuthKey, EndpointSettings, RoleSettings, ServiceSettings};
+pub use rows::{Algorithm, AuthJwks, AuthKey, EndpointSettings, RoleSettings, ServiceSettings};
 pub use scalar::Share;
 pub use secret::Secret;
 pub use shape::Auto;
 pub use shown::Shown;
 pub use tables::{
-    Auth, CapabilitySource, Compression, ConnectionMode, Control, Drain, Echo, Events, Limits,
-    ListenAdmin, ListenInternal, ListenPublic, Log, LogFormat, LogLevel, Priority, Profile,
-    Session, Shards, Tracing, WELL_KNOWN_SALT,
+    Auth, CapabilitySource, Compression, ConnectionMode, Control, Drain, Echo, Events,
+    InternalAuthMode, Limits, ListenAdmin, ListenInternal, ListenPublic, Log, LogFormat, LogLevel,
+    OnExpiry, Priority, Profile, Session, Shards, Tracing, Validate, WELL_KNOWN_SALT,
 };
-pub use upstream::{LINK_PATH, Scheme, ServiceAddress, Upstream};
+pub use upstream::{HttpUrl, LINK_PATH, Scheme, ServiceAddress, Upstream};
 
 /// Every table, in the order of the defaults file.
 pub const TABLES: &[Table] = &[
@@ -57,7 +57,9 @@ pub const TABLES: &[Table] = &[
     ListenAdmin::TABLE,
     Shards::TABLE,
     Auth::TABLE,
+    Validate::TABLE,
     AuthKey::TABLE,
+    AuthJwks::TABLE,
     Session::TABLE,
     Limits::TABLE,
     Compression::TABLE,
@@ -90,7 +92,9 @@ pub struct Config {
     pub listen_admin: ListenAdmin,
     pub shards: Shards,
     pub auth: Auth,
+    pub auth_validate: Validate,
     pub auth_keys: Vec<AuthKey>,
+    pub auth_jwks: Vec<AuthJwks>,
     pub session: Session,
     pub limits: Limits,
     pub compression: Compression,
@@ -118,6 +122,7 @@ impl Config {
         self.listen_admin.restart_changes(&next.listen_admin, &mut found);
         self.shards.restart_changes(&next.shards, &mut found);
         self.auth.restart_changes(&next.auth, &mut found);
+        self.auth_validate.restart_changes(&next.auth_validate, &mut found);
         self.session.restart_changes(&next.session, &mut found);
         self.limits.restart_changes(&next.limits, &mut found);
         self.compression.restart_changes(&next.compression, &mut found);

@@ -100,7 +100,7 @@ impl Refused {
 }
 
 /// Keys whose values a report must not quote, not even as the line beside an error.
-const SECRET_KEYS: [&str; 2] = ["server_salt", "internal_service_token"];
+const SECRET_KEYS: [&str; 2] = ["server_salt", "service_token"];
 
 /// The same text byte for byte, but with stars from the `=` of a secret key to the line's end.
 fn without_secrets(text: &str) -> String {

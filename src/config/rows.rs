@@ -10,7 +10,7 @@ use super::scalar::{Choice, Count, File, Flag, Name, Size, Span, Text, UrlPath};
 pub use crate::auth::Algorithm;
 
 use super::shape::{Auto, AutoOr, OffOr, some};
-use super::upstream::{ServiceAddress, Url};
+use super::upstream::{HttpUrl, ServiceAddress, Url, WebAddress};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -41,6 +41,25 @@ table! {
         /// This issuer's UUID claims are used as they are; those of others are hashed with issuer
         /// and tenant. For one issuer at most.
         native: bool = "false", Live => Flag;
+    }
+}
+
+table! {
+    /// A set of keys that an issuer publishes (RFC 7517), such as `/.well-known/jwks.json`. RSA, P-256 and
+    /// Ed25519 keys for signatures are used, each with its one algorithm, under their `kid`; a key file
+    /// with the same id comes first.
+    ["auth.jwks"] Each AuthJwks {
+        /// Where it is fetched: `http://` or `https://`. An https certificate must be one that the system
+        /// trusts.
+        url: HttpUrl = required r#""https://login.example/.well-known/jwks.json""#, Live => WebAddress;
+        /// The `iss` of the tokens.
+        issuer: String = required r#""https://login.example""#, Live => Text;
+        /// The `aud` of the tokens.
+        audience: String = required r#""https://game.example""#, Live => Text;
+        /// As for `[[auth.key]]`: for one issuer at most.
+        native: bool = "false", Live => Flag;
+        /// Time between two fetches. After one that fails the next follows sooner, and the keys stay.
+        refresh: Duration = r#""5m""#, Live => Span(SECOND, 24 * HOUR);
     }
 }
 

@@ -276,6 +276,28 @@ impl Shape for HiddenOrNone {
     }
 }
 
+/// An origin as a browser spells it (RFC 6454 section 6.2).
+pub(super) struct Origin;
+
+impl Shape for Origin {
+    type Value = String;
+
+    fn expects(&self) -> String {
+        "an origin such as \"https://game.example\" or \"http://localhost:3000\", or \"null\""
+            .into()
+    }
+
+    fn accept(&self, raw: Raw<'_>) -> Option<String> {
+        let text = raw.words()?;
+        let (scheme, host) = text.split_once("://").unwrap_or(("", ""));
+        let of_scheme = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
+        let of_host = |c: char| c.is_ascii_graphic() && !"/?#@*,".contains(c);
+        let whole = !scheme.is_empty() && scheme.chars().all(of_scheme);
+        let origin = whole && !host.is_empty() && host.chars().all(of_host);
+        (origin || text == "null").then(|| text.to_ascii_lowercase())
+    }
+}
+
 /// `address:port`, IPv6 in brackets.
 pub(super) struct Socket;
 

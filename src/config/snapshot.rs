@@ -6,7 +6,7 @@ use corelane_shard::id::{EndpointId, ServiceId};
 use corelane_shard::snapshot as shard;
 
 use super::upstream::Scheme;
-use super::{Config, ConnectionMode, RoleSettings, Service, Upstream};
+use super::{Config, ConnectionMode, OnExpiry, RoleSettings, Service, Upstream};
 
 /// Connections per shard to an http service that does not say.
 const HTTP_CONNECTIONS: usize = 64;
@@ -30,6 +30,7 @@ impl Config {
             mode: match self.session.connection_mode {
                 ConnectionMode::External => shard::ConnectionMode::External,
                 ConnectionMode::Relayed => shard::ConnectionMode::Relayed,
+                ConnectionMode::Internal => shard::ConnectionMode::Internal,
             },
             salt: self.session.server_salt.reveal().into(),
             node: self.control.node,
@@ -74,6 +75,7 @@ impl Config {
             idle_timeout: session.inactive_connection_timeout_minutes,
             first_frame_delay: session.first_frame_delay,
             close_timeout: session.connection_shutdown_timeout_seconds,
+            close_on_expiry: self.auth.on_expiry == OnExpiry::Close,
             priority_roles: self.priority.roles.iter().map(|role| role.as_str().into()).collect(),
             capabilities: session.capabilities,
             dialect: self.events.name_dialect,

@@ -9,11 +9,12 @@ use corelane_shard::compression::CompressionRules;
 use super::collector::{Collector, CollectorUrl};
 use super::key::table;
 use super::scalar::{
-    Choice, Count, Flag, Hidden, HiddenOrNone, Name, PowerOfTwo, Ratio, Share, Size, Socket, Span,
-    Text, UrlPath, minutes, seconds,
+    Choice, Count, Flag, Hidden, HiddenOrNone, Name, Origin, PowerOfTwo, Ratio, Share, Size,
+    Socket, Span, Text, UrlPath, minutes, seconds,
 };
 use super::secret::Secret;
 use super::shape::{Auto, AutoOr, OffOr, list, some};
+use super::upstream::{HttpUrl, WebAddress};
 use crate::events::NameDialect;
 
 const KIB: usize = 1 << 10;
@@ -21,6 +22,7 @@ const MIB: usize = 1 << 20;
 const GIB: usize = 1 << 30;
 const ZERO: Duration = Duration::ZERO;
 const MS: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// The default of `session.server_salt`: published with the protocol, so no secret at all.
@@ -32,6 +34,21 @@ pub use corelane_shard::snapshot::CapabilitySource;
 pub enum ConnectionMode {
     External,
     Relayed,
+    Internal,
+}
+
+/// How clients of the Internal mode prove who they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InternalAuthMode {
+    ServiceToken,
+    NetworkTrust,
+}
+
+/// What becomes of a session whose token has expired.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnExpiry {
+    Keep,
+    Close,
 }
 
 /// A named set of limits.
@@ -73,7 +90,8 @@ table! {
     ["listen.internal"] Once ListenInternal {
         /// Address of the internal server, or "off". It needs `service_token`.
         address: Option<SocketAddr> = r#""off""#, Restart => OffOr(Socket);
-        /// Secret that services present as `X-Service-Token` with every request.
+        /// Secret that services present as `X-Service-Token` with every request; servers too, at the public
+        /// port, when `session.connection_mode` is "Internal" and `session.internal_auth_mode` "ServiceToken".
         service_token: Option<Secret> = r#""""#, Restart, "CONNECT_INTERNAL_SERVICE_TOKEN"
             => HiddenOrNone;
     }
@@ -118,10 +136,25 @@ table! {
     ["auth"] Once Auth {
         /// Accept the token in `Authorization: Bearer`.
         header: bool = "true", Restart => Flag;
-        /// Accept the token as `?token=`, for browsers, which cannot set headers. Never logged.
+        /// Accept the token as the subprotocol `bearer.<token>`, offered beside `corelane`: for browsers,
+        /// which cannot set headers. Never logged.
+        subprotocol: bool = "false", Restart => Flag;
+        /// Accept the token as `?token=`, for browsers too. Never logged here, but proxies log paths; and
+        /// a link on another page may bring a foreign token into a player's browser.
         query: bool = "true", Restart => Flag;
+        /// Name of a cookie whose value is accepted as the token. A browser sends it along whichever page
+        /// asks, so that any page may connect as its visitor: set `origins` too.
+        cookie: Option<String> = r#""off""#, Restart => OffOr(Name);
+        /// Origins of the pages that may connect, as browsers send them in `Origin`; empty: all. Others
+        /// are answered 403. Clients that send no `Origin` are no pages and are not asked for one.
+        origins: Vec<String> = "[]", Restart => list(Origin);
         /// Claims that may name the session; the first one present wins.
         session_claim: Vec<String> = r#"["session_key", "sid", "jti"]"#, Live => some(Text);
+        /// A token with an unknown key id has the sets of `[[auth.jwks]]` fetched, at most once in this time.
+        unknown_key_interval: Duration = r#""30s""#, Live => Span(SECOND, HOUR);
+        /// "close" ends a session with 4001 when the token that opened it expires; "keep" lets it live.
+        on_expiry: OnExpiry = r#""keep""#, Live
+            => Choice(&[("keep", OnExpiry::Keep), ("close", OnExpiry::Close)]);
         /// Longest life of a token that `corelane token mint` makes. The gateway itself takes any `exp`.
         max_token_life: Duration = r#""24h""#, Live
             => Span(Duration::from_secs(60), Duration::from_secs(30 * 86_400));
@@ -129,11 +162,43 @@ table! {
 }
 
 table! {
+    /// The auth service, which judges tokens that no configured key can have signed. It is asked by
+    /// `POST` with the token in `Authorization: Bearer`, and what it accepts is remembered for a minute.
+    ["auth.validate"] Once Validate {
+        /// Where it is asked: `http://host:port/auth/validate`, or https.
+        url: Option<HttpUrl> = r#""off""#, Restart => OffOr(WebAddress);
+        /// Time for an answer; then 503.
+        timeout: Duration = r#""5s""#, Restart => Span(Duration::from_millis(10), 60 * SECOND);
+        /// Clients per shard that may wait for an answer; one more is answered 503.
+        waiting_max: usize = "256", Restart => Count(1, 2048);
+        /// Failures in a row (unreachable, time-out, 5xx) after which it is not asked for a while; clients
+        /// are answered 503. 0 switches that off.
+        breaker_failures: u32 = "5", Restart => Count(0, 1_000_000);
+        /// How long it is not asked.
+        breaker_open_for: Duration = r#""5s""#, Restart => Span(MS, HOUR);
+    }
+}
+
+table! {
     /// Sessions: the protocol's own keys, with the protocol's variables and units.
     ["session"] Once Session {
-        /// "External" keeps players apart; "Relayed" lets them address each other and broadcast.
+        /// "External" keeps players apart; "Relayed" lets them address each other and broadcast;
+        /// "Internal" is for servers, which reach each other and no service.
         connection_mode: ConnectionMode = r#""External""#, Restart, "CONNECT_CONNECTION_MODE"
-            => Choice(&[("External", ConnectionMode::External), ("Relayed", ConnectionMode::Relayed)]);
+            => Choice(&[
+                ("External", ConnectionMode::External),
+                ("Relayed", ConnectionMode::Relayed),
+                ("Internal", ConnectionMode::Internal),
+            ]);
+        /// Who is let in when the mode is Internal: who presents `listen.internal.service_token`, or
+        /// everybody who reaches the port.
+        internal_auth_mode: InternalAuthMode = r#""ServiceToken""#, Restart,
+            "CONNECT_INTERNAL_AUTH_MODE" => Choice(&[
+                ("ServiceToken", InternalAuthMode::ServiceToken),
+                ("NetworkTrust", InternalAuthMode::NetworkTrust),
+                ("service-token", InternalAuthMode::ServiceToken),
+                ("network-trust", InternalAuthMode::NetworkTrust),
+            ]);
         /// Client connections of this process, all shards together.
         max_concurrent_connections: u32 = "10000", Live, "CONNECT_MAX_CONCURRENT_CONNECTIONS"
             => Count(1, 1_000_000);

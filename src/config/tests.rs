@@ -251,13 +251,81 @@ fn the_report_shows_the_line_of_the_file() {
 #[test]
 fn keys_that_are_not_built_pass_at_their_default_only() {
     let default = "multinode_broadcast_mode = \"None\"\nsession_ttl_seconds = 86400\n\
-                   internal_auth_mode = \"servicetoken\"";
+                   companion_room_mode = \"disabled\"";
     assert!(load(&format!("[session]\n{default}")).is_ok());
     let text = "[session]\nsession_ttl_seconds = 86399";
     assert_refused(load(text), &["`session_ttl_seconds`", "not in a store"]);
     assert!(with_variable("CONNECT_SESSION_TTL_SECONDS", "86400").is_ok());
     assert_refused(with_variable("CONNECT_SESSION_TTL_SECONDS", "1"), &["not in a store"]);
-    assert_refused(with_variable("CONNECT_CONNECTION_MODE", "Internal"), &["\"Relayed\""]);
+}
+
+#[test]
+fn the_internal_mode_needs_its_secret_unless_the_network_is_trusted() {
+    let load = |more: &str| load(&format!("[session]\nconnection_mode = \"internal\"\n{more}"));
+    let secret = |text: &str| format!("[listen.internal]\nservice_token = {text:?}");
+    assert_refused(load(""), &["listen.internal.service_token", "NetworkTrust"]);
+    assert_refused(load(&secret("")), &["listen.internal.service_token"]);
+    for spelling in ["NetworkTrust", "networktrust", "network-trust", "Network-Trust"] {
+        let config = load(&format!("internal_auth_mode = {spelling:?}")).unwrap();
+        assert_eq!(config.session.internal_auth_mode, InternalAuthMode::NetworkTrust);
+        assert!(config.warnings().iter().any(|warning| warning.contains("NetworkTrust")));
+    }
+    for spelling in ["ServiceToken", "SERVICE-TOKEN"] {
+        let text = format!("internal_auth_mode = {spelling:?}\n{}", secret("hush"));
+        let config = load(&text).unwrap();
+        assert_eq!(config.session.internal_auth_mode, InternalAuthMode::ServiceToken);
+        assert!(!format!("{config:?}").contains("hush"));
+    }
+    let lines = refusals(load(&secret("hush hush")));
+    assert!(lines[0].contains("service_token") && !lines[0].contains("hush"), "{lines:?}");
+}
+
+#[test]
+fn one_route_for_tokens_must_be_open() {
+    let none = "[auth]\nheader = false\nquery = false\n";
+    assert_refused(load(none), &["auth.cookie", "nobody could connect"]);
+    for route in ["subprotocol = true", "cookie = \"sid\""] {
+        assert!(load(&format!("{none}{route}")).is_ok(), "{route}");
+    }
+    let warned = |text| load(text).unwrap().warnings().iter().any(|w| w.contains("auth.origins"));
+    assert!(warned("[auth]\ncookie = \"sid\""));
+    assert!(!warned("[auth]\ncookie = \"sid\"\norigins = [\"https://game.example\"]"));
+}
+
+#[test]
+fn who_else_judges_tokens_is_named_once_and_counted_in_memory() {
+    let set = |url: &str, more: &str| {
+        format!("[[auth.jwks]]\nurl = {url:?}\nissuer = \"i\"\naudience = \"a\"\n{more}\n")
+    };
+    let one = set("https://login.example/keys", "native = true");
+    let text = format!("[auth.validate]\nurl = \"http://auth:8080/validate\"\n{one}");
+    let config = load(&text).unwrap();
+    assert_eq!(config.auth_jwks[0].refresh, secs(300));
+    assert!(config.auth_jwks[0].url.is_https());
+    let bytes = |config: &Config| MemoryBudget::of(config, 2).total();
+    assert!(bytes(&config) >= bytes(&load("").unwrap()) + 2 * 256 * (64 << 10));
+    assert!(!config.warnings().iter().any(|warning| warning.contains("401")));
+
+    assert_refused(load(&[&*one, &one].concat()), &["stands twice"]);
+    let other =
+        "[[auth.jwks]]\nurl = \"http://b\"\nissuer = \"j\"\naudience = \"a\"\nnative = true";
+    assert_refused(load(&format!("{one}{other}")), &["only one issuer can be native"]);
+    let missing = "[auth.validate]\nurl = \"auth:8080\"";
+    assert_refused(load(missing), &["auth.validate.url", "a URL such as"]);
+    let changed = text.replace("8080", "8081");
+    let changes = config.restart_changes(&load(&changed).unwrap());
+    assert_eq!(changes, ["auth.validate.url"]);
+}
+
+#[test]
+fn origins_are_written_as_browsers_send_them() {
+    let origins = |list: &str| load(&format!("[auth]\norigins = [{list}]"));
+    let good = "\"https://Game.example\", \"http://[::1]:3000\", \"null\"";
+    let expected = ["https://game.example", "http://[::1]:3000", "null"];
+    assert_eq!(origins(good).unwrap().auth.origins, expected);
+    for bad in ["https://game.example/", "game.example", "https://", "https://*.example", "*", ""] {
+        assert_refused(origins(&format!("{bad:?}")), &["auth.origins", "an origin"]);
+    }
 }
 
 #[test]

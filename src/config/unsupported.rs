@@ -12,13 +12,11 @@ pub(super) struct Unsupported {
 }
 
 const STORE: &str = "sessions are kept in this process only, not in a store";
-const INTERNAL: &str = "the Internal connection mode is not built";
 const BROADCAST: &str = "broadcasts stay on their node";
 
-pub(super) const UNSUPPORTED: [Unsupported; 13] = [
+pub(super) const UNSUPPORTED: [Unsupported; 12] = [
     key("heartbeat_interval_seconds", "30", STORE),
     key("message_queue_size", "1000", "the bounds of a queue are limits.outbox_*"),
-    key("internal_auth_mode", "ServiceToken", INTERNAL),
     key("session_ttl_seconds", "86400", STORE),
     key("heartbeat_ttl_seconds", "300", STORE),
     key("rpc_cleanup_interval_seconds", "30", "every RPC has its own deadline"),

@@ -118,6 +118,43 @@ impl Shape for Url {
     }
 }
 
+/// An absolute URL that is fetched, without credentials or fragment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpUrl(String);
+
+impl HttpUrl {
+    #[must_use]
+    pub fn is_https(&self) -> bool {
+        self.0.starts_with("https://")
+    }
+}
+
+impl fmt::Display for HttpUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+pub(super) struct WebAddress;
+
+impl Shape for WebAddress {
+    type Value = HttpUrl;
+
+    fn expects(&self) -> String {
+        "a URL such as \"https://login.example/keys\" or \"http://127.0.0.1:8081/keys\"".into()
+    }
+
+    fn accept(&self, raw: Raw<'_>) -> Option<HttpUrl> {
+        let text = raw.words()?;
+        let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"))?;
+        let (authority, _) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        let legal = |c: char| c.is_ascii_graphic() && !"#\"<>\\^`{|}".contains(c);
+        let host = authority.parse::<axum::http::uri::Authority>().ok()?;
+        let whole = !host.host().is_empty() && !authority.contains('@') && text.chars().all(legal);
+        (whole && text.len() <= 2048).then(|| HttpUrl(text.to_owned()))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -177,6 +214,27 @@ mod tests {
             "",
         ] {
             assert_eq!(ServiceAddress::parse(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_fetched_is_named_whole() {
+        let accepts = |text: &str| WebAddress.accept(Raw::Text(text)).is_some();
+        for good in ["http://a", "https://a.b:8443/x?y=z", "http://[::1]:81/", "http://127.0.0.1:1"]
+        {
+            assert!(accepts(good), "{good}");
+        }
+        for bad in [
+            "",
+            "a",
+            "ftp://a",
+            "http://",
+            "http:///x",
+            "https://u:p@a/",
+            "http://a/#f",
+            "http://a/ b",
+        ] {
+            assert!(!accepts(bad), "{bad}");
         }
     }
 

@@ -69,7 +69,7 @@ pub(crate) fn token_claim(session: SessionId) -> Box<Claim> {
         account: Some("anna".into()),
         standing: Arc::new(standing),
         expires_at: None,
-        issued_at: 0,
+        issued_at: None,
     };
     Box::new(Claim { session, credential: Credential::Token(claimant), peer: None })
 }

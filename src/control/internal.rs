@@ -18,6 +18,7 @@ use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, get, post};
 use bytes::Bytes;
+use corelane_shard::engine::ServiceToken;
 use corelane_shard::id::SessionId;
 use corelane_shard::identity::AuthRefusal;
 use corelane_shard::lane::DrainPhase;
@@ -27,7 +28,6 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use self::description::Description;
-use self::guard::ServiceToken;
 use super::ask::Asking;
 use super::asker::Asker;
 use super::probe::ControlProbe;

@@ -1,5 +1,6 @@
 //! The control core: one pinned thread with a tokio runtime, which owns the session directory,
-//! the services' addresses, the key files, the admin listener and the shutdown.
+//! the services' addresses, all keys, the talk with the auth service, the admin listener and the
+//! shutdown.
 //!
 //! It reaches the shards through [`ShardPort`]s and knows nothing else of them. It never touches a
 //! client's bytes. This is the only place that reads the wall clock.
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use corelane_shard::clock::{Instant, Now};
+use corelane_shard::identity::AuthRefusal;
 use corelane_shard::snapshot::Snapshot;
 use rustix::event::EventfdFlags;
 use thiserror::Error;
@@ -23,13 +25,17 @@ use self::admin::AdminListener;
 use self::ask::Ask;
 use self::bus::EmbeddedBus;
 use self::internal::InternalListener;
+use self::jwks::KeyFetches;
 use self::mailboxes::MailboxRules;
 use self::operators::ShownConfig;
+use self::probe::FetchOutcome;
 use self::resolve::Lookups;
 use self::spans::Exporter;
 use self::store::{EmbeddedStore, StoreRules};
-use self::turn::{Core, CoreParts, Termination, Turn};
-use crate::auth::{KeyFiles, KeyRules};
+use self::turn::{Core, CoreParts, Question, Termination, Turn};
+use self::validation::{Asked, Validations};
+use self::web::WebClient;
+use crate::auth::{KeyRing, KeyRules};
 use crate::config::Shown;
 use crate::events::{ClientEventNames, NameDialect};
 use crate::lifecycle::drain::DrainPlan;
@@ -44,6 +50,7 @@ mod endpoints;
 #[cfg(test)]
 mod fixtures;
 pub mod internal;
+mod jwks;
 pub mod mailboxes;
 mod metrics;
 pub mod operators;
@@ -59,13 +66,16 @@ mod sessions;
 mod spans;
 pub mod store;
 mod turn;
+mod validation;
 mod visits;
+mod web;
 
 pub use self::port::{AlwaysRung, Bell, ShardPort};
 pub use self::probe::ControlProbe;
 pub use self::records::APP;
 pub use self::resolve::{Host, ServiceTargets, Target};
 pub use self::spans::SpanExport;
+pub use self::validation::ValidationRules;
 
 /// Everything the control core starts with.
 pub struct ControlSpec<P, B> {
@@ -82,7 +92,9 @@ pub struct ControlSpec<P, B> {
     pub internal: Option<InternalListener>,
     /// What the admin listener shows of the configuration.
     pub shown: ShownConfig,
-    pub keys: KeyFiles,
+    pub keys: KeyRing,
+    /// Of the auth service, if there is one.
+    pub validation: Option<ValidationRules>,
     pub settings: Settings,
     /// Where spans go, if they are wanted.
     pub spans: Option<SpanExport>,
@@ -103,6 +115,8 @@ pub struct Settings {
     pub drain: DrainPlan,
     /// Time between two look-ups of one host name.
     pub resolve_refresh: Duration,
+    /// Time between two fetches of the published key sets for the sake of an unknown key.
+    pub unknown_key_interval: Duration,
 }
 
 /// By what the control core decides.
@@ -162,6 +176,11 @@ pub enum ControlError {
     Runtime(#[source] io::Error),
     #[error("cannot take over {what}: {source}")]
     Setup { what: &'static str, source: io::Error },
+    #[error(
+        "cannot trust any https server: {0}; install the system's certificates, or name a file in \
+         SSL_CERT_FILE"
+    )]
+    Roots(#[source] io::Error),
 }
 
 /// An eventfd as [`ControlSpec::wake`] wants it.
@@ -196,7 +215,10 @@ struct Loop<P, B> {
     signals: Signals,
     lookups: Lookups,
     exporter: Option<Exporter>,
-    keys: KeyFiles,
+    keys: KeyRing,
+    web: WebClient,
+    fetches: KeyFetches,
+    validations: Option<Validations>,
     settings: Settings,
     reload: ReloadHook,
     asks: mpsc::Receiver<Ask>,
@@ -212,6 +234,8 @@ enum Woken {
     Asked(Request),
     Answer(Ask),
     Resolved(resolve::Answer),
+    Fetched(jwks::Fetched),
+    Validated(validation::Answer),
     KeysDue,
     WatchdogDue,
     TimeUp,
@@ -245,7 +269,15 @@ impl<P: ShardPort, B: Bell> Loop<P, B> {
         if let Some(internal) = spec.internal {
             internal.serve().map_err(setup("the internal listener"))?;
         }
+        let https = spec.keys.jwks().any(|set| set.url.starts_with("https:"))
+            || spec.validation.as_ref().is_some_and(ValidationRules::is_https);
+        let web = WebClient::new(https).map_err(ControlError::Roots)?;
+        let fetches = KeyFetches::start(&web, &spec.keys);
+        let ask = |rules| Validations::new(rules, web.clone(), Arc::clone(&probe));
         Ok(Self {
+            fetches,
+            validations: spec.validation.map(ask),
+            web,
             lookups: Lookups::start(core.book.hosts(), settings.resolve_refresh),
             exporter,
             core,
@@ -274,6 +306,7 @@ impl<P: ShardPort, B: Bell> Loop<P, B> {
                     self.finish_exporting().await;
                     return Exit::Drained;
                 }
+                self.ask_auth_service();
                 if turn == Turn::Idle {
                     break;
                 }
@@ -292,7 +325,13 @@ impl<P: ShardPort, B: Bell> Loop<P, B> {
                 Woken::Rung | Woken::TimeUp => {}
                 Woken::Answer(ask) => self.core.answer(ask, self.clock.now()),
                 Woken::Resolved(answer) => self.learn(answer),
-                Woken::KeysDue => self.probe.keys_replaced.add(self.keys.poll() as u64),
+                Woken::Fetched(fetched) => self.learn_keys(fetched),
+                Woken::Validated(answer) => self.answer_token(answer),
+                Woken::KeysDue => {
+                    self.probe.keys_replaced.add(self.keys.poll() as u64);
+                    let interval = self.settings.unknown_key_interval;
+                    self.fetches.look_for_unknown_keys(self.clock.now().mono, interval);
+                }
                 Woken::WatchdogDue => systemd::notify_watchdog(),
                 Woken::Asked(Request::Reload) => self.reload(),
                 Woken::Asked(Request::Terminate) => {
@@ -326,6 +365,8 @@ impl<P: ShardPort, B: Bell> Loop<P, B> {
             _ = self.key_poll.tick() => Woken::KeysDue,
             Some(answer) = self.lookups.next() => Woken::Resolved(answer),
             Some(ask) = self.asks.recv() => Woken::Answer(ask),
+            Some(fetched) = self.fetches.next() => Woken::Fetched(fetched),
+            answer = answered(self.validations.as_mut()) => Woken::Validated(answer),
             () = rung(&self.wake) => Woken::Rung,
             () = tokio::time::sleep(pause) => Woken::TimeUp,
             () = tokio::task::yield_now(), if busy => Woken::TimeUp,
@@ -344,6 +385,39 @@ impl<P: ShardPort, B: Bell> Loop<P, B> {
         match answer.found {
             Ok(addresses) => self.core.book.learn(answer.host, addresses),
             Err(_) => self.probe.resolve_failures.increment(),
+        }
+    }
+
+    fn learn_keys(&mut self, fetched: jwks::Fetched) {
+        let outcome =
+            if fetched.keys.is_some() { FetchOutcome::Fetched } else { FetchOutcome::Failed };
+        self.probe.fetched(outcome);
+        self.keys.learn(&fetched.spec, fetched.keys);
+        self.fetches.settle(fetched.asked);
+    }
+
+    /// Passes on what shards want to know of the auth service.
+    fn ask_auth_service(&mut self) {
+        let questions = self.core.take_questions();
+        if questions.is_empty() {
+            return;
+        }
+        let now = self.clock.now();
+        for question in questions {
+            let Question { shard, key, .. } = question;
+            let asked = self.validations.as_mut().map(|service| service.ask(question, now.mono));
+            if asked != Some(Asked::Waits) {
+                self.core.validated(shard, key, Err(AuthRefusal::Unavailable));
+            }
+        }
+    }
+
+    fn answer_token(&mut self, answer: validation::Answer) {
+        let now = self.clock.now();
+        if let Some(service) = &mut self.validations {
+            let (shard, key) = (answer.shard, answer.key);
+            let told = service.conclude(answer, now);
+            self.core.validated(shard, key, told);
         }
     }
 
@@ -369,8 +443,10 @@ impl<P: ShardPort, B: Bell> Loop<P, B> {
     /// Keys first: they are the last that can be refused.
     fn take_configuration(&mut self) -> Result<u64, Box<dyn Error + Send + Sync>> {
         let new = (self.reload)(self.core.snapshot())?;
+        self.web.expect_https(new.keys.jwks.iter().any(|set| set.url.starts_with("https:")))?;
         self.keys.reload(&new.keys)?;
         self.shown.store(Arc::new(new.shown));
+        self.fetches = KeyFetches::start(&self.web, &self.keys);
         self.core.settle(new.settings.clone());
         self.settings = new.settings;
         self.core.publish(&new.snapshot, new.targets);
@@ -401,6 +477,13 @@ fn every(period: Duration) -> Interval {
     let mut interval = tokio::time::interval(period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     interval
+}
+
+async fn answered(validations: Option<&mut Validations>) -> validation::Answer {
+    match validations {
+        Some(validations) => validations.next().await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn due(interval: Option<&mut Interval>) {

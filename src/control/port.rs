@@ -75,7 +75,9 @@ impl<P: ShardPort> Outlet<P> {
     /// Queues `message`; [`Self::flush`] sends it.
     pub(super) fn post(&mut self, message: ToShard) {
         match message {
-            ToShard::Granted { .. } | ToShard::Refused { .. } => self.answers.push_back(message),
+            ToShard::Granted { .. } | ToShard::Refused { .. } | ToShard::Validated { .. } => {
+                self.answers.push_back(message);
+            }
             ToShard::Evict { .. } => self.evictions.push_back(message),
             ToShard::Snapshot(_) => {
                 // Service ids mean nothing across two versions.

@@ -16,6 +16,42 @@ const REFUSALS: [ClaimRefusal; 7] = [
     ClaimRefusal::Revoked,
     ClaimRefusal::Mismatch,
 ];
+/// What became of fetching a published key set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FetchOutcome {
+    Fetched,
+    Failed,
+}
+
+impl FetchOutcome {
+    const ALL: [(Self, &'static str); 2] = [(Self::Fetched, "fetched"), (Self::Failed, "failed")];
+}
+
+/// What became of a question to the auth service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ValidationOutcome {
+    Accepted,
+    Refused,
+    ServerError,
+    /// An answer that cannot be understood, or is too long.
+    Malformed,
+    Unreachable,
+    TimedOut,
+    /// Not asked.
+    BreakerOpen,
+}
+
+impl ValidationOutcome {
+    const ALL: [(Self, &'static str); 7] = [
+        (Self::Accepted, "accepted"),
+        (Self::Refused, "refused"),
+        (Self::ServerError, "server_error"),
+        (Self::Malformed, "malformed"),
+        (Self::Unreachable, "unreachable"),
+        (Self::TimedOut, "timed_out"),
+        (Self::BreakerOpen, "breaker_open"),
+    ];
+}
 
 /// Counters of the control core; lives for the whole process.
 #[derive(Debug, Default)]
@@ -51,6 +87,8 @@ pub struct ControlProbe {
     pub(super) reloads: Counter,
     pub(super) reloads_refused: Counter,
     pub(super) internal: ListenerCounts,
+    fetches: [Counter; FetchOutcome::ALL.len()],
+    validations: [Counter; ValidationOutcome::ALL.len()],
     pub(super) spans_exported: Counter,
     pub(super) span_export_failures: Counter,
     spans_dropped: [Counter; SpanDrop::ALL.len()],
@@ -83,6 +121,14 @@ impl ControlProbe {
         if let Some(at) = REFUSALS.iter().position(|refusal| *refusal == why) {
             self.refused[at].increment();
         }
+    }
+
+    pub(super) fn fetched(&self, outcome: FetchOutcome) {
+        self.fetches[outcome as usize].increment();
+    }
+
+    pub(super) fn validated(&self, outcome: ValidationOutcome) {
+        self.validations[outcome as usize].increment();
     }
 
     pub(super) fn span_dropped(&self, why: SpanDrop, spans: u64) {
@@ -177,6 +223,16 @@ impl ControlProbe {
         for (outcome, counter) in [("granted", &self.granted)].into_iter().chain(refused) {
             let (name, help) = ("claims", "Claims on sessions by outcome");
             let label = Some(("outcome", outcome));
+            each(Sample { name, help, kind: C, label, value: counter.read() });
+        }
+        for ((_, outcome), counter) in FetchOutcome::ALL.iter().zip(&self.fetches) {
+            let (name, help) = ("key_set_fetches", "Fetches of published key sets by outcome");
+            let label = Some(("outcome", *outcome));
+            each(Sample { name, help, kind: C, label, value: counter.read() });
+        }
+        for ((_, outcome), counter) in ValidationOutcome::ALL.iter().zip(&self.validations) {
+            let (name, help) = ("validations", "Questions to the auth service by outcome");
+            let label = Some(("outcome", *outcome));
             each(Sample { name, help, kind: C, label, value: counter.read() });
         }
         for (why, counter) in SpanDrop::ALL.into_iter().zip(&self.spans_dropped) {

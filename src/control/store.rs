@@ -7,13 +7,12 @@
 mod embedded;
 
 use std::net::IpAddr;
-use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
 use corelane_shard::clock::{Instant, Now};
 use corelane_shard::id::{ConnectionKey, Epoch, SessionId, ShardId};
-use corelane_shard::identity::{Account, Standing};
+use corelane_shard::identity::{Account, Standing, UnixSeconds};
 use corelane_shard::lane::{Claim, End, ToShard};
 
 pub use embedded::EmbeddedStore;
@@ -51,7 +50,7 @@ pub struct Known<'a> {
     pub owner: Option<Owner>,
     pub account: Option<&'a Account>,
     pub standing: &'a Arc<Standing>,
-    pub expires_at: Option<NonZeroU64>,
+    pub expires_at: Option<UnixSeconds>,
 }
 
 /// How a session was opened.

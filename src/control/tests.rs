@@ -66,7 +66,11 @@ fn targets(port: u16) -> Vec<ServiceTargets> {
 }
 
 fn rules() -> KeyRules {
-    KeyRules { keys: Vec::new(), session_claims: KeyRules::default_session_claims() }
+    KeyRules {
+        keys: Vec::new(),
+        jwks: Vec::new(),
+        session_claims: KeyRules::default_session_claims(),
+    }
 }
 
 fn settings() -> Settings {
@@ -77,8 +81,12 @@ fn settings() -> Settings {
         calls: moment,
         deadline: Duration::from_secs(60),
     };
-    let rules = fixtures::rules(10);
-    Settings { rules, drain, resolve_refresh: Duration::from_secs(60) }
+    Settings {
+        rules: fixtures::rules(10),
+        drain,
+        resolve_refresh: Duration::from_secs(60),
+        unknown_key_interval: Duration::from_secs(30),
+    }
 }
 
 impl Shard {
@@ -100,7 +108,8 @@ impl Shard {
                 admin: None,
                 internal: None,
                 shown: ShownConfig::default(),
-                keys: KeyFiles::open(&rules()).unwrap(),
+                keys: KeyRing::open(&rules()).unwrap(),
+                validation: None,
                 settings: settings(),
                 spans: None,
                 snapshot: snapshot(1),

@@ -8,7 +8,8 @@
 use std::sync::Arc;
 
 use corelane_shard::clock::{Instant, Now};
-use corelane_shard::id::ShardId;
+use corelane_shard::id::{ConnectionKey, ShardId};
+use corelane_shard::identity::{AuthRefusal, Validated};
 use corelane_shard::lane::{DrainPhase, SessionEnded, ToControl, ToShard, UpgradeRefused};
 use corelane_shard::snapshot::Snapshot;
 use corelane_shard::wire::guid::PeerKeys;
@@ -53,6 +54,8 @@ pub(super) struct Core<P, S, B> {
     pub(super) spans: Option<SpanQueue>,
     /// Other names are to be looked up.
     pub(super) hosts_changed: bool,
+    /// For the auth service; bounded by the tokens that each shard may wait for.
+    questions: Vec<Question>,
     plan: DrainPlan,
     drain: Option<Drain>,
     phase: Arc<PhaseCell>,
@@ -70,6 +73,14 @@ pub(super) struct CoreParts<P, S, B> {
     pub(super) phase: Arc<PhaseCell>,
     pub(super) probe: Arc<ControlProbe>,
     pub(super) seed: u64,
+}
+
+/// A token that the auth service is to judge.
+#[derive(Debug)]
+pub(super) struct Question {
+    pub(super) shard: ShardId,
+    pub(super) key: ConnectionKey,
+    pub(super) token: Box<str>,
 }
 
 /// Whether a turn found something to do.
@@ -110,6 +121,7 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
             random,
             book,
             spans: None,
+            questions: Vec::new(),
             hosts_changed: false,
             plan: settings.drain,
             drain: None,
@@ -170,6 +182,21 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
         [phase, self.rpcs.next_deadline(), self.store.due()].into_iter().flatten().min()
     }
 
+    /// What the auth service is to be asked; each is answered by [`Self::validated`], once.
+    pub(super) fn take_questions(&mut self) -> Vec<Question> {
+        std::mem::take(&mut self.questions)
+    }
+
+    /// The answer leaves with the next turn.
+    pub(super) fn validated(
+        &mut self,
+        shard: ShardId,
+        key: ConnectionKey,
+        told: Result<Box<Validated>, AuthRefusal>,
+    ) {
+        self.post(shard, ToShard::Validated { key, told });
+    }
+
     /// A new configuration for all shards.
     pub(super) fn publish(&mut self, snapshot: &Arc<Snapshot>, targets: Vec<ServiceTargets>) {
         self.book.replace(snapshot.version, targets.clone());
@@ -223,6 +250,9 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
             ToControl::Claim { key, claim } => {
                 self.store.claim(Claimed { shard, key, claim }, now);
                 self.announce_decisions();
+            }
+            ToControl::Validate { key, token } => {
+                self.questions.push(Question { shard, key, token });
             }
             ToControl::Opened { key, session, epoch } => {
                 self.opened(shard, key, session, epoch, now);

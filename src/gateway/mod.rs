@@ -27,9 +27,10 @@ use self::listeners::HttpListeners;
 use self::ports::{LaneBell, ports};
 use self::settings::{
     drain_plan, engine_options, key_rules, reload_hook, settings, span_export, targets,
+    validation_rules,
 };
 use self::shards::{ShardPart, await_starts, bind_public, start_shard};
-use crate::auth::{KeyError, KeyFiles};
+use crate::auth::{KeyError, KeyRing};
 use crate::config::{Config, ConfigSource, MemoryBudget, physical_memory};
 use crate::control::admin::AdminError;
 use crate::control::internal::InternalError;
@@ -112,18 +113,15 @@ pub fn run(
     drain.check(systemd::stop_timeout())?;
     info!(%placement, "threads");
 
-    let keys = KeyFiles::open(&key_rules(&config))?;
+    let keys = KeyRing::open(&key_rules(&config))?;
     let snapshot = Arc::new(config.snapshot(1));
     let phase = Arc::new(PhaseCell::default());
     let control_probe = Arc::new(ControlProbe::default());
     let probes: Vec<Arc<Probe>> = (0..shards).map(|_| Arc::default()).collect();
     let http = HttpListeners::open(&config, &probes, &control_probe, &phase, keys.published())?;
     let (listeners, public) = bind_public(&config, shards)?;
-    let control_bell = EventBell::new().map_err(StartError::Bell)?;
-    let bells = (0..shards)
-        .map(|_| EventBell::new())
-        .collect::<io::Result<Vec<_>>>()
-        .map_err(StartError::Bell)?;
+    let control_bell = bell()?;
+    let bells: Vec<_> = (0..shards).map(|_| bell()).collect::<Result<_, _>>()?;
     let Mesh { shards: shard_lanes, control: control_lanes } = mesh(MeshShape {
         shards: shards as u8,
         capacity: config.shards.lane_capacity,
@@ -144,6 +142,7 @@ pub fn run(
             buffers: (config.shards.receive_buffers as u16, config.shards.receive_buffer_bytes),
             batch_window: config.shards.batch_window,
             keys: keys.published(),
+            asks_auth_service: config.auth_validate.url.is_some(),
             snapshot: Arc::clone(&snapshot),
             probe: Arc::clone(&probes[index]),
             wake: duplicate(&bells[index])?,
@@ -173,6 +172,7 @@ pub fn run(
         internal: http.internal,
         shown: http.shown,
         keys,
+        validation: validation_rules(&config),
         settings: settings(&config, drain),
         spans: span_export(&config),
         targets: targets(&config),
@@ -220,6 +220,10 @@ fn check_host(config: &Config, shards: usize) -> Result<(), StartError> {
 fn ring_sizes(config: &Config) -> RingSizes {
     let sockets = config.shards.connections_max + UPSTREAM_SOCKETS + SPARE_SLOTS;
     RingSizes { entries: config.shards.submission_entries as u32, sockets: sockets as u32 }
+}
+
+fn bell() -> Result<EventBell, StartError> {
+    EventBell::new().map_err(StartError::Bell)
 }
 
 fn duplicate(bell: &EventBell) -> Result<OwnedFd, StartError> {

@@ -3,18 +3,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use corelane_shard::engine::{CredentialRoutes, EngineOptions};
+use corelane_shard::engine::{
+    CredentialRoutes, DoorRules, EngineOptions, InternalAccess, ServiceToken,
+};
 use corelane_shard::id::ShardId;
+use corelane_shard::snapshot::BreakerLimits;
 use corelane_shard::wire::handshake::HeadLimits;
 
 use super::UPSTREAM_SOCKETS;
-use crate::auth::{KeyRules, KeySpec};
-use crate::config::{Config, ConfigSource, LoadError, Upstream};
+use crate::auth::{JwksSpec, KeyRules, KeySpec};
+use crate::config::{Config, ConfigSource, ConnectionMode, InternalAuthMode, LoadError, Upstream};
 use crate::continuity::continue_from;
 use crate::control::mailboxes::MailboxRules;
 use crate::control::store::StoreRules;
 use crate::control::{
     CoreRules, Host, ReloadHook, Reloaded, ServiceTargets, Settings, SpanExport, Target,
+    ValidationRules,
 };
 use crate::events::ClientEventNames;
 use crate::lifecycle::drain::DrainPlan;
@@ -28,7 +32,7 @@ pub(super) fn engine_options(config: &Config, index: usize, shards: usize) -> En
         shard: ShardId(index as u8),
         shards,
         node_name: node_name(config).into(),
-        credentials: CredentialRoutes { header: config.auth.header, query: config.auth.query },
+        door: door_rules(config),
         drain_spread: config.drain.spread,
         drain_calls: config.drain.calls,
         listeners: config.listen_public.address.len() as u8,
@@ -52,6 +56,35 @@ pub(super) fn span_export(config: &Config) -> Option<SpanExport> {
     Some(SpanExport { collector: collector.to_string(), instance: node_name(config) })
 }
 
+fn door_rules(config: &Config) -> DoorRules {
+    let auth = &config.auth;
+    DoorRules {
+        routes: CredentialRoutes {
+            header: auth.header,
+            subprotocol: auth.subprotocol,
+            query: auth.query,
+            cookie: auth.cookie.as_deref().map(Into::into),
+        },
+        origins: auth.origins.iter().map(|origin| origin.as_str().into()).collect(),
+        internal: internal_access(config),
+        validations_max: config.auth_validate.waiting_max,
+    }
+}
+
+fn internal_access(config: &Config) -> InternalAccess {
+    let session = &config.session;
+    match (session.connection_mode, session.internal_auth_mode) {
+        (ConnectionMode::External | ConnectionMode::Relayed, _) => InternalAccess::Nobody,
+        (ConnectionMode::Internal, InternalAuthMode::NetworkTrust) => InternalAccess::Network,
+        (ConnectionMode::Internal, InternalAuthMode::ServiceToken) => {
+            match &config.listen_internal.service_token {
+                Some(token) => InternalAccess::ServiceToken(ServiceToken::new(token.reveal())),
+                None => InternalAccess::Nobody,
+            }
+        }
+    }
+}
+
 pub(super) fn drain_plan(config: &Config) -> DrainPlan {
     let drain = &config.drain;
     DrainPlan {
@@ -63,7 +96,12 @@ pub(super) fn drain_plan(config: &Config) -> DrainPlan {
 }
 
 pub(super) fn settings(config: &Config, drain: DrainPlan) -> Settings {
-    Settings { rules: core_rules(config), drain, resolve_refresh: RESOLVE_REFRESH }
+    Settings {
+        rules: core_rules(config),
+        drain,
+        resolve_refresh: RESOLVE_REFRESH,
+        unknown_key_interval: config.auth.unknown_key_interval,
+    }
 }
 
 fn core_rules(config: &Config) -> CoreRules {
@@ -90,6 +128,19 @@ fn core_rules(config: &Config) -> CoreRules {
     }
 }
 
+/// `None` while no auth service is configured.
+pub(super) fn validation_rules(config: &Config) -> Option<ValidationRules> {
+    let validate = &config.auth_validate;
+    Some(ValidationRules {
+        url: validate.url.clone()?.to_string(),
+        timeout: validate.timeout,
+        breaker: BreakerLimits {
+            failures: validate.breaker_failures,
+            open_for: validate.breaker_open_for,
+        },
+    })
+}
+
 pub(super) fn key_rules(config: &Config) -> KeyRules {
     KeyRules {
         keys: config
@@ -102,6 +153,17 @@ pub(super) fn key_rules(config: &Config) -> KeyRules {
                 issuer: key.issuer.clone(),
                 audience: key.audience.clone(),
                 native: key.native,
+            })
+            .collect(),
+        jwks: config
+            .auth_jwks
+            .iter()
+            .map(|set| JwksSpec {
+                url: set.url.to_string(),
+                issuer: set.issuer.clone(),
+                audience: set.audience.clone(),
+                native: set.native,
+                refresh: set.refresh,
             })
             .collect(),
         session_claims: config.auth.session_claim.clone(),

@@ -33,6 +33,7 @@ pub(super) struct ShardPart {
     pub(super) buffers: (u16, usize),
     pub(super) batch_window: Option<Duration>,
     pub(super) keys: Arc<ArcSwap<KeySet>>,
+    pub(super) asks_auth_service: bool,
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) probe: Arc<Probe>,
     pub(super) wake: OwnedFd,
@@ -54,10 +55,13 @@ impl ShardPart {
             self.directory,
         )?;
         ring.set_batch_window(self.batch_window);
+        let authenticator = JwtAuthenticator::new(self.keys);
+        let authenticator =
+            if self.asks_auth_service { authenticator.asking() } else { authenticator };
         let bell = self.control_bell;
         let surroundings = Surroundings {
             lanes: self.lanes,
-            authenticator: Box::new(JwtAuthenticator::new(self.keys)),
+            authenticator: Box::new(authenticator),
             snapshot: self.snapshot,
             probe: self.probe,
             control_bell: Box::new(move || {

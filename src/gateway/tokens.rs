@@ -5,7 +5,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use corelane_shard::clock::{Instant, Now};
-use corelane_shard::identity::Authenticator as _;
 
 use crate::auth::{JwtAuthenticator, KeySet};
 use crate::control::internal::{Checking, TokenCheck};

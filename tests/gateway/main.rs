@@ -6,6 +6,7 @@
 #[path = "../gateway_process/mod.rs"]
 mod gateway_process;
 
+mod auth_services;
 mod compression;
 mod door;
 mod harness;
@@ -14,6 +15,7 @@ mod internal;
 mod lifecycle;
 mod link_backends;
 mod messages;
+mod modes;
 mod peers;
 mod resume;
 mod tracing;

@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use corelane_shard::buffers::ReceiveBuffers;
 use corelane_shard::clock::Now;
-use corelane_shard::engine::{CredentialRoutes, Engine, EngineOptions, SPARE_SLOTS, Surroundings};
+use corelane_shard::engine::{DoorRules, Engine, EngineOptions, SPARE_SLOTS, Surroundings};
 use corelane_shard::id::{EndpointId, Epoch, ServiceId, SessionId, ShardId};
-use corelane_shard::identity::{AuthRefusal, Authenticator, Identity, Standing};
+use corelane_shard::identity::{AuthRefusal, Authenticator, Identity, Judgement, Standing};
 use corelane_shard::lane::{
     ControlLanes, DrainPhase, EventBell, Mesh, MeshShape, Resumed, ShardLanes, ToControl, ToShard,
     mesh,
@@ -22,8 +22,8 @@ use corelane_shard::probe::Probe;
 use corelane_shard::pump::{self, Pace, TurnObserver};
 use corelane_shard::ring::{ListenOptions, RingDirectory, RingSizes, Uring, listen};
 use corelane_shard::snapshot::{
-    Address, BreakerLimits, ConnectionMode, Endpoint, Method, Role, Service, SessionLimits,
-    Snapshot, Tracing, UpstreamKind,
+    Address, BreakerLimits, ConnectionMode, Endpoint, Method, ResumeRules, Role, Service,
+    SessionLimits, Snapshot, Tracing, UpstreamKind,
 };
 use corelane_shard::wire::handshake::HeadLimits;
 
@@ -148,7 +148,7 @@ pub(crate) fn options(shard: ShardId, shards: usize) -> EngineOptions {
         shard,
         shards,
         node_name: "node-0".into(),
-        credentials: CredentialRoutes { header: true, query: true },
+        door: DoorRules::default(),
         drain_spread: Duration::from_millis(1),
         drain_calls: Duration::from_millis(1),
         listeners: 1,
@@ -196,7 +196,17 @@ pub(crate) fn snapshot() -> Snapshot {
         endpoints: [endpoint(0, HTTP_PATH), endpoint(1, LINK_PATH)].into(),
         roles: [Role { name: ROLE.into(), endpoints: [EndpointId(0), EndpointId(1)].into() }]
             .into(),
-        session: SessionLimits { messages_per_window: 0, ..SessionLimits::default() },
+        session: SessionLimits {
+            messages_per_window: 0,
+            // Clients are told nothing that they have not asked for.
+            resume: ResumeRules {
+                early_token: false,
+                notice_event: false,
+                notice_text: false,
+                ..ResumeRules::default()
+            },
+            ..SessionLimits::default()
+        },
         tracing: Tracing::default(),
     }
 }
@@ -222,15 +232,19 @@ fn service(name: &str, kind: UpstreamKind) -> Service {
 struct NumberedSessions;
 
 impl Authenticator for NumberedSessions {
-    fn verify(&mut self, token: &str, _: Now) -> Result<Rc<Identity>, AuthRefusal> {
-        let session = token.parse().map(SessionId).map_err(|_| AuthRefusal::Malformed)?;
+    fn judge(&mut self, token: &str, _: Now) -> Judgement {
+        let Ok(session) = token.parse().map(SessionId) else {
+            return Judgement::Refused(AuthRefusal::Malformed);
+        };
         let standing = Standing {
             tenant: "default".into(),
             roles: [ROLE.into()].into(),
             authorizations: [].into(),
         };
         let standing = Arc::new(standing);
-        Ok(Rc::new(Identity { session, account: None, standing, expires_at: None, issued_at: 0 }))
+        let identity =
+            Identity { session, account: None, standing, expires_at: None, issued_at: None };
+        Judgement::Accepted(Rc::new(identity))
     }
 
     fn fresh_tokens(&self) -> u64 {

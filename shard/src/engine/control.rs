@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::connection::Fin;
 use super::options::Limits;
+use super::players::callable_by;
 use super::{Engine, Role};
 use crate::clock::Instant;
 use crate::id::{ConnectionKey, Epoch};
@@ -81,7 +82,9 @@ fn set_of(
     session: &Session,
 ) -> Rc<CapabilitySet> {
     match session.granted_by() {
-        GrantedBy::Roles => capabilities.of_roles(snapshot, &session.identity().standing.roles),
+        GrantedBy::Roles => {
+            capabilities.of_roles(snapshot, callable_by(snapshot.mode, session.identity()))
+        }
         GrantedBy::Event => capabilities.of_endpoints(snapshot, session.capabilities().endpoints()),
         GrantedBy::Nobody => capabilities.of_endpoints(snapshot, &[]),
     }
@@ -99,6 +102,7 @@ impl<S: Sockets> Engine<S> {
                     self.granted(key, session, epoch, resumed);
                 }
                 ToShard::Refused { key, why } => self.claim_refused(key, why),
+                ToShard::Validated { key, told } => self.validated(key, told),
                 ToShard::Evict { key, epoch } => self.evict(key, epoch),
                 ToShard::EndSession { key, epoch, reason } => {
                     self.end_session(key, epoch, &reason);
@@ -130,7 +134,7 @@ impl<S: Sockets> Engine<S> {
     /// Ends a session for good, if it is still the one of that claim.
     fn end_session(&mut self, key: ConnectionKey, epoch: Epoch, reason: &str) {
         if self.player(key).is_some_and(|player| player.epoch == epoch) {
-            self.leave_saying(key, CloseCode::SessionEnded, reason, "session invalidated");
+            self.leave_because(key, CloseCode::SessionEnded, reason, "session invalidated");
         }
     }
 
@@ -147,6 +151,8 @@ impl<S: Sockets> Engine<S> {
             let set = set_of(&mut self.capabilities, &self.snapshot, &player.session);
             player.session.adopt(set, &self.snapshot, &mut self.tables);
             self.send_manifest(key, ManifestCause::Reloaded);
+            // A session may have a new deadline.
+            self.set_deadline(key);
         }
     }
 

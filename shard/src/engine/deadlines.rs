@@ -1,13 +1,22 @@
 //! Time: one deadline per connection in the wheel, the earliest of all that wait for it.
 
+use std::time::Duration;
+
 use super::connection::{Connection, Phase, Sending};
+use super::players::Player;
 use super::{Engine, Role};
-use crate::clock::Instant;
+use crate::clock::{Instant, Now};
 use crate::id::{ConnectionKey, Slot};
 use crate::probe::Shed;
 use crate::snapshot::SessionLimits;
 use crate::sockets::Sockets;
 use crate::wire::close::CloseCode;
+
+/// The protocol's words for a session whose token has expired.
+const EXPIRED: &str = "Session invalidated: SessionExpired";
+
+/// How far ahead the end of a token is looked at.
+const LOOK_AHEAD_MS: u64 = 3_600_000;
 
 impl<S: Sockets> Engine<S> {
     /// Makes sure that the wheel wakes `key` for its earliest deadline. The wheel's own is only ever
@@ -16,7 +25,7 @@ impl<S: Sockets> Engine<S> {
         let Some(connection) = self.table.get(key) else {
             return;
         };
-        let Some(at) = earliest(connection, &self.limits.session) else {
+        let Some(at) = earliest(connection, &self.limits.session, self.now) else {
             return;
         };
         self.timers.set_by(key.slot.0, at);
@@ -51,6 +60,11 @@ impl<S: Sockets> Engine<S> {
             Phase::Closing | Phase::Closed => {}
             Phase::Open => match &connection.role {
                 Role::Head(head) if now >= head.until() => self.head_timed_out(key),
+                Role::Session(player)
+                    if expires_at(player, &self.limits.session, self.now) <= now =>
+                {
+                    self.leave_because(key, CloseCode::SessionEnded, EXPIRED, "token expired");
+                }
                 Role::Session(_) => {
                     self.expire_calls(key);
                     self.expire_rpcs(key);
@@ -73,7 +87,21 @@ impl<S: Sockets> Engine<S> {
     }
 }
 
-fn earliest(connection: &Connection<Role>, limits: &SessionLimits) -> Option<Instant> {
+/// When the session ends with its token; [`Instant::NEVER`] when it outlives it. Reckoned anew each
+/// time, so that it costs a session nothing, and so that the wall clock may be set.
+fn expires_at(player: &Player, limits: &SessionLimits, now: Now) -> Instant {
+    if !limits.close_on_expiry {
+        return Instant::NEVER;
+    }
+    let Some(expiry) = player.session.identity().expires_at else {
+        return Instant::NEVER;
+    };
+    let left = expiry.get().saturating_mul(1000).saturating_sub(now.unix_ms);
+    // No timer is set further ahead.
+    now.mono + Duration::from_millis(left.min(LOOK_AHEAD_MS))
+}
+
+fn earliest(connection: &Connection<Role>, limits: &SessionLimits, now: Now) -> Option<Instant> {
     // What is still with the kernel ends by itself; a stall that was acted on is no deadline again.
     if matches!(connection.phase, Phase::Closing | Phase::Closed) {
         return None;
@@ -89,7 +117,8 @@ fn earliest(connection: &Connection<Role>, limits: &SessionLimits) -> Option<Ins
                 let calls = player.calls.as_ref().and_then(|calls| calls.earliest_deadline());
                 let alive = player.liveness.next_deadline(limits);
                 let own = alive.min(player.session.rpcs().next_expiry()).min(player.ping_due());
-                calls.map_or(Some(own), |calls| Some(calls.min(own)))
+                let soonest = calls.map_or(own, |calls| calls.min(own));
+                Some(soonest.min(expires_at(player, limits, now)))
             }
             Role::Http(http) => Some(http.until()),
             Role::Link(link) => link.until(),

@@ -9,6 +9,7 @@ use crate::id::ConnectionKey;
 use crate::lane::{End, SessionEnded, ToControl};
 use crate::probe::Upgrade;
 use crate::session::notices::Disconnect;
+use crate::snapshot::ConnectionMode;
 use crate::sockets::Sockets;
 use crate::wire::close::CloseCode;
 use crate::wire::frame::{ControlKind, ControlPayload, OpCode};
@@ -28,11 +29,11 @@ const NO_STATUS: u16 = 1005;
 impl<S: Sockets> Engine<S> {
     /// We end the connection: close frame, then the peer's answer or a time-out, then FIN.
     pub(super) fn leave(&mut self, key: ConnectionKey, code: CloseCode, cause: &'static str) {
-        self.leave_saying(key, code, code.reason(), cause);
+        self.leave_because(key, code, code.reason(), cause);
     }
 
-    /// As [`Self::leave`], with a reason of its own in the close frame.
-    pub(super) fn leave_saying(
+    /// As [`Self::leave`], with a reason text of the situation's own.
+    pub(super) fn leave_because(
         &mut self,
         key: ConnectionKey,
         code: CloseCode,
@@ -51,6 +52,12 @@ impl<S: Sockets> Engine<S> {
         if let Phase::Leaving(fin) = &mut connection.phase {
             *fin = Fin::Flushed;
             return self.finish_if_flushed(key);
+        }
+        let session = matches!(connection.role, Role::Session(_));
+        if session && self.snapshot.mode == ConnectionMode::Internal {
+            // No close frame answers a server's.
+            self.end_role(key, code.unwrap_or(NO_STATUS), "closed by client");
+            return self.start_leaving(key, Fin::Flushed);
         }
         let payload = code.map_or(ControlPayload::EMPTY, |code| ControlPayload::close(code, ""));
         let counted = code.unwrap_or(NO_STATUS);
@@ -71,7 +78,10 @@ impl<S: Sockets> Engine<S> {
         if connection.phase != Phase::Open {
             return;
         }
-        if counted != CloseCode::Replaced.code() && end_of(counted) == End::Resumable {
+        let survives = end_of(counted) == End::Resumable
+            && counted != CloseCode::Replaced.code()
+            && self.snapshot.mode != ConnectionMode::Internal;
+        if survives {
             self.notify_disconnect(key);
         }
         self.end_role(key, counted, cause);

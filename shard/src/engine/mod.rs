@@ -22,6 +22,7 @@ mod control;
 mod crossings;
 mod deadlines;
 mod delivering;
+mod door;
 mod ending;
 mod http_upstream;
 mod link_upstream;
@@ -47,7 +48,7 @@ use crate::buffers::{ReceiveBuffers, Received};
 use crate::clock::{Instant, Now};
 use crate::compression::{Inflater, Shrinker};
 use crate::id::{ConnectionKey, Generation, Slot};
-use crate::identity::Authenticator;
+use crate::identity::{Authenticator, Standing};
 use crate::lane::{Park, ShardLanes, Wake};
 use crate::outbox::Outbox;
 use crate::probe::Probe;
@@ -65,10 +66,11 @@ use crate::wire::reconnect_token::ReconnectKeys;
 use calling::OpenCalls;
 use connection::Connection;
 use control::{Drain, LogLines};
+pub use door::{CredentialRoutes, DoorRules, InternalAccess, ServiceToken};
 use http_upstream::HttpConnection;
 use link_upstream::LinkConnection;
 use news::News;
-pub use options::{CredentialRoutes, EngineOptions, Surroundings};
+pub use options::{EngineOptions, Surroundings};
 use options::{LINK_BATCH_BYTES, Limits, PLAYER_BATCH_BYTES};
 use players::Player;
 use services::Upstreams;
@@ -197,6 +199,9 @@ pub struct Engine<S> {
     fresh_before_turn: u64,
     /// For the control core.
     news: News,
+    /// Tokens that the control core has been asked about and has not answered.
+    validating: usize,
+    internal_standing: Arc<Standing>,
     /// Lines of calls that no session needs at the moment.
     #[expect(clippy::vec_box, reason = "attaching one to a session moves a pointer")]
     spare_calls: Vec<Box<OpenCalls>>,
@@ -256,6 +261,8 @@ impl<S: Sockets> Engine<S> {
             authenticating: VecDeque::new(),
             fresh_before_turn: 0,
             news: News::default(),
+            validating: 0,
+            internal_standing: door::internal_standing(),
             spare_calls: Vec::new(),
             running: 0,
             upstreams: Upstreams::new(&snapshot),
@@ -428,6 +435,7 @@ impl<S: Sockets> Engine<S> {
         self.probe.receive_buffers_out.set(self.buffers.out() as u64);
         self.probe.slots_in_use.set(self.table.len() as u64);
         self.probe.connections.set(self.downstream as u64);
+        self.probe.door.validating.set(self.validating as u64);
     }
 }
 

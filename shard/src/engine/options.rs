@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::BLOCK_HEADROOM;
+use super::door::DoorRules;
 use crate::id::ShardId;
 use crate::identity::Authenticator;
 use crate::lane::ShardLanes;
@@ -24,15 +25,6 @@ pub(super) const LINK_BATCH_BYTES: usize = 256 << 10;
 
 pub(super) const PLAYER_BATCH_BYTES: usize = 16 << 10;
 
-/// By which routes a token may come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CredentialRoutes {
-    /// `Authorization: Bearer`
-    pub header: bool,
-    /// `?token=`
-    pub query: bool,
-}
-
 /// What one shard is built with, besides its configuration snapshot.
 #[derive(Debug, Clone)]
 pub struct EngineOptions {
@@ -41,7 +33,7 @@ pub struct EngineOptions {
     pub shards: usize,
     /// How this node names itself to backends.
     pub node_name: Box<str>,
-    pub credentials: CredentialRoutes,
+    pub door: DoorRules,
     /// Time over which sessions are sent away when the process drains.
     pub drain_spread: Duration,
     /// How long a session's running calls are waited for then.

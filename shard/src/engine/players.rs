@@ -9,13 +9,14 @@ use crate::clock::Instant;
 use crate::id::{ConnectionKey, Epoch, Slot};
 use crate::identity::Identity;
 use crate::probe::{Route, Shed};
+use crate::session::hello::InternalHello;
 use crate::session::liveness::{DropCause, Liveness, LivenessAction, Pong};
 use crate::session::manifest::{Manifest, ManifestCause};
 use crate::session::notices;
 use crate::session::receipts::{Item, Receipts};
 use crate::session::routing::{RoutingContext, Session};
 use crate::session::verdict::{CloseReason, TextVerdict, Verdict};
-use crate::snapshot::{CapabilitySource, Spelling};
+use crate::snapshot::{CapabilitySource, ConnectionMode, Spelling};
 use crate::sockets::Sockets;
 use crate::wire::close::CloseCode;
 use crate::wire::code::{ResponseCode, SessionRefusal};
@@ -75,7 +76,8 @@ impl<S: Sockets> Engine<S> {
     ) {
         let capabilities = match self.limits.session.capabilities {
             CapabilitySource::Roles => {
-                self.capabilities.of_roles(&self.snapshot, &identity.standing.roles)
+                let roles = callable_by(self.snapshot.mode, &identity);
+                self.capabilities.of_roles(&self.snapshot, roles)
             }
             CapabilitySource::Events => self.capabilities.of_endpoints(&self.snapshot, &[]),
         };
@@ -135,7 +137,7 @@ impl<S: Sockets> Engine<S> {
         player.liveness.on_message_complete();
         match kind {
             DataKind::Text => {
-                let verdict = player.session.on_text(&self.rates, self.now);
+                let verdict = player.session.on_text(self.snapshot.mode, &self.rates, self.now);
                 self.discard(arrived);
                 self.refuse_text(key, verdict);
             }
@@ -168,7 +170,7 @@ impl<S: Sockets> Engine<S> {
         player.liveness.on_data(self.now.mono);
         match kind {
             DataKind::Text => {
-                let verdict = player.session.on_text(&self.rates, self.now);
+                let verdict = player.session.on_text(self.snapshot.mode, &self.rates, self.now);
                 self.refuse_text(key, verdict);
             }
             DataKind::Binary => {
@@ -193,6 +195,7 @@ impl<S: Sockets> Engine<S> {
                 self.probe.response(frame[ResponseHeader::LEN - 1]);
                 self.queue_or_shed(key, &frame);
             }
+            TextVerdict::Ignore => self.probe.shed(Shed::TextIgnored),
             TextVerdict::Close(reason) => self.leave_for(key, reason),
         }
     }
@@ -369,11 +372,31 @@ impl<S: Sockets> Engine<S> {
         }
     }
 
-    /// The manifest goes first, then what was held behind it.
+    /// The manifest goes first, then what was held behind it. In the Internal mode the hello takes
+    /// its place.
     fn release_first_frame(&mut self, key: ConnectionKey) {
         if let Some(connection) = self.table.get_mut(key) {
             connection.hold = Hold::Off;
         }
+        match self.snapshot.mode {
+            ConnectionMode::Internal => self.send_hello(key),
+            ConnectionMode::External | ConnectionMode::Relayed => self.send_first_manifest(key),
+        }
+        self.mark_dirty(key);
+    }
+
+    fn send_hello(&mut self, key: ConnectionKey) {
+        let peer = self.peer_guid(key);
+        let Some(session) = self.player(key).map(|player| player.session.id()) else {
+            return;
+        };
+        let hello = InternalHello::new(session, peer);
+        if self.queue_frame(key, OpCode::Text, hello.as_bytes(), Priority::Urgent).is_err() {
+            self.overflowed(key);
+        }
+    }
+
+    fn send_first_manifest(&mut self, key: ConnectionKey) {
         let resumed = self.player(key).map(|player| player.resumed);
         self.send_manifest(
             key,
@@ -383,7 +406,6 @@ impl<S: Sockets> Engine<S> {
             },
         );
         self.send_token(key);
-        self.mark_dirty(key);
     }
 
     /// Hands out this claim's reconnect token early: a client whose network fails never sees the
@@ -412,8 +434,9 @@ impl<S: Sockets> Engine<S> {
         }
     }
 
+    /// In the Internal mode there is none.
     pub(super) fn send_manifest(&mut self, key: ConnectionKey, cause: ManifestCause<'_>) {
-        if !self.may_have_manifest(key) {
+        if self.snapshot.mode == ConnectionMode::Internal || !self.may_have_manifest(key) {
             return;
         }
         for &spelling in self.limits.session.dialect.spellings() {
@@ -513,5 +536,14 @@ impl<S: Sockets> Engine<S> {
             slot: key.slot,
             generation: key.generation,
         })
+    }
+}
+
+/// The roles whose endpoints a session may call. Servers of the Internal mode may call none, whatever
+/// a role of that name says.
+pub(super) fn callable_by(mode: ConnectionMode, identity: &Identity) -> &[Box<str>] {
+    match mode {
+        ConnectionMode::External | ConnectionMode::Relayed => &identity.standing.roles,
+        ConnectionMode::Internal => &[],
     }
 }

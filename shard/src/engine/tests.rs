@@ -1,6 +1,7 @@
 //! The turn with the echo route on a real ring, against clients that behave badly.
 
 mod client;
+mod door;
 mod rig;
 
 use std::io::{ErrorKind, Read, Write};
@@ -161,6 +162,7 @@ fn neither_half_frames_nor_floods_keep_a_good_client_from_its_answers() {
         send_buffer: None,
         receive_buffer: Some(128 << 10),
         session,
+        ..Shape::default()
     };
     let mut rig = shape.build();
     let address = rig.address;

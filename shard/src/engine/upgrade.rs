@@ -1,28 +1,31 @@
 //! The door: from the first byte of a request head to an open WebSocket, or a whole refusal.
 //!
-//! `/connect` passes reading, authentication (a bounded number of fresh tokens a turn) and the claim
-//! on its session id, which the control core grants; only then comes the 101.
+//! `/connect` passes reading, authentication (a bounded number of fresh tokens a turn, a bounded number
+//! of questions to the auth service) and the claim on its session id, which the control core grants;
+//! only then comes the 101.
 
 use std::rc::Rc;
 use std::sync::Arc;
 
 use super::connection::{Connection, Fin, Hold};
+use super::door::{Acceptance, internal_identity};
 use super::players::Resumption;
 use super::{Engine, Role};
 use crate::block::Block;
 use crate::clock::Instant;
 use crate::id::{ConnectionKey, Epoch, SessionId};
-use crate::identity::{AuthRefusal, Identity};
+use crate::identity::{AuthRefusal, Identity, Judgement, TokenFingerprint, Validated};
 use crate::lane::{
     Claim, ClaimRefusal, Claimant, Credential as Proof, End, Resumed, ToControl, UpgradeRefused,
 };
-use crate::probe::Upgrade as Outcome;
+use crate::probe::{CredentialRoute, Upgrade as Outcome};
 use crate::session::liveness::Liveness;
+use crate::snapshot::ConnectionMode;
 use crate::sockets::Sockets;
 use crate::upstream::trace::Trace;
 use crate::wire::handshake::{
     ACCEPT_BYTES_MAX, Credential, HEALTH_BYTES_MAX, Parsed, REFUSAL_BYTES_MAX, Refusal, Request,
-    accept, health_response, resume,
+    health_response, resume,
 };
 
 use crate::wire::reconnect_token::Seal;
@@ -52,18 +55,25 @@ enum Stage {
     Reading,
     /// The head is whole and waits for a turn that may judge its token.
     Authenticating,
+    Validating(Validation),
     Claiming(Claiming),
+}
+
+/// A token that the auth service is to judge.
+#[derive(Debug)]
+struct Validation {
+    acceptance: Acceptance,
+    token: TokenFingerprint,
 }
 
 /// A claim that the control core has not answered.
 #[derive(Debug)]
 struct Claiming {
-    nonce: [u8; 24],
+    acceptance: Acceptance,
     /// `None` with a reconnect token: the session's record knows.
     identity: Option<Rc<Identity>>,
     /// The newest claim that has overtaken this one.
     evicted: Option<Epoch>,
-    accepts_brotli: bool,
 }
 
 impl Head {
@@ -84,16 +94,27 @@ enum Verdict {
     Refuse(Refusal),
     Health,
     Echo {
-        nonce: [u8; 24],
+        acceptance: Acceptance,
         head_len: usize,
     },
     Claim {
-        nonce: [u8; 24],
+        acceptance: Acceptance,
         visitor: Visitor,
-        accepts_brotli: bool,
         trace: Option<Trace>,
         head_len: usize,
     },
+    Validate {
+        validation: Validation,
+        token: Box<str>,
+        trace: Option<Trace>,
+        head_len: usize,
+    },
+}
+
+/// What a credential leads to.
+enum Admission {
+    Visitor(Visitor),
+    Ask(TokenFingerprint, Box<str>),
 }
 
 /// Who is at the door, as far as the shard can tell.
@@ -185,30 +206,46 @@ impl<S: Sockets> Engine<S> {
                 self.blocks_back(carry);
                 self.answer_health(key);
             }
-            Verdict::Echo { nonce, head_len } => {
-                self.open_echo(key, &nonce);
+            Verdict::Echo { acceptance, head_len } => {
+                self.open_echo(key, acceptance);
                 let Some(mut carry) = carry else {
                     return Some(head_len);
                 };
                 self.read_early(key, &mut carry.as_mut_slice()[head_len..]);
                 self.blocks.give_back(carry);
             }
-            Verdict::Claim { nonce, visitor, accepts_brotli, trace, head_len } => {
+            Verdict::Claim { acceptance, visitor, trace, head_len } => {
                 self.keep_brought_trace(key, trace);
-                self.claim(key, nonce, visitor, accepts_brotli);
-                match carry {
-                    Some(mut carry) => {
-                        carry.consume(head_len);
-                        self.keep_early(key, Some(carry), &[]);
-                    }
-                    None => self.keep_early(key, None, &bytes[head_len..]),
-                }
+                self.claim(key, acceptance, visitor);
+                self.keep_behind(key, head_len, carry, bytes);
+            }
+            Verdict::Validate { validation, token, trace, head_len } => {
+                self.keep_brought_trace(key, trace);
+                self.validate(key, validation, token);
+                self.keep_behind(key, head_len, carry, bytes);
             }
         }
         None
     }
 
-    /// The order of the door: path and method, capacity, credential, signature.
+    /// Keeps what came behind a head that has been judged.
+    fn keep_behind(
+        &mut self,
+        key: ConnectionKey,
+        head_len: usize,
+        carry: Option<Block>,
+        bytes: &[u8],
+    ) {
+        match carry {
+            Some(mut carry) => {
+                carry.consume(head_len);
+                self.keep_early(key, Some(carry), &[]);
+            }
+            None => self.keep_early(key, None, &bytes[head_len..]),
+        }
+    }
+
+    /// The order of the door: path and method, capacity, origin, credential, signature.
     fn judge(&mut self, all: &[u8], scanned: usize, crowded: bool) -> Verdict {
         let (request, head_len) = match resume(all, scanned, &self.options.head) {
             Ok(Parsed::Incomplete) => return Verdict::Incomplete,
@@ -236,43 +273,67 @@ impl<S: Sockets> Engine<S> {
         if self.drain.refuses_sessions() {
             return Verdict::Refuse(Refusal::Draining);
         }
+        if !self.options.door.admits_origin(request.origin) {
+            return Verdict::Refuse(Refusal::OriginRefused);
+        }
+        let acceptance = self.options.door.acceptance(nonce, &request);
         if echo {
-            return Verdict::Echo { nonce, head_len };
+            return Verdict::Echo { acceptance, head_len };
         }
         if !self.may_judge_token() {
             return Verdict::Later;
         }
         match self.authenticate(&request) {
-            Ok(visitor) => {
-                let accepts_brotli = request.accepts_brotli();
+            Ok(Admission::Visitor(visitor)) => {
                 let trace = self.brought_trace(&request);
-                Verdict::Claim { nonce, visitor, accepts_brotli, trace, head_len }
+                Verdict::Claim { acceptance, visitor, trace, head_len }
+            }
+            Ok(Admission::Ask(fingerprint, token)) => {
+                let trace = self.brought_trace(&request);
+                let validation = Validation { acceptance, token: fingerprint };
+                Verdict::Validate { validation, token, trace, head_len }
             }
             Err(refusal) => Verdict::Refuse(refusal),
         }
     }
 
-    fn authenticate(&mut self, request: &Request<'_>) -> Result<Visitor, Refusal> {
-        let from_query;
-        let accepts = self.options.credentials;
-        let token = match request.credential(&self.options.head)? {
-            Some(Credential::Bearer(token)) if accepts.header => token,
-            Some(Credential::Reconnect(token)) if accepts.header => {
+    fn authenticate(&mut self, request: &Request<'_>) -> Result<Admission, Refusal> {
+        if self.snapshot.mode == ConnectionMode::Internal {
+            let route = self.options.door.internal.admit(request)?;
+            self.probe.door.credential(route);
+            let identity = internal_identity(&self.internal_standing, &mut self.random);
+            return Ok(Admission::Visitor(Visitor::Known(identity)));
+        }
+        let (routes, limits) = (&self.options.door.routes, &self.options.head);
+        let (route, token) = match request.credential(limits)? {
+            Some(Credential::Bearer(token)) if routes.header => {
+                (CredentialRoute::Header, token.into())
+            }
+            Some(Credential::Reconnect(token)) if routes.header => {
+                self.probe.door.credential(CredentialRoute::Reconnect);
                 let read = self.reconnect_keys.read(token);
                 let (session, seal) = read.ok_or(Refusal::BadCredential)?;
-                return Ok(Visitor::Returning(session, seal));
+                return Ok(Admission::Visitor(Visitor::Returning(session, seal)));
             }
             Some(Credential::Bearer(_) | Credential::Reconnect(_)) => {
                 return Err(Refusal::BadCredential);
             }
-            None if accepts.query => {
-                from_query = request.target.token(&self.options.head)?;
-                from_query.as_deref().ok_or(Refusal::NoCredential)?
-            }
-            None => return Err(Refusal::NoCredential),
+            None => routes.other_token(request, limits)?.ok_or(Refusal::NoCredential)?,
         };
-        let verified = self.authenticator.verify(token, self.now);
-        verified.map(Visitor::Known).map_err(|refusal| match refusal {
+        self.probe.door.credential(route);
+        match self.authenticator.judge(&token, self.now) {
+            Judgement::Accepted(identity) => Ok(Admission::Visitor(Visitor::Known(identity))),
+            Judgement::Refused(why) => Err(self.refused_token(why)),
+            Judgement::Ask(_) if self.validating >= self.options.door.validations_max => {
+                Err(self.refused_token(AuthRefusal::Unavailable))
+            }
+            Judgement::Ask(fingerprint) => Ok(Admission::Ask(fingerprint, (*token).into())),
+        }
+    }
+
+    fn refused_token(&self, why: AuthRefusal) -> Refusal {
+        self.probe.door.refused(why);
+        match why {
             AuthRefusal::Unavailable => Refusal::Unavailable,
             AuthRefusal::Malformed
             | AuthRefusal::AlgorithmMismatch
@@ -282,21 +343,64 @@ impl<S: Sockets> Engine<S> {
             | AuthRefusal::NotYetValid
             | AuthRefusal::WrongParty
             | AuthRefusal::NoSession
-            | AuthRefusal::Revoked => Refusal::BadCredential,
-        })
+            | AuthRefusal::Revoked
+            | AuthRefusal::NotAccepted => Refusal::BadCredential,
+        }
+    }
+
+    /// Asks the control core about a token; the head waits.
+    fn validate(&mut self, key: ConnectionKey, validation: Validation, token: Box<str>) {
+        let question = ToControl::Validate { key, token };
+        if self.lanes.tell_control(question, self.now.mono).is_err() {
+            let refusal = self.refused_token(AuthRefusal::Unavailable);
+            return self.refuse(key, refusal);
+        }
+        self.validating += 1;
+        if let Some(connection) = self.table.get_mut(key)
+            && let Role::Head(head) = &mut connection.role
+        {
+            head.stage = Stage::Validating(validation);
+        }
+    }
+
+    /// The answer to [`Self::validate`].
+    pub(super) fn validated(
+        &mut self,
+        key: ConnectionKey,
+        told: Result<Box<Validated>, AuthRefusal>,
+    ) {
+        self.validating -= 1;
+        let Some(connection) = self.table.get_mut(key) else {
+            return;
+        };
+        let Role::Head(head) = &mut connection.role else {
+            return;
+        };
+        let Validation { acceptance, token } =
+            match std::mem::replace(&mut head.stage, Stage::Reading) {
+                Stage::Validating(validation) => validation,
+                other => {
+                    head.stage = other;
+                    return;
+                }
+            };
+        match told {
+            Ok(told) => {
+                let identity = self.authenticator.learn(token, *told, self.now);
+                self.claim(key, acceptance, Visitor::Known(identity));
+            }
+            Err(why) => {
+                let refusal = self.refused_token(why);
+                self.refuse(key, refusal);
+            }
+        }
     }
 
     fn may_judge_token(&self) -> bool {
         self.authenticator.fresh_tokens() - self.fresh_before_turn < FRESH_TOKENS_PER_TURN
     }
 
-    fn claim(
-        &mut self,
-        key: ConnectionKey,
-        nonce: [u8; 24],
-        visitor: Visitor,
-        accepts_brotli: bool,
-    ) {
+    fn claim(&mut self, key: ConnectionKey, acceptance: Acceptance, visitor: Visitor) {
         let peer = self.table.get(key).and_then(|connection| connection.peer);
         let (session, credential, identity) = match visitor {
             Visitor::Known(identity) => {
@@ -317,8 +421,7 @@ impl<S: Sockets> Engine<S> {
         if let Some(connection) = self.table.get_mut(key)
             && let Role::Head(head) = &mut connection.role
         {
-            head.stage =
-                Stage::Claiming(Claiming { nonce, identity, evicted: None, accepts_brotli });
+            head.stage = Stage::Claiming(Claiming { acceptance, identity, evicted: None });
         }
     }
 
@@ -333,11 +436,11 @@ impl<S: Sockets> Engine<S> {
         let claim = self.table.get_mut(key).and_then(|connection| match &mut connection.role {
             Role::Head(head) => match std::mem::replace(&mut head.stage, Stage::Reading) {
                 Stage::Claiming(claim) => Some((claim, head.carry.take())),
-                Stage::Reading | Stage::Authenticating => None,
+                Stage::Reading | Stage::Authenticating | Stage::Validating(_) => None,
             },
             _ => None,
         });
-        let Some((Claiming { nonce, identity, evicted, accepts_brotli }, early)) = claim else {
+        let Some((Claiming { acceptance, identity, evicted }, early)) = claim else {
             // The client left while the claim was under way.
             return self.news.push(ToControl::Release { key, session, epoch, end: End::Resumable });
         };
@@ -354,7 +457,7 @@ impl<S: Sockets> Engine<S> {
             }
         };
         let mut answer = [0; ACCEPT_BYTES_MAX];
-        let len = accept(&nonce, None, &mut answer);
+        let len = acceptance.write(&mut answer);
         self.probe.upgrade(Outcome::Accepted);
         self.say(key, &answer[..len]);
         // The 101 leaves alone; whatever comes next waits for the first frame's time.
@@ -362,8 +465,11 @@ impl<S: Sockets> Engine<S> {
         if let Some(connection) = self.table.get_mut(key) {
             connection.hold = Hold::On;
         }
-        self.open_session(key, identity, epoch, resumption, accepts_brotli);
-        self.news.push(ToControl::Opened { key, session, epoch });
+        self.open_session(key, identity, epoch, resumption, acceptance.accepts_brotli);
+        // Nothing waits for sessions of the Internal mode, and nobody hears of them.
+        if self.snapshot.mode != ConnectionMode::Internal {
+            self.news.push(ToControl::Opened { key, session, epoch });
+        }
         if let Some(mut early) = early {
             self.read_early(key, early.as_mut_slice());
             self.blocks.give_back(early);
@@ -441,9 +547,9 @@ impl<S: Sockets> Engine<S> {
         }
     }
 
-    fn open_echo(&mut self, key: ConnectionKey, nonce: &[u8; 24]) {
+    fn open_echo(&mut self, key: ConnectionKey, acceptance: Acceptance) {
         let mut answer = [0; ACCEPT_BYTES_MAX];
-        let len = accept(nonce, None, &mut answer);
+        let len = acceptance.write(&mut answer);
         self.probe.upgrade(Outcome::Accepted);
         if let Some(connection) = self.table.get_mut(key) {
             let liveness = Liveness::new(&self.limits.session, self.now.mono);
@@ -472,10 +578,13 @@ impl<S: Sockets> Engine<S> {
     }
 
     pub(super) fn head_timed_out(&mut self, key: ConnectionKey) {
-        let claiming = self.table.get(key).is_some_and(|connection| {
-            matches!(&connection.role, Role::Head(head) if matches!(head.stage, Stage::Claiming(_)))
+        let ours = self.table.get(key).is_some_and(|connection| {
+            matches!(
+                &connection.role,
+                Role::Head(head) if matches!(head.stage, Stage::Validating(_) | Stage::Claiming(_))
+            )
         });
-        self.refuse(key, if claiming { Refusal::Unavailable } else { Refusal::HeadTimeout });
+        self.refuse(key, if ours { Refusal::Unavailable } else { Refusal::HeadTimeout });
     }
 
     pub(super) fn release_head(&mut self, head: Head) {

@@ -1,6 +1,6 @@
 //! The lanes between one shard and the control core, both ends.
 //!
-//! A claim is answered long after it was read, so it reserves the place of its answer by count:
+//! A claim or validation is answered long after it was read, so it reserves the place of its answer by count:
 //! `claims <= capacity` of the answer ring. Everything else may be refused; what must not be lost
 //! then (a `Release`, an `Evict`) is state, and its owner keeps it marked until there is room. An
 //! owner with marks does not park without a deadline, because room rings no doorbell.
@@ -31,7 +31,7 @@ pub struct ControlSide {
     requests: Producer<ToControl>,
     answers: Consumer<ToShard>,
     orders: Consumer<ToShard>,
-    /// Claims without an answer yet; at most the capacity of `answers`.
+    /// Claims and validations without an answer yet; at most the capacity of `answers`.
     claims: usize,
 }
 
@@ -39,7 +39,8 @@ impl ControlSide {
     /// Hands the message back when the ring is full (for spans: half full), or when a claim's answer
     /// would find no place.
     pub(super) fn tell(&mut self, message: ToControl) -> Result<(), ToControl> {
-        let claims = usize::from(matches!(message, ToControl::Claim { .. }));
+        let asks = matches!(message, ToControl::Claim { .. } | ToControl::Validate { .. });
+        let claims = usize::from(asks);
         if self.claims + claims > self.answers.buffer().capacity() {
             return Err(message);
         }
@@ -111,7 +112,9 @@ impl ControlLanes {
     pub fn tell(&mut self, shard: ShardId, message: ToShard) -> Result<(), ToShard> {
         let side = &mut self.shards[usize::from(shard.0)];
         let ring = match message {
-            ToShard::Granted { .. } | ToShard::Refused { .. } => &mut side.answers,
+            ToShard::Granted { .. } | ToShard::Refused { .. } | ToShard::Validated { .. } => {
+                &mut side.answers
+            }
             _ => &mut side.orders,
         };
         ring.push(message).map_err(|rtrb::PushError::Full(message)| message)?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::id::{ConnectionKey, EndpointId, Epoch, Place, ServiceId, SessionId, ShardId};
-use crate::identity::{Account, Identity, Standing};
+use crate::identity::{Account, AuthRefusal, Identity, Standing, UnixSeconds, Validated};
 use crate::session::shortcuts::Shortcut;
 use crate::snapshot::{Address, Snapshot};
 use crate::wire::code::ResponseCode;
@@ -29,6 +29,12 @@ pub enum ToControl {
         key: ConnectionKey,
         session: SessionId,
         epoch: Epoch,
+    },
+    /// The auth service is to judge a token. Answered [`ToShard::Validated`], whose place is reserved
+    /// like that of a claim's answer.
+    Validate {
+        key: ConnectionKey,
+        token: Box<str>,
     },
     /// The connection of this claim has ended. Ignored unless `epoch` still owns the session.
     Release {
@@ -79,7 +85,10 @@ impl ToControl {
             | Self::SessionEnded(_)
             | Self::UpgradeRefused(_)
             | Self::Span(_) => true,
-            Self::Claim { .. } | Self::Described { .. } | Self::DrainReached { .. } => false,
+            Self::Claim { .. }
+            | Self::Validate { .. }
+            | Self::Described { .. }
+            | Self::DrainReached { .. } => false,
         }
     }
 }
@@ -106,9 +115,9 @@ pub struct Claimant {
     pub account: Option<Account>,
     pub standing: Arc<Standing>,
     /// As in [`crate::identity::Identity`].
-    pub expires_at: Option<NonZeroU64>,
+    pub expires_at: Option<UnixSeconds>,
     /// As in [`crate::identity::Identity`].
-    pub issued_at: u64,
+    pub issued_at: Option<UnixSeconds>,
 }
 
 impl Claimant {
@@ -159,8 +168,9 @@ pub struct SessionDescription {
     pub bytes_out: u64,
 }
 
-/// From the control core to one shard. [`Self::Granted`] and [`Self::Refused`] answer a claim and
-/// travel apart from the rest, on a ring where the claim has reserved their place.
+/// From the control core to one shard. [`Self::Granted`] and [`Self::Refused`] answer a claim,
+/// [`Self::Validated`] answers a validation; they travel apart from the rest, on a ring where the
+/// question has reserved their place.
 #[derive(Debug)]
 pub enum ToShard {
     Granted {
@@ -172,6 +182,11 @@ pub enum ToShard {
     Refused {
         key: ConnectionKey,
         why: ClaimRefusal,
+    },
+    /// What the auth service said of the token of `key`.
+    Validated {
+        key: ConnectionKey,
+        told: Result<Box<Validated>, AuthRefusal>,
     },
     /// Close the connection `key` in whatever state if its epoch is at most `epoch` (4002).
     Evict {

@@ -51,7 +51,7 @@ pub(crate) fn identity(session: SessionId) -> Rc<Identity> {
             authorizations: Box::default(),
         }),
         expires_at: None,
-        issued_at: 0,
+        issued_at: None,
     })
 }
 

@@ -6,6 +6,7 @@ pub mod capability;
 mod client_ack;
 pub mod fingerprints;
 pub mod guid_index;
+pub mod hello;
 pub mod json;
 pub mod liveness;
 pub mod manifest;

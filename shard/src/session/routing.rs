@@ -239,8 +239,12 @@ impl Session {
         (Some(header.reply_to()), verdict)
     }
 
-    /// Text is answered 14 from a sequence of its own, or 12 when there was too much of it.
-    pub fn on_text(&mut self, rates: &RateLimits, now: Now) -> TextVerdict {
+    /// Text is answered 14 from a sequence of its own, or 12 when there was too much of it. In the
+    /// Internal mode nothing is answered.
+    pub fn on_text(&mut self, mode: ConnectionMode, rates: &RateLimits, now: Now) -> TextVerdict {
+        if mode == ConnectionMode::Internal {
+            return TextVerdict::Ignore;
+        }
         let code = match self.allowance.spend_lax(rates, now.mono) {
             Ok(()) => ResponseCode::TextProtocolNotSupported,
             Err(OverLimit::Refused) => ResponseCode::TooManyRequests,
@@ -423,7 +427,7 @@ impl Session {
             },
             Target::Broadcast => match ctx.snapshot.mode {
                 ConnectionMode::External => Verdict::Reply(ResponseCode::BroadcastNotAllowed),
-                ConnectionMode::Relayed => {
+                ConnectionMode::Relayed | ConnectionMode::Internal => {
                     Verdict::Broadcast { priority: self.priority(request.flags) }
                 }
             },

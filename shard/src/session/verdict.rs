@@ -96,5 +96,7 @@ impl CloseReason {
 pub enum TextVerdict {
     /// Send this 16-byte message.
     Refuse([u8; ResponseHeader::LEN]),
+    /// Count it and say nothing.
+    Ignore,
     Close(CloseReason),
 }

@@ -44,7 +44,7 @@ impl Drop for Folder {
 fn a_replaced_file_replaces_the_key_and_empties_the_cache() {
     let folder = Folder::new();
     folder.put_key("trusted", Algorithm::EdDsa);
-    let mut files = KeyFiles::open(&rules([folder.spec(Algorithm::EdDsa)])).unwrap();
+    let mut files = KeyRing::open(&rules([folder.spec(Algorithm::EdDsa)])).unwrap();
     let mut shard = JwtAuthenticator::new(files.published());
     let old = mint(Algorithm::EdDsa, &claims());
     let new = mint_by("stranger", Algorithm::EdDsa, Some("eddsa"), &claims());
@@ -61,7 +61,7 @@ fn a_replaced_file_replaces_the_key_and_empties_the_cache() {
 fn a_broken_or_missing_file_leaves_the_old_key_in_force() {
     let folder = Folder::new();
     folder.put_key("trusted", Algorithm::Es256);
-    let mut files = KeyFiles::open(&rules([folder.spec(Algorithm::Es256)])).unwrap();
+    let mut files = KeyRing::open(&rules([folder.spec(Algorithm::Es256)])).unwrap();
     let mut shard = JwtAuthenticator::new(files.published());
     let token = mint(Algorithm::Es256, &claims());
     shard.verify(&token, now()).unwrap();
@@ -80,7 +80,7 @@ fn a_broken_or_missing_file_leaves_the_old_key_in_force() {
 fn a_file_written_in_place_is_seen() {
     let folder = Folder::new();
     folder.put_key("trusted", Algorithm::Hs256);
-    let mut files = KeyFiles::open(&rules([folder.spec(Algorithm::Hs256)])).unwrap();
+    let mut files = KeyRing::open(&rules([folder.spec(Algorithm::Hs256)])).unwrap();
     fs::write(folder.file(), b"another-secret-of-quite-another-length-than-before").unwrap();
     assert_eq!(files.poll(), 1);
 }
@@ -89,7 +89,7 @@ fn a_file_written_in_place_is_seen() {
 fn a_reload_takes_all_keys_or_none() {
     let folder = Folder::new();
     folder.put_key("trusted", Algorithm::EdDsa);
-    let mut files = KeyFiles::open(&rules([spec(Algorithm::EdDsa)])).unwrap();
+    let mut files = KeyRing::open(&rules([spec(Algorithm::EdDsa)])).unwrap();
     let mut shard = JwtAuthenticator::new(files.published());
     let token = mint(Algorithm::Hs256, &claims());
     let missing = KeySpec { file: folder.0.join("nowhere"), ..spec(Algorithm::Es256) };
@@ -123,7 +123,7 @@ fn contents_that_can_never_verify_are_refused_when_read() {
 
 #[test]
 fn rules_that_contradict_themselves_are_refused() {
-    let refusal = |keys: Vec<KeySpec>| KeyFiles::open(&rules(keys)).unwrap_err().to_string();
+    let refusal = |keys: Vec<KeySpec>| KeyRing::open(&rules(keys)).unwrap_err().to_string();
     let [hs, es] = [Algorithm::Hs256, Algorithm::Es256].map(spec);
     let twin = KeySpec { id: hs.id.clone(), ..es.clone() };
     assert!(refusal(vec![hs.clone(), twin]).contains("two keys have the id hs256"));
@@ -135,13 +135,13 @@ fn rules_that_contradict_themselves_are_refused() {
     assert!(refusal(vec![nobody]).contains("set both"));
     let missing = KeySpec { file: "/nowhere/key.pem".into(), ..hs.clone() };
     assert!(refusal(vec![missing]).contains("/nowhere/key.pem"));
-    let unnamed = KeyRules { session_claims: Vec::new(), keys: vec![hs] };
-    assert!(matches!(KeyFiles::open(&unnamed), Err(KeyError::NoSessionClaim)));
+    let unnamed = KeyRules { session_claims: Vec::new(), ..rules([hs]) };
+    assert!(matches!(KeyRing::open(&unnamed), Err(KeyError::NoSessionClaim)));
 }
 
 #[test]
 fn keys_and_rules_can_be_shared_between_threads() {
     fn shared<T: Send + Sync>(_: &Arc<T>) {}
-    let files = KeyFiles::open(&rules([spec(Algorithm::Hs256)])).unwrap();
+    let files = KeyRing::open(&rules([spec(Algorithm::Hs256)])).unwrap();
     shared(&files.published());
 }

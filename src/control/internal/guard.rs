@@ -1,6 +1,5 @@
 //! What every request passes: the service token, the bounds of its body, and the count.
 
-use std::fmt;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -8,51 +7,30 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
+use corelane_shard::engine::ServiceToken;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use sha2::{Digest as _, Sha256};
-use subtle::ConstantTimeEq as _;
 use tokio::time::timeout;
 
 use super::Shared;
 use crate::control::problem::Problem;
 
-/// Knows the service token when it sees it, and tells nobody, not by its timing either: two hashes
-/// are compared, which are equally long.
-pub(super) struct ServiceToken([u8; 32]);
-
-impl ServiceToken {
-    pub(super) fn new(token: &str) -> Self {
-        Self(Sha256::digest(token.as_bytes()).into())
-    }
-
-    fn is(&self, presented: &[u8]) -> bool {
-        let presented: [u8; 32] = Sha256::digest(presented).into();
-        self.0.ct_eq(&presented).into()
-    }
-
-    fn check(&self, headers: &HeaderMap) -> Result<(), Problem> {
-        let mut presented = headers.get_all(SERVICE_TOKEN).iter();
-        let next = "send listen.internal.service_token as X-Service-Token";
-        let detail = match (presented.next(), presented.next()) {
-            (Some(token), None) if self.is(token.as_bytes()) => return Ok(()),
-            (Some(_), None) => "the service token is not the one of this gateway",
-            (Some(_), Some(_)) => "the request has more than one service token",
-            (None, _) => "the request has no service token",
-        };
-        Err(Problem::new(StatusCode::UNAUTHORIZED, detail, next))
-    }
-}
-
-impl fmt::Debug for ServiceToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ServiceToken(**)")
-    }
+/// 401 unless the request has the service token, once.
+fn check(token: &ServiceToken, headers: &HeaderMap) -> Result<(), Problem> {
+    let mut presented = headers.get_all(SERVICE_TOKEN).iter();
+    let next = "send listen.internal.service_token as X-Service-Token";
+    let detail = match (presented.next(), presented.next()) {
+        (Some(found), None) if found.to_str().is_ok_and(|it| token.matches(it)) => return Ok(()),
+        (Some(_), None) => "the service token is not the one of this gateway",
+        (Some(_), Some(_)) => "the request has more than one service token",
+        (None, _) => "the request has no service token",
+    };
+    Err(Problem::new(StatusCode::UNAUTHORIZED, detail, next))
 }
 
 /// Handlers get their body whole.
 pub(super) async fn guard(State(inside): State<Shared>, request: Request, next: Next) -> Response {
     let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
-    let response = match inside.service_token.check(request.headers()) {
+    let response = match check(&inside.service_token, request.headers()) {
         Err(problem) => {
             inside.probe.internal.token_refused.increment();
             problem.into_response()

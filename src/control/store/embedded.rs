@@ -2,13 +2,12 @@
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
-use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use ahash::{AHashMap, RandomState};
 use corelane_shard::clock::{Instant, Now};
 use corelane_shard::id::{ConnectionKey, Epoch, Generation, SessionId, ShardId, Slot};
-use corelane_shard::identity::{Account, Standing};
+use corelane_shard::identity::{Account, Standing, UnixSeconds};
 use corelane_shard::lane::{Claim, ClaimRefusal, Claimant, Credential, End, Resumed, ToShard};
 use corelane_shard::wire::reconnect_token::{ReconnectKeys, Seal};
 use hashbrown::HashTable;
@@ -36,8 +35,12 @@ pub struct EmbeddedStore {
     waiting: usize,
     /// When which record is to be forgotten, in the order in which they began to wait.
     ends: VecDeque<(Instant, SessionId, Epoch)>,
+    /// The epoch of the claim before, for those whose earlier token is good yet.
+    previous: AHashMap<SessionId, Epoch>,
     /// Live sessions by address; empty while nobody asks for a bound.
     addresses: AHashMap<IpAddr, u32>,
+    /// Where each of them is counted.
+    counted: AHashMap<SessionId, IpAddr>,
     /// Unix seconds at which sessions were ended for good.
     revoked: AHashMap<SessionId, u64>,
     revocations: VecDeque<(Instant, SessionId)>,
@@ -52,13 +55,9 @@ struct Record {
     session: SessionId,
     account: Option<Account>,
     standing: Arc<Standing>,
-    expires_at: Option<NonZeroU64>,
+    expires_at: Option<UnixSeconds>,
     /// Of the newest claim. Its token is current.
     epoch: Epoch,
-    /// Of the claim before, as long as its token is good.
-    previous: Option<NonZeroU64>,
-    /// Where it is counted. Only while there is a bound.
-    address: Option<Box<IpAddr>>,
     state: State,
 }
 
@@ -106,7 +105,7 @@ impl Place {
     }
 }
 
-const _: () = assert!(size_of::<Option<Record>>() <= 104, "what a session pays here");
+const _: () = assert!(size_of::<Option<Record>>() <= 80, "what a session pays here");
 
 impl Record {
     fn owner(&self) -> Option<Owner> {
@@ -128,11 +127,6 @@ impl Record {
             standing: &self.standing,
             expires_at: self.expires_at,
         }
-    }
-
-    /// The epoch whose token its client surely has.
-    fn confirmed(&self) -> Epoch {
-        self.previous.map_or(self.epoch, |previous| Epoch(previous.get()))
     }
 }
 
@@ -159,7 +153,9 @@ impl EmbeddedStore {
             live: 0,
             waiting: 0,
             ends: VecDeque::new(),
+            previous: AHashMap::new(),
             addresses: AHashMap::new(),
+            counted: AHashMap::new(),
             revoked: AHashMap::new(),
             revocations: VecDeque::new(),
             decided: VecDeque::new(),
@@ -216,7 +212,8 @@ impl EmbeddedStore {
             State::Live { .. } => self.live -= 1,
             State::Waiting { .. } => self.waiting -= 1,
         }
-        self.forget_address(record.address.as_deref().copied());
+        self.forget_address(session);
+        self.previous.remove(&session);
         self.retired = self.retired.max(record.epoch);
         Some(record)
     }
@@ -248,7 +245,11 @@ impl EmbeddedStore {
         record: Option<&Record>,
     ) -> Result<Granted, ClaimRefusal> {
         // By the second: one of the very second in which the session was ended is refused.
-        if self.revoked.get(&session).is_some_and(|ended| claimant.issued_at <= *ended) {
+        if self
+            .revoked
+            .get(&session)
+            .is_some_and(|ended| claimant.issued_at.map_or(0, UnixSeconds::get) <= *ended)
+        {
             return Err(ClaimRefusal::Revoked);
         }
         let Some(record) = record else {
@@ -259,7 +260,8 @@ impl EmbeddedStore {
         if !same {
             return Err(ClaimRefusal::Mismatch);
         }
-        let previous = Some(record.confirmed());
+        // The one that its client surely has.
+        let previous = self.previous.get(&session).copied().or(Some(record.epoch));
         Ok(Granted { claimant: claimant.clone(), previous, open: Open::Returned })
     }
 
@@ -274,7 +276,7 @@ impl EmbeddedStore {
             State::Live { open, .. } => open == Open::Ending,
             State::Waiting { until } => until <= now.mono,
         };
-        let previous = record.previous.map(|epoch| Epoch(epoch.get()));
+        let previous = self.previous.get(&record.session).copied();
         let used = [Some(record.epoch), previous].into_iter().flatten();
         let used = { used }.find(|epoch| self.keys.is_of(seal, record.session, *epoch));
         let used = used.filter(|_| !over).ok_or(ClaimRefusal::Unknown)?;
@@ -282,7 +284,7 @@ impl EmbeddedStore {
             account: record.account.clone(),
             standing: Arc::clone(&record.standing),
             expires_at: record.expires_at,
-            issued_at: 0,
+            issued_at: None,
         };
         Ok(Granted { claimant, previous: Some(used), open: Open::Reconnected })
     }
@@ -316,6 +318,10 @@ impl EmbeddedStore {
         let counted = claim.peer.filter(|_| self.rules.per_address_max.is_some()).map(counted_as);
         if let Some(address) = counted {
             *self.addresses.entry(address).or_default() += 1;
+            self.counted.insert(session, address);
+        }
+        if let Some(previous) = granted.previous {
+            self.previous.insert(session, previous);
         }
         let resumed = match (&old, granted.open) {
             (None, _) => Resumed::Nothing,
@@ -331,8 +337,6 @@ impl EmbeddedStore {
             standing,
             expires_at,
             epoch,
-            previous: granted.previous.and_then(|epoch| NonZeroU64::new(epoch.0)),
-            address: counted.map(Box::new),
             state: State::Live { place: Place::of(shard, key), open: granted.open },
         });
         self.live += 1;
@@ -350,15 +354,15 @@ impl EmbeddedStore {
         let ends = until + self.rules.extension;
         let Some(record) = self.record_mut(session) else { return };
         record.state = State::Waiting { until };
-        let (epoch, address) = (record.epoch, record.address.take());
-        self.forget_address(address.as_deref().copied());
+        let epoch = record.epoch;
+        self.forget_address(session);
         self.ends.push_back((ends, session, epoch));
         self.live -= 1;
         self.waiting += 1;
     }
 
-    fn forget_address(&mut self, address: Option<IpAddr>) {
-        let Some(address) = address else { return };
+    fn forget_address(&mut self, session: SessionId) {
+        let Some(address) = self.counted.remove(&session) else { return };
         if let Some(count) = self.addresses.get_mut(&address) {
             *count -= 1;
             if *count == 0 {
@@ -419,10 +423,8 @@ impl SessionStore for EmbeddedStore {
     }
 
     fn token_received(&mut self, session: SessionId, epoch: Epoch) {
-        if let Some(record) = self.record_mut(session)
-            && record.epoch == epoch
-        {
-            record.previous = None;
+        if self.record(session).is_some_and(|record| record.epoch == epoch) {
+            self.previous.remove(&session);
         }
     }
 

@@ -93,7 +93,12 @@ impl Bench {
             bus: EmbeddedBus::default(),
             snapshot: fixtures::snapshot_of(&[("demo", "/demo/echo"), ("account", "/account/get")]),
             targets: Vec::new(),
-            settings: Settings { rules, drain: PLAN, resolve_refresh: Duration::from_secs(5) },
+            settings: Settings {
+                rules,
+                drain: PLAN,
+                resolve_refresh: Duration::from_secs(5),
+                unknown_key_interval: Duration::from_secs(30),
+            },
             phase: Arc::clone(&phase),
             probe: Arc::clone(&probe),
             seed: 1,

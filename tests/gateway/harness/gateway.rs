@@ -53,6 +53,11 @@ impl Setup {
         Self { launch: self.launch.set(key, value), ..self }
     }
 
+    /// A variable of the gateway's environment.
+    pub(crate) fn env(self, name: &str, value: &str) -> Self {
+        Self { launch: self.launch.env(name, value), ..self }
+    }
+
     pub(crate) fn start(self) -> Gateway {
         let mut launch = self.launch.set("shards.count", &self.shards.to_string());
         for key in NOTICES {

@@ -7,6 +7,7 @@ pub(crate) mod client;
 pub(crate) mod frames;
 pub(crate) mod gateway;
 pub(crate) mod http_backend;
+pub(crate) mod https;
 pub(crate) mod link_backend;
 pub(crate) mod raw;
 

@@ -1,7 +1,6 @@
 //! An engine with the echo route on a real ring, turned by the test's own thread.
 
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant as Moment};
@@ -9,18 +8,18 @@ use std::time::{Duration, Instant as Moment};
 use rustix::event::{EventfdFlags, eventfd};
 use socket2::SockRef;
 
-use super::super::{CredentialRoutes, Engine, EngineOptions, Surroundings};
+use super::super::{DoorRules, Engine, EngineOptions, Surroundings};
 use super::client::PATIENCE;
 use crate::buffers::ReceiveBuffers;
 use crate::clock::Now;
-use crate::id::ShardId;
-use crate::identity::{AuthRefusal, Authenticator, Identity};
-use crate::lane::{MeshShape, mesh};
+use crate::id::{ConnectionKey, Epoch, ShardId};
+use crate::identity::{AuthRefusal, Authenticator, Judgement};
+use crate::lane::{ControlLanes, MeshShape, Resumed, ToControl, ToShard, mesh};
 use crate::outbox::Outbox;
 use crate::probe::Probe;
 use crate::pump::sample_clocks;
 use crate::ring::{ListenOptions, RingDirectory, RingSizes, Uring, listen};
-use crate::snapshot::{ConnectionMode, SessionLimits, Snapshot, Tracing};
+use crate::snapshot::{ConnectionMode, ResumeRules, SessionLimits, Snapshot, Tracing};
 use crate::sockets::Wait;
 use crate::wire::handshake::HeadLimits;
 
@@ -31,6 +30,9 @@ pub(super) struct Shape {
     pub(super) send_buffer: Option<usize>,
     pub(super) receive_buffer: Option<usize>,
     pub(super) session: SessionLimits,
+    pub(super) mode: ConnectionMode,
+    pub(super) door: DoorRules,
+    pub(super) authenticator: Box<dyn Authenticator>,
 }
 
 impl Default for Shape {
@@ -40,7 +42,20 @@ impl Default for Shape {
             buffers: 512,
             send_buffer: Some(16 << 10),
             receive_buffer: None,
-            session: SessionLimits { message_bytes_max: 256 << 10, ..SessionLimits::default() },
+            session: SessionLimits {
+                message_bytes_max: 256 << 10,
+                // Whoever tests them asks for them.
+                resume: ResumeRules {
+                    early_token: false,
+                    notice_event: false,
+                    notice_text: false,
+                    ..ResumeRules::default()
+                },
+                ..SessionLimits::default()
+            },
+            mode: ConnectionMode::External,
+            door: DoorRules::default(),
+            authenticator: Box::new(Nobody::default()),
         }
     }
 }
@@ -52,9 +67,9 @@ struct Nobody {
 }
 
 impl Authenticator for Nobody {
-    fn verify(&mut self, _token: &str, _now: Now) -> Result<Rc<Identity>, AuthRefusal> {
+    fn judge(&mut self, _token: &str, _now: Now) -> Judgement {
         self.fresh_tokens += 1;
-        Err(AuthRefusal::BadSignature)
+        Judgement::Refused(AuthRefusal::BadSignature)
     }
 
     fn fresh_tokens(&self) -> u64 {
@@ -65,8 +80,12 @@ impl Authenticator for Nobody {
 pub(super) struct Rig {
     pub(super) engine: Engine<Uring>,
     pub(super) address: SocketAddr,
-    /// How far the engine's clock is ahead.
+    /// How far the engine's clocks are ahead.
     pub(super) ahead: Duration,
+    control: ControlLanes,
+    epoch: u64,
+    /// Tokens that the engine wants judged.
+    pub(super) asked: Vec<(ConnectionKey, Box<str>)>,
 }
 
 impl Shape {
@@ -91,7 +110,7 @@ impl Shape {
             shard: ShardId(0),
             shards: 1,
             node_name: "node-0".into(),
-            credentials: CredentialRoutes { header: true, query: false },
+            door: self.door,
             drain_spread: Duration::ZERO,
             drain_calls: Duration::ZERO,
             listeners: 1,
@@ -105,12 +124,13 @@ impl Shape {
         };
         let shape =
             MeshShape { shards: 1, capacity: 16, control_capacity: 16, buffers: self.buffers };
+        let mut mesh = mesh(shape);
         let surroundings = Surroundings {
-            lanes: mesh(shape).shards.remove(0),
-            authenticator: Box::new(Nobody::default()),
+            lanes: mesh.shards.remove(0),
+            authenticator: self.authenticator,
             snapshot: Arc::new(Snapshot {
                 version: 1,
-                mode: ConnectionMode::External,
+                mode: self.mode,
                 salt: "salt".into(),
                 node: 0,
                 services: Box::default(),
@@ -124,7 +144,14 @@ impl Shape {
         };
         let now = sample_clocks();
         let engine = Engine::new(ring, buffers, options, surroundings, now);
-        Rig { engine, address: address.as_socket().unwrap(), ahead: Duration::ZERO }
+        Rig {
+            engine,
+            address: address.as_socket().unwrap(),
+            ahead: Duration::ZERO,
+            control: mesh.control,
+            epoch: 0,
+            asked: Vec::new(),
+        }
     }
 }
 
@@ -133,10 +160,32 @@ impl Rig {
     pub(super) fn turn(&mut self) {
         let mut now = sample_clocks();
         now.mono = now.mono + self.ahead;
+        now.unix_ms += self.ahead.as_millis() as u64;
+        self.hear_engine();
         self.engine.turn(now);
         self.engine.sockets().heartbeat(Some(Duration::from_millis(5)));
         let wait = if self.engine.has_work() { Wait::No } else { Wait::ForOne };
         self.engine.exchange(wait).unwrap();
+    }
+
+    /// Grants every claim and keeps what else is asked.
+    fn hear_engine(&mut self) {
+        while let Some(message) = self.control.hear(ShardId(0)) {
+            match message {
+                ToControl::Claim { key, claim } => {
+                    self.epoch += 1;
+                    let (session, epoch) = (claim.session, Epoch(self.epoch));
+                    let resumed = Resumed::Nothing;
+                    self.tell(ToShard::Granted { key, session, epoch, resumed });
+                }
+                ToControl::Validate { key, token } => self.asked.push((key, token)),
+                _ => {}
+            }
+        }
+    }
+
+    pub(super) fn tell(&mut self, message: ToShard) {
+        self.control.tell(ShardId(0), message).unwrap();
     }
 
     pub(super) fn until(&mut self, what: &str, mut done: impl FnMut(&Engine<Uring>) -> bool) {

@@ -21,6 +21,8 @@ const TARGETLESS: Guid = Guid([0xA3; 16]);
 const RPC: u64 = 4242;
 const PENDING: PendingRpc =
     PendingRpc { message_id: RPC, sender: RpcSender::Control, expires: Instant::NEVER };
+const MODES: [ConnectionMode; 3] =
+    [ConnectionMode::External, ConnectionMode::Relayed, ConnectionMode::Internal];
 
 /// A session of role `user` with two endpoints, three shortcuts and one pending RPC, and the
 /// shard's things around it.
@@ -274,8 +276,8 @@ fn meta_of_a_shortcut_needs_its_target_in_the_set() {
 }
 
 #[test]
-fn a_peer_is_routed_in_external_mode_too() {
-    for mode in [ConnectionMode::External, ConnectionMode::Relayed] {
+fn a_peer_is_routed_in_every_mode() {
+    for mode in MODES {
         let mut bench = Bench::new(|s| s.mode = mode);
         let guid = bench.peer();
         for (flags, acknowledge) in [(0x20, WantsReply::Yes), (0x30, WantsReply::No)] {
@@ -319,6 +321,39 @@ fn broadcasts_are_refused_in_external_mode_and_without_the_client_flag() {
     });
     let allowed = Verdict::Broadcast { priority: Priority::Normal };
     assert_eq!(relayed.request(0x20, Guid::BROADCAST), allowed);
+}
+
+#[test]
+fn what_each_mode_makes_of_broadcasts_and_text() {
+    let broadcast = Verdict::Broadcast { priority: Priority::Normal };
+    let refused = reply(40);
+    for (mode, expected, answers_text) in [
+        (ConnectionMode::External, refused, true),
+        (ConnectionMode::Relayed, broadcast, true),
+        (ConnectionMode::Internal, broadcast, false),
+    ] {
+        let mut bench = Bench::new(|s| {
+            s.mode = mode;
+            s.session.messages_per_window = 1;
+        });
+        assert_eq!(bench.request(0x20, Guid::BROADCAST), expected, "{mode:?}");
+        for _ in 0..50 {
+            let text = bench.session.on_text(mode, &bench.rates, bench.now);
+            assert_eq!(text != TextVerdict::Ignore, answers_text, "{mode:?}");
+        }
+    }
+}
+
+#[test]
+fn peers_can_be_switched_off_in_every_mode() {
+    for mode in MODES {
+        let mut bench = Bench::new(|s| {
+            s.mode = mode;
+            s.session.peer_routing = false;
+        });
+        let peer = bench.peer();
+        assert_eq!(bench.request(0x20, peer), reply(40), "{mode:?}");
+    }
 }
 
 #[test]
@@ -395,7 +430,9 @@ fn text_is_refused_from_a_sequence_of_its_own() {
     let mut bench = plain();
     let mut last_id = 0;
     for sequence in 1..=3 {
-        let TextVerdict::Refuse(bytes) = bench.session.on_text(&bench.rates, bench.now) else {
+        let TextVerdict::Refuse(bytes) =
+            bench.session.on_text(bench.snapshot.mode, &bench.rates, bench.now)
+        else {
             panic!("closed")
         };
         let answer = ResponseHeader::parse(&bytes).unwrap();
@@ -451,8 +488,9 @@ fn finding_an_endpoint_does_not_spend_the_lax_bucket() {
 fn text_and_stray_pongs_and_answers_and_meta_spend_the_lax_bucket() {
     type Act = fn(&mut Bench) -> Verdict;
     let acts: [Act; 4] = [
-        |bench| match bench.session.on_text(&bench.rates, bench.now) {
+        |bench| match bench.session.on_text(bench.snapshot.mode, &bench.rates, bench.now) {
             TextVerdict::Refuse(bytes) => reply(bytes[15]),
+            TextVerdict::Ignore => Verdict::Ignore,
             TextVerdict::Close(reason) => Verdict::Close(reason),
         },
         |bench| match bench.session.on_unsolicited_pong(&bench.rates, bench.now) {
@@ -535,7 +573,7 @@ impl Model {
         let (all, null) = (guid == Guid::BROADCAST, guid == Guid::NULL);
         let known = self.endpoints.contains_key(&guid);
         let peer_on = self.snapshot.session.peer_routing;
-        let relayed = self.snapshot.mode == ConnectionMode::Relayed;
+        let relayed = self.snapshot.mode != ConnectionMode::External;
         let rows = [
             // Not one of these payloads is a `connect.ack`.
             (flags == 0x10 && null, 10),
@@ -591,13 +629,13 @@ fn outcome(verdict: Verdict) -> u8 {
 proptest! {
     #[test]
     fn the_tree_agrees_with_the_table(
-        relayed: bool, peer_routing: bool,
+        mode in 0..3_usize, peer_routing: bool,
         messages in proptest::collection::vec(
             (any::<u8>(), 0..10_usize, 0..3_usize, 0..2_usize, 0..40_usize), 1..40,
         ),
     ) {
         let mut bench = Bench::new(|s| {
-            s.mode = if relayed { ConnectionMode::Relayed } else { ConnectionMode::External };
+            s.mode = MODES[mode];
             s.session.peer_routing = peer_routing;
         });
         let guids = [

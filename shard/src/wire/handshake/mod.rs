@@ -5,6 +5,7 @@
 //! door (path, method, capacity, origin, credential) and asks each question when its turn has
 //! come. One request per connection: every answer but the 101 closes it.
 
+mod credential;
 pub(crate) mod head;
 mod refusal;
 mod request;
@@ -13,6 +14,7 @@ mod response;
 #[cfg(test)]
 mod tests;
 
+pub use credential::SUBPROTOCOL;
 pub use head::Fields;
 pub use refusal::{Malformed, REFUSAL_BYTES_MAX, Refusal};
 pub use request::{Credential, HeadLimits, Parsed, Request, Upgrade, parse, resume};

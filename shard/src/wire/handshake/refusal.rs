@@ -70,6 +70,8 @@ pub enum Malformed {
     Origin,
     #[error("Repeated or malformed credential. Send exactly one.")]
     Credential,
+    #[error("A token is offered without the subprotocol that can be answered. Offer corelane too.")]
+    Subprotocol,
     #[error("Missing, repeated or malformed Sec-WebSocket-Key. Send 16 bytes in base64.")]
     WebSocketKey,
     #[error("Repeated Sec-WebSocket-Version. Send exactly one.")]
@@ -132,9 +134,8 @@ impl Refusal {
             Self::NotFound => Outcome::NotFound,
             Self::MethodNotAllowed => Outcome::MethodNotAllowed,
             Self::UpgradeRequired | Self::BadVersion => Outcome::UpgradeRequired,
-            Self::NoCredential | Self::BadCredential | Self::OriginRefused | Self::Forbidden => {
-                Outcome::Unauthorized
-            }
+            Self::NoCredential | Self::BadCredential => Outcome::Unauthorized,
+            Self::OriginRefused | Self::Forbidden => Outcome::Forbidden,
             Self::TooMany => Outcome::TooMany,
             Self::Full => Outcome::Full,
             Self::Replaced => Outcome::Replaced,
@@ -206,6 +207,7 @@ impl Malformed {
             Self::Host => "malformed_host",
             Self::Origin => "malformed_origin",
             Self::Credential => "malformed_credential",
+            Self::Subprotocol => "malformed_subprotocol",
             Self::WebSocketKey => "malformed_websocket_key",
             Self::WebSocketVersion => "malformed_websocket_version",
             Self::Body => "body_beside_upgrade",
@@ -226,7 +228,7 @@ const BODY_BYTES_MAX: usize = 160;
 mod tests {
     use super::*;
 
-    const ALL: [Refusal; 28] = [
+    const ALL: [Refusal; 29] = [
         Refusal::Malformed(Malformed::RequestLine),
         Refusal::Malformed(Malformed::Target),
         Refusal::Malformed(Malformed::HttpVersion),
@@ -235,6 +237,7 @@ mod tests {
         Refusal::Malformed(Malformed::Host),
         Refusal::Malformed(Malformed::Origin),
         Refusal::Malformed(Malformed::Credential),
+        Refusal::Malformed(Malformed::Subprotocol),
         Refusal::Malformed(Malformed::WebSocketKey),
         Refusal::Malformed(Malformed::WebSocketVersion),
         Refusal::Malformed(Malformed::Body),

@@ -25,7 +25,9 @@ impl Clone for EmbeddedStore {
             live: self.live,
             waiting: self.waiting,
             ends: self.ends.clone(),
+            previous: self.previous.clone(),
             addresses: self.addresses.clone(),
+            counted: self.counted.clone(),
             revoked: self.revoked.clone(),
             revocations: self.revocations.clone(),
             decided: VecDeque::new(),
@@ -65,7 +67,12 @@ fn claimant(account: &str, issued_at: u64) -> Claimant {
         authorizations: Box::default(),
     };
     let standing = Arc::new(standing);
-    Claimant { account: Some(account.into()), standing, expires_at: None, issued_at }
+    Claimant {
+        account: Some(account.into()),
+        standing,
+        expires_at: None,
+        issued_at: UnixSeconds::new(issued_at),
+    }
 }
 
 fn ask(

@@ -37,7 +37,7 @@ fn identity(session: u128) -> Identity {
         account: Some("anna \"a\"".into()),
         standing: standing(["admin".into(), "user".into()].into()),
         expires_at: None,
-        issued_at: 0,
+        issued_at: None,
     }
 }
 

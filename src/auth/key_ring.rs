@@ -1,4 +1,5 @@
-//! The key files: read at start and at a reload, watched in between, published as one set.
+//! All keys: those of files, read at start and at a reload and watched in between, and those that
+//! issuers publish, as they come in. Handed to the shards as one set.
 //!
 //! Runs on the control core. Shards see only the [`ArcSwap`] that this module stores into.
 
@@ -13,12 +14,14 @@ use arc_swap::ArcSwap;
 use thiserror::Error;
 use tracing::{info, warn};
 
-use super::key::{Key, KeyFault, KeySet, KeySpec};
+use super::jwks::{JwksSource, JwksSpec, UnknownKeys};
+use super::key::{Key, KeyFault, KeySet, KeySpec, Published};
 
 /// Everything that decides about tokens, as configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyRules {
     pub keys: Vec<KeySpec>,
+    pub jwks: Vec<JwksSpec>,
     /// Claim names that may hold the session, the first present one wins.
     pub session_claims: Vec<String>,
 }
@@ -41,6 +44,8 @@ pub enum KeyError {
     NoParty { id: String },
     #[error("two keys have the id {id}: give each its own")]
     DuplicateId { id: String },
+    #[error("the key set {url} is configured twice: once is enough")]
+    DuplicateUrl { url: String },
     #[error("issuers {first} and {second} are both native: at most one issuer may be")]
     TwoNativeIssuers { first: String, second: String },
     #[error("issuer {issuer} has native keys and others: mark all of its keys or none")]
@@ -51,11 +56,14 @@ pub enum KeyError {
     Unusable { id: String, file: PathBuf, fault: KeyFault },
 }
 
-/// The watched files and the set made of them. One per process, owned by the control core.
+/// The watched files, the published sets, and what is made of them. One per process, owned by the
+/// control core.
 #[derive(Debug)]
-pub struct KeyFiles {
+pub struct KeyRing {
     session_claims: Vec<String>,
     watched: Vec<Watched>,
+    sources: Vec<JwksSource>,
+    unknown: Arc<UnknownKeys>,
     published: Arc<ArcSwap<KeySet>>,
 }
 
@@ -77,16 +85,64 @@ struct Stamp {
     changed: (i64, i64),
 }
 
-impl KeyFiles {
+impl KeyRing {
     /// Reads every key; the first that cannot be used is an error.
     pub fn open(rules: &KeyRules) -> Result<Self, KeyError> {
-        let watched = read_all(rules)?;
-        let set = KeySet::new(watched.iter().map(|w| Arc::clone(&w.key)), &rules.session_claims);
-        Ok(Self {
+        let nothing = KeySet::new([], &[], Published::Nowhere);
+        let ring = Self {
             session_claims: rules.session_claims.clone(),
-            watched,
-            published: Arc::new(ArcSwap::from_pointee(set)),
-        })
+            watched: read_all(rules)?,
+            sources: rules.jwks.iter().map(JwksSource::new).collect(),
+            unknown: Arc::default(),
+            published: Arc::new(ArcSwap::from_pointee(nothing)),
+        };
+        ring.publish();
+        Ok(ring)
+    }
+
+    /// How shards say that they have met a key nobody knows.
+    #[must_use]
+    pub fn unknown(&self) -> Arc<UnknownKeys> {
+        Arc::clone(&self.unknown)
+    }
+
+    /// The sets that are to be fetched.
+    pub fn jwks(&self) -> impl Iterator<Item = &JwksSpec> {
+        self.sources.iter().map(|source| &source.spec)
+    }
+
+    /// What a fetch of the set of `spec` brought. Without keys, those taken before stay in force.
+    pub fn learn(&mut self, spec: &JwksSpec, keys: Option<Vec<Arc<Key>>>) {
+        let Some(at) = self.sources.iter().position(|source| source.spec == *spec) else {
+            // It was configured until a moment ago.
+            return;
+        };
+        let source = &mut self.sources[at];
+        let was_current = source.current;
+        source.current = keys.is_some();
+        let changed = keys.as_ref().is_some_and(|keys| !same_keys(keys, &source.keys));
+        if let Some(keys) = keys.filter(|_| changed) {
+            source.keys = keys;
+            self.warn_of_hidden(at);
+        }
+        if changed || self.sources[at].current != was_current {
+            self.publish();
+        }
+    }
+
+    fn warn_of_hidden(&self, at: usize) {
+        let earlier = self.sources[..at].iter().flat_map(|source| &source.keys);
+        let known: HashSet<_> = self
+            .watched
+            .iter()
+            .map(|watched| &watched.key)
+            .chain(earlier)
+            .map(|key| &key.id)
+            .collect();
+        for key in self.sources[at].keys.iter().filter(|key| known.contains(&key.id)) {
+            let url = self.sources[at].spec.url.as_str();
+            warn!(key = &*key.id, url, "another key has this id and comes first");
+        }
     }
 
     /// What every shard's authenticator reads.
@@ -99,6 +155,12 @@ impl KeyFiles {
     pub fn reload(&mut self, rules: &KeyRules) -> Result<(), KeyError> {
         self.watched = read_all(rules)?;
         self.session_claims.clone_from(&rules.session_claims);
+        let mut old = std::mem::take(&mut self.sources);
+        let take = |spec: &JwksSpec| match old.iter().position(|source| source.spec == *spec) {
+            Some(at) => old.swap_remove(at),
+            None => JwksSource::new(spec),
+        };
+        self.sources = rules.jwks.iter().map(take).collect();
         self.publish();
         Ok(())
     }
@@ -114,8 +176,15 @@ impl KeyFiles {
     }
 
     fn publish(&self) {
-        let keys = self.watched.iter().map(|watched| Arc::clone(&watched.key));
-        self.published.store(Arc::new(KeySet::new(keys, &self.session_claims)));
+        let files = self.watched.iter().map(|watched| &watched.key);
+        let fetched = self.sources.iter().flat_map(|source| &source.keys);
+        let keys = files.chain(fetched).map(Arc::clone);
+        let published = match self.sources.iter().all(|source| source.current) {
+            _ if self.sources.is_empty() => Published::Nowhere,
+            true => Published::Current(Arc::clone(&self.unknown)),
+            false => Published::Uncertain,
+        };
+        self.published.store(Arc::new(KeySet::new(keys, &self.session_claims, published)));
     }
 }
 
@@ -157,6 +226,15 @@ fn check(rules: &KeyRules) -> Result<(), KeyError> {
     if rules.session_claims.is_empty() {
         return Err(KeyError::NoSessionClaim);
     }
+    let mut urls = HashSet::new();
+    for JwksSpec { url, issuer, audience, .. } in &rules.jwks {
+        if issuer.is_empty() || audience.is_empty() {
+            return Err(KeyError::NoParty { id: url.clone() });
+        }
+        if !urls.insert(url) {
+            return Err(KeyError::DuplicateUrl { url: url.clone() });
+        }
+    }
     let mut ids = HashSet::new();
     for KeySpec { id, issuer, audience, .. } in &rules.keys {
         if id.is_empty() {
@@ -169,15 +247,17 @@ fn check(rules: &KeyRules) -> Result<(), KeyError> {
             return Err(KeyError::DuplicateId { id: id.clone() });
         }
     }
-    let Some(native) = rules.keys.iter().find(|key| key.native).map(|key| &key.issuer) else {
+    let files = rules.keys.iter().map(|key| (key.native, &key.issuer));
+    let issuers = files.chain(rules.jwks.iter().map(|set| (set.native, &set.issuer)));
+    let Some((_, native)) = issuers.clone().find(|(native, _)| *native) else {
         return Ok(());
     };
-    for key in &rules.keys {
-        if key.native && key.issuer != *native {
-            let (first, second) = (native.clone(), key.issuer.clone());
+    for (is_native, issuer) in issuers {
+        if is_native && issuer != native {
+            let (first, second) = (native.clone(), issuer.clone());
             return Err(KeyError::TwoNativeIssuers { first, second });
         }
-        if !key.native && key.issuer == *native {
+        if !is_native && issuer == native {
             return Err(KeyError::HalfNativeIssuer { issuer: native.clone() });
         }
     }
@@ -204,6 +284,10 @@ fn read_bounded(file: &Path) -> io::Result<Vec<u8>> {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, "larger than any key"));
     }
     Ok(content)
+}
+
+fn same_keys(these: &[Arc<Key>], those: &[Arc<Key>]) -> bool {
+    these.len() == those.len() && these.iter().zip(those).all(|(this, that)| this.is_same(that))
 }
 
 /// Follows symbolic links, so that exchanging a link counts as a change.

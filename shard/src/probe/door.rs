@@ -1,0 +1,76 @@
+//! What is counted at the door.
+
+use super::{Counter, Kind, Sample};
+use crate::identity::AuthRefusal;
+
+closed_list! {
+    /// By which way a credential came.
+    CredentialRoute {
+        Header => "header",
+        Subprotocol => "subprotocol",
+        Query => "query",
+        Cookie => "cookie",
+        Reconnect => "reconnect",
+        ServiceToken => "service_token",
+        /// None was asked for.
+        Network => "network",
+    }
+}
+
+#[derive(Debug)]
+pub struct DoorProbe {
+    /// Tokens that the control core is asked about.
+    pub validating: Counter,
+    routes: [Counter; CredentialRoute::ALL.len()],
+    refusals: [Counter; AuthRefusal::ALL.len()],
+}
+
+impl Default for DoorProbe {
+    fn default() -> Self {
+        Self {
+            validating: Counter::default(),
+            routes: std::array::from_fn(|_| Counter::default()),
+            refusals: std::array::from_fn(|_| Counter::default()),
+        }
+    }
+}
+
+impl DoorProbe {
+    pub fn credential(&self, route: CredentialRoute) {
+        self.routes[route as usize].increment();
+    }
+
+    pub fn refused(&self, why: AuthRefusal) {
+        self.refusals[why as usize].increment();
+    }
+
+    pub(super) fn visit(&self, each: &mut dyn FnMut(Sample)) {
+        let help = "Tokens that wait for the auth service's judgement";
+        let value = self.validating.read();
+        each(Sample { name: "tokens_validating", help, kind: Kind::Gauge, label: None, value });
+        let routes = CredentialRoute::ALL.iter().map(|route| route.label()).zip(&self.routes);
+        for (route, counter) in routes {
+            let (name, help) = ("credentials", "Credentials presented, by route");
+            let (label, value) = (Some(("route", route)), counter.read());
+            each(Sample { name, help, kind: Kind::Counter, label, value });
+        }
+        let refusals = AuthRefusal::ALL.iter().map(|why| why.label()).zip(&self.refusals);
+        for (reason, counter) in refusals {
+            let (name, help) = ("tokens_refused", "Tokens refused, by reason");
+            let (label, value) = (Some(("reason", reason)), counter.read());
+            each(Sample { name, help, kind: Kind::Counter, label, value });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_refusal_has_a_counter_of_its_own() {
+        for (place, why) in AuthRefusal::ALL.into_iter().enumerate() {
+            assert_eq!(why as usize, place);
+        }
+    }
+}
