@@ -12,6 +12,7 @@ mod door;
 mod harness;
 mod http_backends;
 mod internal;
+mod ledger;
 mod lifecycle;
 mod link_backends;
 mod messages;
