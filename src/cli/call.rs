@@ -1,5 +1,5 @@
 //! `corelane call`: a small blocking client. It connects like a game would, waits for the manifest,
-//! and calls one endpoint.
+//! and calls one endpoint. [`listen`] stays instead.
 
 use std::io;
 use std::net::{TcpStream, ToSocketAddrs};
@@ -264,5 +264,6 @@ fn table(manifest: &Manifest) -> String {
     out
 }
 
+pub(super) mod listen;
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,9 @@ use uuid::Uuid;
 
 use super::{Failure, output};
 
+pub(super) const BINARY: u8 = 0x01;
 pub(super) const EVENT: u8 = 0x10;
+pub(super) const CLIENT: u8 = 0x20;
 pub(super) const RESPONSE: u8 = 0x40;
 
 const REQUEST_HEADER_BYTES: usize = 31;
@@ -18,12 +20,12 @@ const RESPONSE_HEADER_BYTES: usize = 16;
 const SHOWN_BYTES_MAX: usize = 4096;
 
 const FLAGS: [(u8, &str); 8] = [
-    (0x01, "binary"),
+    (BINARY, "binary"),
     (0x02, "opaque"),
     (0x04, "compressed"),
     (0x08, "high priority"),
     (EVENT, "event"),
-    (0x20, "client"),
+    (CLIENT, "client"),
     (RESPONSE, "response"),
     (0x80, "meta"),
 ];

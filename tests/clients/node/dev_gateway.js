@@ -12,16 +12,18 @@ const READY_WITHIN_MS = 30_000;
 const STOP_WITHIN_MS = 30_000;
 
 /** Runs `body` with the fields of the JSON line; the gateway must then end with 0. `variables` are
- * added to its environment. */
-export async function withDevGateway(binary, shards, body, variables = {}) {
+ * added to its environment; if it is `quiet`, its demo service pushes nothing. */
+export async function withDevGateway(binary, shards, body, { variables = {}, quiet = false } = {}) {
   const folder = await mkdtemp(join(tmpdir(), "corelane-dev-"));
   const options = ["--json", "--port", "0", "--shards", String(shards), "--dir", folder];
+  if (quiet) options.push("--quiet");
   const env = { ...process.env, ...variables };
   const child = spawn(binary, ["dev", ...options], { env, stdio: ["ignore", "pipe", "inherit"] });
   const ended = once(child, "exit");
   try {
     const ready = JSON.parse(await firstLine(child, ended));
     assert.equal(ready.tokens.length, 4, "dev mints four tokens");
+    assert.equal(ready.accounts.length, 4, "each of an account of its own");
     assert.equal(ready.shards, shards);
     assert.equal(ready.pid, child.pid);
     await body(ready);

@@ -29,7 +29,10 @@ class DevGateway:
             ready = json.loads(line)
             self.url: str = ready["url"]
             self.admin_url: str = ready["admin_url"]
+            self.internal_url: str = ready["internal_url"]
+            self.service_token: str = ready["service_token"]
             self.tokens: list[str] = ready["tokens"]
+            self.accounts: list[str] = ready["accounts"]
             assert len(self.tokens) == 4, "dev mints four tokens"
             assert ready["shards"] == self._shards
             assert ready["pid"] == self._process.pid
