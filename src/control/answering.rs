@@ -51,7 +51,7 @@ impl<P: ShardPort, S: SessionStore> Core<P, S, EmbeddedBus> {
                 let _unheard = answer.send(self.book.addresses_of(service));
             }
             Ask::End { session, reason, answer } => {
-                let ended = self.end_session(session, &reason, now);
+                let ended = self.end_session(session, Some(&reason), now);
                 let _unheard = answer.send(if ended { Ok(()) } else { Err(NoSession) });
             }
         }
