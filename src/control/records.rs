@@ -50,7 +50,7 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
             self.probe.records_without_session.increment();
             return Err(Unpublished::NoSession);
         };
-        let attached = known.owner.is_some();
+        let attached = known.open;
         let names = Arc::clone(&self.rules.names);
         let item = match read(&record.value, &names) {
             Ok(order) => self.item(order, record),
@@ -149,7 +149,7 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
         let message = [&header[..], &body].concat();
         let mut admins: Vec<Owner> = Vec::new();
         self.store.each(&mut |known| {
-            if let Some(owner) = known.owner
+            if let Some(owner) = known.owner.filter(|_| known.open)
                 && AdminNotices::reach(&known.standing.roles)
             {
                 admins.push(owner);

@@ -151,9 +151,8 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
     pub(super) fn hand_out(&mut self, now: Now) {
         for _ in 0..SESSIONS_PER_TURN {
             let Some(session) = self.mailboxes.next_ready() else { return };
-            let Some(owner) = self.store.known(session).and_then(|known| known.owner) else {
-                continue;
-            };
+            let known = self.store.known(session).filter(|known| known.open);
+            let Some(owner) = known.and_then(|known| known.owner) else { continue };
             if !self.hand_to(session, owner, now) {
                 self.mailboxes.put_off(session);
                 return;

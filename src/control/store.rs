@@ -48,6 +48,8 @@ pub struct Known<'a> {
     pub session: SessionId,
     /// `None` while it waits to be taken up again.
     pub owner: Option<Owner>,
+    /// The owner can receive.
+    pub open: bool,
     pub account: Option<&'a Account>,
     pub standing: &'a Arc<Standing>,
     pub expires_at: Option<UnixSeconds>,

@@ -8,6 +8,7 @@ use super::{Arrived, Engine, Role, Source};
 use crate::clock::Instant;
 use crate::id::{ConnectionKey, Epoch, Slot};
 use crate::identity::Identity;
+use crate::lane::ToControl;
 use crate::probe::{Route, Shed};
 use crate::session::hello::InternalHello;
 use crate::session::liveness::{DropCause, Liveness, LivenessAction, Pong};
@@ -406,6 +407,11 @@ impl<S: Sockets> Engine<S> {
             },
         );
         self.send_token(key);
+        // What waits for the session comes behind these, also by its message ids.
+        if let Some(player) = self.player(key) {
+            let (session, epoch) = (player.session.id(), player.epoch);
+            self.news.push(ToControl::Opened { key, session, epoch });
+        }
     }
 
     /// Hands out this claim's reconnect token early: a client whose network fails never sees the

@@ -466,10 +466,6 @@ impl<S: Sockets> Engine<S> {
             connection.hold = Hold::On;
         }
         self.open_session(key, identity, epoch, resumption, acceptance.accepts_brotli);
-        // Nothing waits for sessions of the Internal mode, and nobody hears of them.
-        if self.snapshot.mode != ConnectionMode::Internal {
-            self.news.push(ToControl::Opened { key, session, epoch });
-        }
         if let Some(mut early) = early {
             self.read_early(key, early.as_mut_slice());
             self.blocks.give_back(early);

@@ -123,6 +123,7 @@ impl Record {
         Known {
             session: self.session,
             owner: self.owner(),
+            open: matches!(self.state, State::Live { open: Open::Opened, .. }),
             account: self.account.as_ref(),
             standing: &self.standing,
             expires_at: self.expires_at,

@@ -567,6 +567,10 @@ fn errors_reach_administrators_only() {
     }
     bench.lanes[0].says(ToControl::Claim { key: key(2), claim: admin });
     bench.turn(10);
+    let heard = bench.lanes[0].heard();
+    let Some(&ToShard::Granted { epoch, .. }) = heard.last() else { panic!("{heard:?}") };
+    bench.lanes[0].says(ToControl::Opened { key: key(2), session: SessionId(9), epoch });
+    bench.turn(10);
     bench.lanes[0].heard();
     bench.core.report_error("Test", "broken", "it broke", None, at(11));
     let heard = bench.delivered(11);
