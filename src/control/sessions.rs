@@ -13,11 +13,11 @@ use super::mailboxes::{Item, Next};
 use super::port::ShardPort;
 use super::store::{Decision, Ended, Known, Opened, Owner, Released, SessionStore};
 use super::turn::Core;
+use crate::events::gap::{EventGap, GapReason, Stamp};
 use crate::events::outbound::{
     DisconnectReason, ReconnectionContext, SessionConnected, SessionDisconnected,
     SessionReconnected, to_json,
 };
-use crate::events::own::{EventGap, GapReason, Stamp};
 use crate::events::{Timestamp, event_id};
 
 impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {

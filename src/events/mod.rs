@@ -1,7 +1,7 @@
 //! Events: what services publish for sessions, and what the gateway publishes about them.
 //!
 //! Lives here, sans-IO: JSON of the event bus in, typed orders out ([`inbound`], [`notices`]), and
-//! typed facts in, JSON out ([`outbound`] for services, [`own`] for clients). Does not live here:
+//! typed facts in, JSON out ([`outbound`] for services, [`gap`] for clients). Does not live here:
 //! the bus, cursors and delivery (the control core), frames and headers (`corelane_shard`). Time
 //! and event ids are arguments.
 //!
@@ -10,18 +10,17 @@
 //! is never larger than the record, so whoever bounds the records bounds this.
 
 mod capabilities;
-pub mod dialect;
+pub mod gap;
 pub mod inbound;
 pub mod names;
 pub mod notices;
 pub mod order;
 pub mod outbound;
-pub mod own;
 mod shortcut;
 mod text;
 mod timestamp;
 
-pub use dialect::{NameDialect, OwnEvent};
+pub use corelane_shard::snapshot::NameDialect;
 pub use inbound::read;
 pub use names::ClientEventNames;
 pub use order::{SessionOrder, Unusable};

@@ -3,7 +3,7 @@
 use ahash::{AHashMap, AHashSet};
 use thiserror::Error;
 
-use super::dialect::NameDialect;
+use super::NameDialect;
 
 /// The list of events that services may send to clients: the protocol's own and the configured
 /// ones. Immutable; a reload makes a new one.

@@ -3,7 +3,7 @@ use proptest::sample::select;
 use serde_json::{Map, Value, json};
 
 use super::*;
-use crate::events::dialect::NameDialect;
+use crate::events::NameDialect;
 use crate::events::order::{Revocation, ShortcutFault};
 
 fn names() -> ClientEventNames {
