@@ -4,7 +4,7 @@
 //! LINK_TOKEN=secret cargo run --example link_backend -- 127.0.0.1:9300
 //! ```
 //!
-//! It shares no code with the gateway and follows docs/PROTOCOL.md alone, so it can be taken as
+//! It shares no code with the gateway and follows docs/LINK.md alone, so it can be taken as
 //! the start of a backend. A real one would push events too; tests/backends/link_backend.py shows
 //! the credit that takes.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line program")]

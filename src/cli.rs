@@ -45,6 +45,8 @@ enum Command {
     },
     /// Connect as a client, print what may be called, and call it.
     Call(CallArgs),
+    /// Connect as a client, stay, and print what comes.
+    Listen(ListenArgs),
     /// Explain frames.
     Frame {
         #[command(subcommand)]
@@ -114,6 +116,9 @@ pub struct DevArgs {
     /// Print address, token and endpoints as one line of JSON.
     #[arg(long)]
     pub json: bool,
+    /// The demo service answers, and pushes nothing by itself: for load and for counting messages.
+    #[arg(long)]
+    pub quiet: bool,
     /// Keep configuration and keys in this folder.
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
@@ -141,6 +146,18 @@ struct MintArgs {
     /// Sign with the [[auth.key]] of this id; the first that can sign if left out.
     #[arg(long, value_name = "ID")]
     key: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct ListenArgs {
+    /// The gateway, such as ws://127.0.0.1:8080.
+    url: String,
+    /// The token. Other users see arguments: better give it as CORELANE_TOKEN.
+    #[arg(long, env = "CORELANE_TOKEN", hide_env_values = true)]
+    token: String,
+    /// The payload of the answer to each RPC.
+    #[arg(long, value_name = "JSON", default_value = "{}")]
+    answer: String,
 }
 
 #[derive(Debug, Args)]
@@ -239,6 +256,7 @@ fn run(command: Command) -> Result<Exit, Failure> {
         Command::Token { command: TokenCommand::Mint(args) } => token::mint(&args),
         Command::Token { command: TokenCommand::Inspect { token } } => token::inspect(&token),
         Command::Call(args) => call::run(&args),
+        Command::Listen(args) => call::listen::run(&args),
         Command::Frame { command: FrameCommand::Decode { hex } } => frame::run(hex),
         Command::Version => {
             output::line(concat!("corelane ", env!("CARGO_PKG_VERSION")));

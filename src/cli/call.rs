@@ -1,5 +1,5 @@
 //! `corelane call`: a small blocking client. It connects like a game would, waits for the manifest,
-//! and calls one endpoint.
+//! and calls one endpoint. [`listen`] stays instead.
 
 use std::io;
 use std::net::{TcpStream, ToSocketAddrs};
@@ -125,7 +125,7 @@ impl Client {
                 {
                     return Ok((code, payload.to_vec()));
                 }
-                Ok(frame) => output::notice(&frame.to_string()),
+                Ok(frame) => output::notice(&frame.explain_received()),
                 Err(error) => output::notice(&format!("not a message of the protocol: {error}")),
             }
         }
@@ -264,5 +264,6 @@ fn table(manifest: &Manifest) -> String {
     out
 }
 
+pub(super) mod listen;
 #[cfg(test)]
 mod tests;

@@ -1,34 +1,25 @@
 //! Frames for people: a decoder of its own, independent of the gateway's, so that each finds the
 //! other's mistakes. `call` uses it as a client's codec.
 
-use std::fmt;
 use std::io::Read as _;
 
 use thiserror::Error;
 use uuid::Uuid;
 
+use self::hex::parse_hex;
+use self::meaning::Explained;
 use super::{Failure, output};
 
+mod hex;
+mod meaning;
+
+pub(super) const BINARY: u8 = 0x01;
 pub(super) const EVENT: u8 = 0x10;
+pub(super) const CLIENT: u8 = 0x20;
 pub(super) const RESPONSE: u8 = 0x40;
 
 const REQUEST_HEADER_BYTES: usize = 31;
 const RESPONSE_HEADER_BYTES: usize = 16;
-/// Longest payload that is shown whole.
-const SHOWN_BYTES_MAX: usize = 4096;
-
-const FLAGS: [(u8, &str); 8] = [
-    (0x01, "binary"),
-    (0x02, "opaque"),
-    (0x04, "compressed"),
-    (0x08, "high priority"),
-    (EVENT, "event"),
-    (0x20, "client"),
-    (RESPONSE, "response"),
-    (0x80, "meta"),
-];
-
-const META: [&str; 4] = ["endpoint info", "request schema", "response schema", "full schema"];
 
 /// One message of the client protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,53 +94,18 @@ impl<'a> Frame<'a> {
     }
 }
 
+impl Frame<'_> {
+    /// The explanation of a message that came from a gateway.
+    pub(super) fn explain_received(self) -> String {
+        Explained { frame: self, sender: Some(Sender::Gateway) }.to_string()
+    }
+}
+
 /// `N` bytes from `at`; the header's length was checked.
 fn array<const N: usize>(header: &[u8], at: usize) -> [u8; N] {
     let mut out = [0; N];
     out.copy_from_slice(&header[at..at + N]);
     out
-}
-
-impl fmt::Display for Frame<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.kind {
-            Kind::Request { .. } => writeln!(f, "message with 31-byte header")?,
-            Kind::Response { .. } => writeln!(f, "message with 16-byte header")?,
-        }
-        let set = FLAGS.iter().filter(|(bit, _)| self.flags & bit != 0).map(|(_, name)| *name);
-        let names: Vec<_> = set.collect();
-        let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-        writeln!(f, "  flags       0x{:02x} ({names})", self.flags)?;
-        write!(f, "  channel     {}", self.channel)?;
-        if self.flags & 0x80 != 0 {
-            let meta = META.get(usize::from(self.channel)).unwrap_or(&META[0]);
-            write!(f, " (meta type: {meta})")?;
-        }
-        writeln!(f, "\n  sequence    {}", self.sequence)?;
-        if let Kind::Request { guid } = self.kind {
-            let meaning = match (guid.is_nil(), guid.is_max()) {
-                (true, _) => " (system)",
-                (_, true) => " (broadcast)",
-                _ => "",
-            };
-            writeln!(f, "  guid        {guid}{meaning}")?;
-        }
-        writeln!(f, "  message id  {0} (0x{0:016x})", self.message_id)?;
-        if let Kind::Response { code } = self.kind {
-            writeln!(f, "  code        {code} ({})", code_name(code))?;
-        }
-        write_payload(f, self.payload)
-    }
-}
-
-fn write_payload(f: &mut fmt::Formatter<'_>, payload: &[u8]) -> fmt::Result {
-    write!(f, "  payload     {} bytes", payload.len())?;
-    let shown = &payload[..payload.len().min(SHOWN_BYTES_MAX)];
-    match std::str::from_utf8(payload) {
-        _ if payload.is_empty() => Ok(()),
-        Ok(_) => write!(f, ", text: {}", output::printable(&String::from_utf8_lossy(shown))),
-        Err(_) => write!(f, ", hex: {}", output::hex(shown)),
-    }
 }
 
 /// Names of response codes.
@@ -221,11 +177,18 @@ fn explain(bytes: &[u8]) -> Result<String, FrameError> {
     let outer = WebSocketFrame::parse(bytes);
     match (outer, Frame::decode(bytes)) {
         (Ok(frame), _) if is_opcode && frame.is_plausible() => frame.explain(),
-        (_, Ok(frame)) => Ok(frame.to_string()),
+        (_, Ok(frame)) => Ok(Explained { frame, sender: None }.to_string()),
         // Neither: a final WebSocket frame that was cut is likelier than a cut meta request.
         (Err(error), Err(_)) if is_opcode && first & 0x80 != 0 => Err(error),
         (_, Err(error)) => Err(error),
     }
+}
+
+/// Who has sent a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sender {
+    Client,
+    Gateway,
 }
 
 impl WebSocketFrame {
@@ -255,10 +218,16 @@ impl WebSocketFrame {
         };
         let head = format!("WebSocket {name} frame, {ends}, {mask}");
         let body = match (self.opcode, self.payload.as_slice()) {
-            (2, payload) if !payload.is_empty() => Frame::decode(payload)?.to_string(),
+            (2, payload) if !payload.is_empty() => {
+                let sender =
+                    Some(if self.mask.is_some() { Sender::Client } else { Sender::Gateway });
+                Explained { frame: Frame::decode(payload)?, sender }.to_string()
+            }
             (8, [high, low, reason @ ..]) => {
                 let code = u16::from_be_bytes([*high, *low]);
-                format!("  close code  {code}\n  reason      {}", output::payload(reason))
+                let meaning = meaning::of_close(code);
+                let reason = output::payload(reason);
+                format!("  close code  {code} ({meaning})\n  reason      {reason}")
             }
             (_, payload) => {
                 format!("  payload     {} bytes: {}", payload.len(), output::payload(payload))
@@ -266,22 +235,6 @@ impl WebSocketFrame {
         };
         Ok(format!("{head}\n{body}"))
     }
-}
-
-/// Blanks, line ends, `:`, `-`, `,` and `0x` between bytes are skipped.
-fn parse_hex(text: &str) -> Result<Vec<u8>, FrameError> {
-    let text = text.replace("0x", "");
-    let skipped = |c: &char| !c.is_whitespace() && !matches!(c, ':' | '-' | ',');
-    let digits: Option<Vec<u8>> = text
-        .chars()
-        .filter(skipped)
-        .map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
-        .collect();
-    let (pairs, odd) = digits.as_deref().ok_or(FrameError::NotHex)?.as_chunks::<2>();
-    if pairs.is_empty() || !odd.is_empty() {
-        return Err(FrameError::NotHex);
-    }
-    Ok(pairs.iter().map(|[high, low]| high << 4 | low).collect())
 }
 
 pub(super) fn run(hex: Option<String>) -> Result<(), Failure> {

@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::Config;
 use super::quantity::show_size;
+use crate::control::bus::EmbeddedBus;
 
 /// One summand.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,7 +77,6 @@ impl MemoryBudget {
         ]
         .map(|value| value as u64);
         let compression = config.compression_rules().memory_bytes_max() as u64;
-        let sessions = u64::from(config.session.max_concurrent_connections);
         let completions = submissions * COMPLETIONS_PER_SUBMISSION;
         let pairs = cores * (cores - 1);
         let term = |name, sum, bytes| MemoryTerm { name, sum, bytes };
@@ -114,17 +114,8 @@ impl MemoryBudget {
                 format!("{pairs} pairs x {LANES_PER_PAIR} x {lane} x {LANE_SLOT_BYTES}B"),
                 pairs * LANES_PER_PAIR * lane * LANE_SLOT_BYTES,
             ),
-            term(
-                "session records",
-                format!("2 x {sessions} x {RECORD_BYTES}B, for those that wait as well"),
-                2 * sessions * RECORD_BYTES,
-            ),
-            term(
-                "events that wait",
-                show_size(config.events.memory_max as u64).to_string(),
-                config.events.memory_max as u64,
-            ),
         ];
+        terms.extend(session_terms(config));
         terms.extend(internal_listener(config));
         if config.tracing.otlp_endpoint.is_some() {
             let running = config.services.iter().map(|service| service.settings.running_max as u64);
@@ -176,6 +167,29 @@ impl MemoryBudget {
             mebibytes(max)
         ))
     }
+}
+
+/// Sessions on the control core, and what waits for them.
+fn session_terms(config: &Config) -> [MemoryTerm; 3] {
+    let sessions = u64::from(config.session.max_concurrent_connections);
+    let term = |name, sum, bytes| MemoryTerm { name, sum, bytes };
+    [
+        term(
+            "session records",
+            format!("2 x {sessions} x {RECORD_BYTES}B, for those that wait as well"),
+            2 * sessions * RECORD_BYTES,
+        ),
+        term(
+            "event bus",
+            format!("{} x {}B", EmbeddedBus::CAPACITY, EmbeddedBus::RECORD_BYTES_MAX),
+            (EmbeddedBus::CAPACITY * EmbeddedBus::RECORD_BYTES_MAX) as u64,
+        ),
+        term(
+            "events that wait",
+            show_size(config.events.memory_max as u64).to_string(),
+            config.events.memory_max as u64,
+        ),
+    ]
 }
 
 /// Nothing when it is off.

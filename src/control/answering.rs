@@ -12,12 +12,14 @@ use super::port::ShardPort;
 use super::store::{Known, Owner, SessionStore};
 use super::turn::Core;
 
+type DescribedAnswer = oneshot::Sender<Result<Box<ask::Described>, NoSession>>;
+
 /// Descriptions that shards were asked for. Each is answered: by the shard in its next turn, if
 /// only that the connection is gone.
 #[derive(Debug, Default)]
 pub(super) struct Described {
     next_ticket: u64,
-    asked: AHashMap<u64, (ListedSession, oneshot::Sender<Result<Box<ask::Described>, NoSession>>)>,
+    asked: AHashMap<u64, (ListedSession, DescribedAnswer)>,
 }
 
 impl<P: ShardPort, S: SessionStore> Core<P, S, EmbeddedBus> {
@@ -49,7 +51,7 @@ impl<P: ShardPort, S: SessionStore> Core<P, S, EmbeddedBus> {
                 let _unheard = answer.send(self.book.addresses_of(service));
             }
             Ask::End { session, reason, answer } => {
-                let ended = self.end_session(session, &reason, now);
+                let ended = self.end_session(session, Some(&reason), now);
                 let _unheard = answer.send(if ended { Ok(()) } else { Err(NoSession) });
             }
         }
@@ -62,6 +64,9 @@ impl<P: ShardPort, S: SessionStore> Core<P, S, EmbeddedBus> {
         now: Now,
     ) -> Result<(), ask::Unpublished> {
         use super::bus::EventBus as _;
+        if record.value.len() > EmbeddedBus::RECORD_BYTES_MAX {
+            return Err(ask::Unpublished::TooLong);
+        }
         self.take_record(&record, now)?;
         if self.bus.wants(&record.topic) {
             self.bus.publish(record);
@@ -91,11 +96,7 @@ impl<P: ShardPort, S: SessionStore> Core<P, S, EmbeddedBus> {
         page.into_values().collect()
     }
 
-    fn ask_shard(
-        &mut self,
-        session: SessionId,
-        answer: oneshot::Sender<Result<Box<ask::Described>, NoSession>>,
-    ) {
+    fn ask_shard(&mut self, session: SessionId, answer: DescribedAnswer) {
         let known = self.store.known(session);
         let Some((Owner { shard, key, .. }, listed)) =
             known.and_then(|known| Some((known.owner?, listed(&known))))

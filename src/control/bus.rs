@@ -52,7 +52,9 @@ pub struct EmbeddedBus {
 
 impl EmbeddedBus {
     /// A subscriber that is further behind loses the oldest and is told how many.
-    pub const CAPACITY: usize = 4096;
+    pub const CAPACITY: usize = 1024;
+    /// Longest value of a record: with the capacity, what a slow subscriber can hold.
+    pub const RECORD_BYTES_MAX: usize = 64 << 10;
 
     #[must_use]
     pub fn subscribe(&self) -> broadcast::Receiver<Arc<Record>> {

@@ -11,7 +11,8 @@ use corelane_shard::snapshot::{Endpoint, Method, Snapshot};
 #[derive(Debug)]
 pub(super) struct EndpointIndex {
     snapshot: Arc<Snapshot>,
-    services: AHashMap<Box<str>, ServiceId>,
+    /// A service with backends of both kinds is two under one name.
+    services: AHashMap<Box<str>, Vec<ServiceId>>,
     endpoints: AHashMap<(ServiceId, Method, Box<str>), EndpointId>,
     /// Not yet in `snapshot`.
     learned: Vec<Endpoint>,
@@ -19,10 +20,13 @@ pub(super) struct EndpointIndex {
 
 impl EndpointIndex {
     pub(super) fn new(snapshot: Arc<Snapshot>) -> Self {
-        let services = (0..).map(ServiceId).zip(&snapshot.services);
+        let mut services: AHashMap<_, Vec<_>> = AHashMap::new();
+        for (id, service) in (0..).map(ServiceId).zip(&snapshot.services) {
+            services.entry(service.name.clone()).or_default().push(id);
+        }
         let endpoints = (0..).map(EndpointId).zip(&snapshot.endpoints);
         Self {
-            services: services.map(|(id, service)| (service.name.clone(), id)).collect(),
+            services,
             endpoints: endpoints
                 .map(|(id, endpoint)| {
                     ((endpoint.service, endpoint.method, endpoint.path.clone()), id)
@@ -37,23 +41,24 @@ impl EndpointIndex {
         &self.snapshot
     }
 
-    pub(super) fn service(&self, name: &str) -> Option<ServiceId> {
-        self.services.get(name).copied()
-    }
-
-    /// The endpoint of this name, learned if it is new. `None` if there is no such service, or no
-    /// room for another endpoint.
+    /// The endpoint of this name, learned for the first service of the name if it is new. `None` if
+    /// there is no such service, or no room for another endpoint.
     pub(super) fn find_or_learn(
         &mut self,
         service: &str,
         method: Method,
         path: &str,
     ) -> Option<EndpointId> {
-        let service = self.service(service)?;
-        let key = (service, method, Box::from(path));
-        if let Some(id) = self.endpoints.get(&key) {
-            return Some(*id);
+        let services = self.services.get(service)?;
+        let mut key = (*services.first()?, method, Box::from(path));
+        for &service in services {
+            key.0 = service;
+            if let Some(id) = self.endpoints.get(&key) {
+                return Some(*id);
+            }
         }
+        let service = *services.first()?;
+        key.0 = service;
         let index = self.snapshot.endpoints.len() + self.learned.len();
         if index >= ENDPOINTS_MAX {
             return None;
@@ -98,6 +103,22 @@ mod tests {
         assert_eq!(&*snapshot.endpoints[1].path, "/demo/echo");
         assert!(index.take_learned().is_none());
         assert_eq!(index.find_or_learn("other", Method::Post, "/x"), None);
+    }
+
+    #[test]
+    fn a_service_with_two_kinds_of_backends_is_found_by_what_each_serves() {
+        let mut snapshot = Snapshot::clone(&snapshot_of(&[("demo", "/demo/http")]));
+        let service = snapshot.services[0].clone();
+        snapshot.services = [service.clone(), service].into();
+        let first = snapshot.endpoints[0].clone();
+        let second = Endpoint { service: ServiceId(1), path: "/demo/link".into(), ..first.clone() };
+        snapshot.endpoints = [first, second].into();
+        let mut index = EndpointIndex::new(Arc::new(snapshot));
+        let mut find = |path| index.find_or_learn("demo", Method::Post, path);
+        assert_eq!(find("/demo/http"), Some(EndpointId(0)));
+        assert_eq!(find("/demo/link"), Some(EndpointId(1)));
+        assert_eq!(find("/demo/new"), Some(EndpointId(2)));
+        assert_eq!(index.take_learned().unwrap().endpoints[2].service, ServiceId(0));
     }
 
     #[test]

@@ -92,6 +92,8 @@ struct Mailbox {
     next: u64,
     /// The client has everything before.
     confirmed: u64,
+    /// Everything before was handed out at some time.
+    handed_out: u64,
     bytes: usize,
     attached: bool,
     queued: bool,
@@ -166,6 +168,7 @@ impl Mailboxes {
             first,
             next: first,
             confirmed: first,
+            handed_out: first,
             bytes: 0,
             attached,
             queued: false,
@@ -220,15 +223,17 @@ impl Mailboxes {
         }
     }
 
-    /// The client has everything up to and including `place`.
+    /// The client has everything up to and including `place`. The word of a connection may come when
+    /// the next one has already taken the session.
     pub fn confirm(&mut self, session: SessionId, place: Place) {
         let Some(mailbox) = self.boxes.get_mut(&session) else { return };
         // Only what was handed out can have arrived.
-        let confirmed = place.0.saturating_add(1).min(mailbox.next);
+        let confirmed = place.0.saturating_add(1).min(mailbox.handed_out);
         if confirmed <= mailbox.confirmed {
             return;
         }
         mailbox.confirmed = confirmed;
+        mailbox.next = mailbox.next.max(confirmed);
         while mailbox.first < confirmed && !mailbox.items.is_empty() {
             self.bytes -= mailbox.pop_front();
         }
@@ -264,11 +269,13 @@ impl Mailboxes {
             if mailbox.next < mailbox.first {
                 let missed = mailbox.first - mailbox.next;
                 mailbox.next = mailbox.first;
+                mailbox.handed_out = mailbox.handed_out.max(mailbox.next);
                 return Some(Next::Gap { place: Place(mailbox.first - 1), missed });
             }
             let place = Place(mailbox.next);
             let kept = &mailbox.items[(mailbox.next - mailbox.first) as usize];
             mailbox.next += 1;
+            mailbox.handed_out = mailbox.handed_out.max(mailbox.next);
             if kept.expires_unix_ms.is_none_or(|at| at > unix_ms) {
                 return Some(Next::Item(place, kept.item.clone()));
             }

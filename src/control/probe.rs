@@ -146,7 +146,7 @@ impl ControlProbe {
 
     /// Hands every value to `each`, families together.
     pub fn visit(&self, each: &mut dyn FnMut(Sample)) {
-        use Kind::{Counter as C, Gauge as G};
+        use Kind::Counter as C;
         let plain = [
             ("control_turns", "Turns of the control core", C, &self.turns),
             (
@@ -155,6 +155,30 @@ impl ControlProbe {
                 C,
                 &self.turns_behind,
             ),
+            ("resolve_failures", "Host names not resolved", C, &self.resolve_failures),
+            ("address_changes", "Address lists published", C, &self.address_changes),
+            ("keys_replaced", "Key files read again", C, &self.keys_replaced),
+            ("reloads", "Configurations taken", C, &self.reloads),
+            ("reloads_refused", "Configurations refused", C, &self.reloads_refused),
+            ("spans_exported", "Spans that the collector took", C, &self.spans_exported),
+            (
+                "span_export_failures",
+                "Posts that the collector did not take",
+                C,
+                &self.span_export_failures,
+            ),
+        ];
+        for (name, help, kind, counter) in plain {
+            each(Sample { name, help, kind, label: None, value: counter.read() });
+        }
+        self.visit_sessions(each);
+        self.visit_outcomes(each);
+    }
+
+    /// Sessions and what waits for them.
+    fn visit_sessions(&self, each: &mut dyn FnMut(Sample)) {
+        use Kind::{Counter as C, Gauge as G};
+        let plain = [
             ("directory_sessions", "Sessions with a connection", G, &self.sessions),
             (
                 "sessions_waiting",
@@ -198,22 +222,14 @@ impl ControlProbe {
                 C,
                 &self.releases_outdated,
             ),
-            ("resolve_failures", "Host names not resolved", C, &self.resolve_failures),
-            ("address_changes", "Address lists published", C, &self.address_changes),
-            ("keys_replaced", "Key files read again", C, &self.keys_replaced),
-            ("reloads", "Configurations taken", C, &self.reloads),
-            ("reloads_refused", "Configurations refused", C, &self.reloads_refused),
-            ("spans_exported", "Spans that the collector took", C, &self.spans_exported),
-            (
-                "span_export_failures",
-                "Posts that the collector did not take",
-                C,
-                &self.span_export_failures,
-            ),
         ];
         for (name, help, kind, counter) in plain {
             each(Sample { name, help, kind, label: None, value: counter.read() });
         }
+    }
+
+    fn visit_outcomes(&self, each: &mut dyn FnMut(Sample)) {
+        use Kind::Counter as C;
         for (fault, counter) in Unusable::LABELS.into_iter().zip(&self.unusable) {
             let (name, help) = ("records_unusable", "Records of events that mean nothing");
             let label = Some(("fault", fault));

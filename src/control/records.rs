@@ -67,6 +67,9 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
                 });
             }
         };
+        if let Item::Capabilities { endpoints, .. } = &item {
+            self.granted.insert(session, Arc::clone(endpoints));
+        }
         let put = self.mailboxes.put(session, item, record.expires_at_ms, attached);
         self.probe.events_lost.add(put.lost + u64::from(put.refused));
         if put.refused { Err(Unpublished::TooLong) } else { Ok(()) }
@@ -136,10 +139,9 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
     fn take_invalidation(&mut self, value: &[u8], now: Now) -> Result<(), Unpublished> {
         let notice =
             SessionInvalidated::read(value).map_err(|fault| unusable(&fault, fault.label()))?;
+        let reason = notice.disconnect_clients.then_some(notice.reason.as_str());
         for &session in &notice.sessions {
-            if notice.disconnect_clients {
-                self.end_session(session, notice.reason.as_str(), now);
-            }
+            self.end_session(session, reason, now);
         }
         Ok(())
     }

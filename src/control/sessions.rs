@@ -60,7 +60,17 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
             self.probe.resumed.increment();
             self.publish_reconnected(session, owner, now);
         }
+        if let Some(endpoints) = self.granted.get(&session).cloned() {
+            let reason = "session_reconnected".into();
+            self.deliver(owner, None, Content::Capabilities { endpoints, reason });
+        }
         self.mailboxes.attach(session);
+    }
+
+    /// Nothing of the session is needed any more.
+    fn forget(&mut self, session: SessionId) {
+        self.mailboxes.forget(session);
+        self.granted.remove(&session);
     }
 
     pub(super) fn released(
@@ -88,13 +98,13 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
             Released::Over => false,
             Released::Unopened | Released::Ignored => {
                 if self.store.known(session).is_none() {
-                    self.mailboxes.forget(session);
+                    self.forget(session);
                 }
                 return;
             }
         };
         if !reconnectable {
-            self.mailboxes.forget(session);
+            self.forget(session);
         }
         if let Some(fact) = fact {
             let json = fact(reconnectable);
@@ -102,18 +112,26 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
         }
     }
 
-    /// Ends a session for good; says whether there was one.
-    pub(super) fn end_session(&mut self, session: SessionId, reason: &str, now: Now) -> bool {
+    /// Ends a session for good; says whether there was one. Its connection is closed if there is a
+    /// `reason`; without, it is the last one.
+    pub(super) fn end_session(
+        &mut self,
+        session: SessionId,
+        reason: Option<&str>,
+        now: Now,
+    ) -> bool {
         match self.store.end(session, now) {
             Ended::Live(Owner { shard, key, epoch }) => {
                 self.probe.sessions_ended.increment();
-                let reason = format!("Session invalidated: {reason}").into();
-                self.post(shard, ToShard::EndSession { key, epoch, reason });
+                if let Some(reason) = reason {
+                    let reason = format!("Session invalidated: {reason}").into();
+                    self.post(shard, ToShard::EndSession { key, epoch, reason });
+                }
                 true
             }
             Ended::Waiting => {
                 self.probe.sessions_ended.increment();
-                self.mailboxes.forget(session);
+                self.forget(session);
                 true
             }
             Ended::Unknown => false,
@@ -121,10 +139,11 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
     }
 
     pub(super) fn forget_expired(&mut self, now: Now) {
-        let (mailboxes, probe) = (&mut self.mailboxes, &self.probe);
-        self.store.expire(now, &mut |session| {
+        let Self { mailboxes, granted, probe, store, .. } = self;
+        store.expire(now, &mut |session| {
             probe.sessions_expired.increment();
             mailboxes.forget(session);
+            granted.remove(&session);
         });
     }
 

@@ -7,8 +7,9 @@
 
 use std::sync::Arc;
 
+use ahash::AHashMap;
 use corelane_shard::clock::{Instant, Now};
-use corelane_shard::id::{ConnectionKey, ShardId};
+use corelane_shard::id::{ConnectionKey, EndpointId, SessionId, ShardId};
 use corelane_shard::identity::{AuthRefusal, Validated};
 use corelane_shard::lane::{DrainPhase, SessionEnded, ToControl, ToShard, UpgradeRefused};
 use corelane_shard::snapshot::Snapshot;
@@ -39,6 +40,8 @@ pub(super) struct Core<P, S, B> {
     pub(super) store: S,
     pub(super) bus: B,
     pub(super) mailboxes: Mailboxes,
+    /// What events have said that sessions may call: a session that is taken up again may, too.
+    pub(super) granted: AHashMap<SessionId, Arc<[EndpointId]>>,
     pub(super) rpcs: Rpcs,
     pub(super) described: Described,
     pub(super) rules: CoreRules,
@@ -110,6 +113,7 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
             store,
             bus,
             mailboxes: Mailboxes::new(settings.rules.mailboxes),
+            granted: AHashMap::new(),
             rpcs: Rpcs::default(),
             described: Described::default(),
             rules: settings.rules,

@@ -7,29 +7,32 @@ use std::process;
 
 use serde_json::json;
 
-use super::{demo_http, demo_link};
+use super::{Player, demo_bus, demo_http, demo_link};
 
 #[derive(Debug)]
 pub(super) struct Announcement<'a> {
     pub(super) public: SocketAddr,
     pub(super) admin: SocketAddr,
-    /// Where services reach the gateway.
+    /// Where services reach the gateway; the environment may have switched it off.
     pub(super) internal: Option<SocketAddr>,
     /// What they present there.
     pub(super) service_token: &'a str,
     pub(super) shards: usize,
-    pub(super) tokens: &'a [String],
+    pub(super) players: &'a [Player],
     pub(super) config: &'a Path,
 }
 
 impl Announcement<'_> {
     pub(super) fn json(&self) -> String {
+        let tokens: Vec<&str> = self.players.iter().map(|player| &*player.token).collect();
+        let accounts: Vec<&str> = self.players.iter().map(|player| &*player.account).collect();
         json!({
             "url": self.url(),
             "admin_url": format!("http://{}", self.admin),
-            "internal_url": self.internal.map(|address| format!("http://{address}")),
+            "internal_url": self.internal_url(),
             "service_token": self.service_token,
-            "tokens": self.tokens,
+            "tokens": tokens,
+            "accounts": accounts,
             "shards": self.shards,
             "pid": process::id(),
             "config": self.config.display().to_string(),
@@ -41,9 +44,9 @@ impl Announcement<'_> {
         let (url, admin, shards) = (self.url(), self.admin, self.shards);
         let program = program();
         let config = shell_word(&self.config.display().to_string());
-        let token = self.tokens.first().map_or("", String::as_str);
+        let token = self.players.first().map_or("", |player| &player.token);
         let (echo, link_echo) = (demo_http::ECHO, demo_link::ECHO);
-        let internal = self.internal.map(|address| self.follow(address)).unwrap_or_default();
+        let services = self.services(&program).unwrap_or_default();
         let plural = if shards == 1 { "" } else { "s" };
         format!(
             "corelane serves on {url} with {shards} shard{plural}; metrics: http://{admin}/metrics\n\
@@ -54,20 +57,32 @@ impl Announcement<'_> {
              call a backend over HTTP; for one behind a link say {link_echo}:\n\
              CORELANE_TOKEN={token} {program} call {url} {echo} '{{\"hello\":\"world\"}}'\n\
              \n\
-             {internal}make tokens of more players:\n\
+             {services}make tokens of more players:\n\
              {program} token mint -c {config} --count 4\n\
              \n\
              Ctrl-C ends it."
         )
     }
 
-    fn follow(&self, internal: SocketAddr) -> String {
-        let token = self.service_token;
-        format!(
-            "follow what services are told; GET /openapi.json there says what they can do:\n\
-             curl -N -H 'X-Service-Token: {token}' http://{internal}/bus\n\
+    /// What services do beside answering calls. Not to the player who calls: a session has one
+    /// connection.
+    fn services(&self, program: &str) -> Option<String> {
+        let (url, internal, tick) = (self.url(), self.internal_url()?, demo_bus::TICK);
+        let (Player { account, token }, service) = (self.players.get(1)?, self.service_token);
+        Some(format!(
+            "stay connected as another player, and see what the demo service pushes:\n\
+             CORELANE_TOKEN={token} {program} listen {url}\n\
+             \n\
+             as a service, push that player an event, and follow the bus (docs/BACKENDS.md):\n\
+             curl -H 'X-Service-Token: {service}' -d '{{\"eventName\":\"{tick}\"}}' \
+             '{internal}/bus/bannou-client-events?account={account}'\n\
+             curl -N -H 'X-Service-Token: {service}' {internal}/bus\n\
              \n"
-        )
+        ))
+    }
+
+    fn internal_url(&self) -> Option<String> {
+        self.internal.map(|address| format!("http://{address}"))
     }
 
     fn url(&self) -> String {
@@ -110,22 +125,25 @@ mod tests {
 
     const TOKENS: [&str; 4] = ["t1", "t2", "t3", "t4"];
 
-    fn announcement(tokens: &[String]) -> Announcement<'_> {
+    fn players() -> [Player; 4] {
+        TOKENS.map(|token| Player { account: token.replace('t', "a"), token: token.to_owned() })
+    }
+
+    fn announcement(players: &[Player]) -> Announcement<'_> {
         Announcement {
             public: ([127, 0, 0, 1], 8081).into(),
             admin: ([127, 0, 0, 1], 9101).into(),
             internal: Some(([127, 0, 0, 1], 9201).into()),
             service_token: "s1",
             shards: 2,
-            tokens,
+            players,
             config: Path::new("/state/it's/corelane.toml"),
         }
     }
 
     #[test]
     fn json_is_one_line_with_all_that_a_program_needs() {
-        let tokens = TOKENS.map(str::to_owned);
-        let line = announcement(&tokens).json();
+        let line = announcement(&players()).json();
         assert!(!line.contains('\n'), "{line}");
         let value: Value = serde_json::from_str(&line).unwrap();
         let expected = json!({
@@ -134,6 +152,7 @@ mod tests {
             "internal_url": "http://127.0.0.1:9201",
             "service_token": "s1",
             "tokens": TOKENS,
+            "accounts": ["a1", "a2", "a3", "a4"],
             "shards": 2,
             "pid": process::id(),
             "config": "/state/it's/corelane.toml",
@@ -143,13 +162,26 @@ mod tests {
 
     #[test]
     fn the_printed_commands_can_be_pasted() {
-        let tokens = TOKENS.map(str::to_owned);
-        let text = announcement(&tokens).text();
+        let text = announcement(&players()).text();
         let call = text.lines().find(|line| line.starts_with("CORELANE_TOKEN=t1 ")).unwrap();
         let end = " call ws://127.0.0.1:8081/connect /demo/echo '{\"hello\":\"world\"}'";
         assert!(call.ends_with(end), "{call}");
         let follow = "curl -N -H 'X-Service-Token: s1' http://127.0.0.1:9201/bus";
         assert!(text.lines().any(|line| line == follow), "{text}");
         assert!(text.contains(r"token mint -c '/state/it'\''s/corelane.toml' --count 4"), "{text}");
+        let push = "curl -H 'X-Service-Token: s1' -d '{\"eventName\":\"demo.tick\"}' \
+                    'http://127.0.0.1:9201/bus/bannou-client-events?account=a2'";
+        assert!(text.lines().any(|line| line == push), "{text}");
+        let listen = text.lines().find(|line| line.starts_with("CORELANE_TOKEN=t2 ")).unwrap();
+        assert!(listen.ends_with(" listen ws://127.0.0.1:8081/connect"), "{listen}");
+    }
+
+    #[test]
+    fn without_an_internal_listener_nothing_is_said_of_services() {
+        let players = players();
+        let announcement = Announcement { internal: None, ..announcement(&players) };
+        assert!(!announcement.text().contains("curl"), "{}", announcement.text());
+        let value: Value = serde_json::from_str(&announcement.json()).unwrap();
+        assert_eq!(value["internal_url"], Value::Null);
     }
 }

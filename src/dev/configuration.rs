@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use uuid::Uuid;
 
 use super::folder::{KEY, LINK_TOKEN, MARK};
-use super::{demo_http, demo_link};
+use super::{demo_bus, demo_http, demo_link};
 
 /// Name of both demo services, and issuer and audience of the tokens.
 pub(super) const SERVICE: &str = "demo";
@@ -29,6 +29,7 @@ impl Setup {
         let salt = Uuid::new_v4().simple();
         let service_token = Uuid::new_v4().simple();
         let [echo, time, link_echo] = [demo_http::ECHO, demo_http::TIME, demo_link::ECHO];
+        let tick = demo_bus::TICK;
         format!(
             r#"{MARK}
 # `corelane config defaults` prints every key. Start from a copy of this for a gateway of your own.
@@ -53,6 +54,10 @@ server_salt = "{salt}"
 [limits]
 # No rate limit.
 messages_per_window = 0
+
+[events]
+# Besides the events of the protocol.
+client_event_names = ["{tick}"]
 
 [echo]
 enabled = true

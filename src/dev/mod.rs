@@ -1,10 +1,12 @@
 //! `corelane dev`: a gateway to try out and to develop against, with nothing to prepare.
 //!
-//! It writes a configuration of its own, starts demo backends for it, and prints how to connect.
+//! It writes a configuration of its own, starts demo backends for it, and prints how to connect. The
+//! demo service also pushes events, shortcuts and questions to whoever connects.
 //! Everything else is the gateway as it always is.
 
 mod announcement;
 mod configuration;
+mod demo_bus;
 mod demo_http;
 mod demo_link;
 mod description;
@@ -30,7 +32,7 @@ use crate::{gateway, logging};
 /// Where clients connect unless `--port` says otherwise.
 const PORT: u16 = 8080;
 /// Enough for a few players; `corelane token mint` makes more.
-const TOKENS: usize = 4;
+const PLAYERS: usize = 4;
 
 /// Runs until the gateway has drained.
 pub fn run(args: &DevArgs) -> Result<Exit, Failure> {
@@ -48,9 +50,10 @@ pub fn run(args: &DevArgs) -> Result<Exit, Failure> {
     folder.write_config(&setup.render())?;
     let source = source(&folder, args);
     let config = source.load()?;
-    let tokens = tokens(&config)?;
+    let players = players(&config)?;
     let service_token = config.listen_internal.service_token.clone();
     let service_token = service_token.as_ref().map_or("", Secret::reveal);
+    let demo = demo_bus::spawn(service_token).map_err(|error| no_backend(&error))?;
     logging::install(&config.log);
     let exit = gateway::run(config, source, |ready| {
         let announcement = Announcement {
@@ -59,13 +62,17 @@ pub fn run(args: &DevArgs) -> Result<Exit, Failure> {
             internal: ready.internal,
             service_token,
             shards: ready.shards,
-            tokens: &tokens,
+            players: &players,
             config: &folder.config_path(),
         };
         output::line(&match args.json {
             true => announcement.json(),
             false => announcement.text(),
         });
+        if let Some(address) = ready.internal.filter(|_| !args.quiet) {
+            // A demo that has ended has said why.
+            let _ended = demo.send(address);
+        }
     });
     exit.map_err(|error| Failure::Unavailable(error.to_string()))
 }
@@ -83,17 +90,28 @@ fn source(folder: &Folder, args: &DevArgs) -> ConfigSource {
     }
 }
 
+/// Somebody who may connect.
+#[derive(Debug)]
+struct Player {
+    account: String,
+    token: String,
+}
+
 /// Of accounts and sessions of their own, valid for as long as the gateway takes tokens.
-fn tokens(config: &Config) -> Result<Vec<String>, Failure> {
+fn players(config: &Config) -> Result<Vec<Player>, Failure> {
     let roles: Vec<String> = config.roles.iter().map(|role| role.name.clone()).collect();
     let issuer = Issuer::choose(config, None)?;
-    let order = || Order {
-        session: Uuid::new_v4(),
-        account: Uuid::new_v4().to_string(),
-        roles: &roles,
-        life: config.auth.max_token_life,
+    let player = |_| {
+        let account = Uuid::new_v4().to_string();
+        let token = issuer.issue(Order {
+            session: Uuid::new_v4(),
+            account: account.clone(),
+            roles: &roles,
+            life: config.auth.max_token_life,
+        })?;
+        Ok(Player { account, token })
     };
-    (0..TOKENS).map(|_| issuer.issue(order())).collect()
+    (0..PLAYERS).map(player).collect()
 }
 
 fn no_backend(error: &io::Error) -> Failure {

@@ -53,6 +53,9 @@ fn the_written_configuration_is_accepted_without_a_warning() {
     assert_eq!(config.warnings(), Vec::<String>::new());
     assert_eq!(config.listen_public.address, [setup().public]);
     assert_eq!(config.listen_admin.address.port(), 0);
+    assert_eq!(config.listen_internal.address.unwrap().port(), 0);
+    let service_token = config.listen_internal.service_token.as_ref().unwrap();
+    assert_eq!(service_token.reveal().len(), 32);
     assert_eq!(config.shards.count.unwrap_or_else(|| 0), 2);
     assert_eq!(config.session.connection_mode, ConnectionMode::Relayed);
     assert_eq!(config.limits.messages_per_window, 0);
@@ -108,16 +111,17 @@ fn the_tokens_are_of_four_accounts_and_sessions() {
     rules.set_audience(&["corelane-dev"]);
     rules.set_issuer(&["corelane-dev"]);
     let mut seen = Vec::new();
-    for token in tokens(&load(&folder)).unwrap() {
+    for Player { account, token } in players(&load(&folder)).unwrap() {
         let key = DecodingKey::from_secret(&secret);
         let claims = jsonwebtoken::decode::<Value>(token, &key, &rules).unwrap().claims;
         assert_eq!(claims["roles"][0], "user");
+        assert_eq!(claims["sub"], account);
         seen.extend(["sub", "session_key"].map(|claim| claims[claim].as_str().unwrap().to_owned()));
     }
-    assert_eq!(seen.len(), 2 * TOKENS);
+    assert_eq!(seen.len(), 2 * PLAYERS);
     seen.sort();
     seen.dedup();
-    assert_eq!(seen.len(), 2 * TOKENS);
+    assert_eq!(seen.len(), 2 * PLAYERS);
 }
 
 #[test]
@@ -183,7 +187,7 @@ fn a_configuration_of_somebody_else_is_not_overwritten() {
 fn flags_of_dev_are_stronger_than_the_environment() {
     let scratch = Scratch::new();
     let folder = Folder::open(Some(scratch.path())).unwrap();
-    let args = |shards, port| DevArgs { shards, port, json: false, dir: None };
+    let args = |shards, port| DevArgs { shards, port, json: false, quiet: false, dir: None };
     assert_eq!(source(&folder, &args(None, None)).flags, []);
     let flag = |key: &str, value: &str| (key.to_owned(), value.to_owned());
     assert_eq!(

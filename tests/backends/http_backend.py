@@ -1,7 +1,7 @@
 """An HTTP backend in Python, standard library only: one POST per message.
 
 The payload of the client's message is the body, the answer's body is the reply's payload, and the
-status becomes the response code (docs/PROTOCOL.md). Run it with
+status becomes the response code (docs/BACKENDS.md). Run it with
 
     python http_backend.py --port 9301
 """

@@ -1,6 +1,6 @@
 """A link backend in Python: one WebSocket connection per gateway shard carries all its sessions.
 
-Written from docs/PROTOCOL.md alone. Endpoints whose path ends in `echo` give the payload back;
+Written from docs/LINK.md alone. Endpoints whose path ends in `echo` give the payload back;
 those ending in `push` also push it to the client as an event. Run it with
 
     pip install -r requirements.txt

@@ -1,4 +1,4 @@
-"""Plays the gateway's side of a link against a backend and checks the rules of docs/PROTOCOL.md.
+"""Plays the gateway's side of a link against a backend and checks the rules of docs/LINK.md.
 
 Usage: LINK_TOKEN=secret python link_check.py ws://127.0.0.1:9300/corelane-link
 

@@ -188,7 +188,6 @@ impl Publisher {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "the result line and the seed that replays it")]
 #[test]
 fn ten_thousand_events_reach_fifty_sessions_whose_clients_are_killed_at_random() {
     let seed = std::env::var("LEDGER_SEED").ok().and_then(|seed| seed.parse().ok());

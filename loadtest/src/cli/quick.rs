@@ -66,7 +66,7 @@ impl DevGateway {
     fn start(program: &Path) -> Result<Self, CommandError> {
         let name = program.display();
         let mut child = Command::new(program)
-            .args(["dev", "--json", "--port", "0"])
+            .args(["dev", "--json", "--quiet", "--port", "0"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()

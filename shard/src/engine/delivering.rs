@@ -208,7 +208,8 @@ impl<S: Sockets> Engine<S> {
     /// `connect.ack`.
     pub(super) fn client_acknowledged(&mut self, key: ConnectionKey, sequence: u64) {
         let Some(player) = self.player(key) else { return };
-        player.receipts.get_or_insert_default().on_ack(sequence);
+        let newest = player.session.newest_message_id();
+        player.receipts.get_or_insert_default().on_ack(sequence, newest);
         self.news.has_received(key);
     }
 

@@ -22,6 +22,12 @@ impl MessageIds {
         self.last = fresh.max(self.last.saturating_add(1));
         self.last
     }
+
+    /// The one that was made last; nothing greater has been sent.
+    #[must_use]
+    pub fn newest(&self) -> u64 {
+        self.last
+    }
 }
 
 #[cfg(test)]

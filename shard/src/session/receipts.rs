@@ -106,10 +106,11 @@ impl Receipts {
         }
     }
 
-    /// `connect.ack`. A sequence beyond what was sent says nothing.
-    pub fn on_ack(&mut self, sequence: u64) {
+    /// `connect.ack`. `newest` is the last id of all messages to the client, manifests too, which
+    /// need no confirmation; a sequence beyond it says nothing.
+    pub fn on_ack(&mut self, sequence: u64, newest: u64) {
         self.by = Confirms::Application;
-        if self.sent.back().is_some_and(|last| sequence <= last.message_id) {
+        if sequence <= newest {
             self.confirm(sequence);
         }
     }
@@ -194,15 +195,18 @@ mod tests {
     #[test]
     fn once_the_application_confirms_pongs_do_not() {
         let mut receipts = sent(0..3);
-        receipts.on_ack(10);
+        receipts.on_ack(10, 30);
         assert_eq!(place(&mut receipts), Some(1));
         receipts.on_pong(100);
         assert_eq!(place(&mut receipts), None);
         assert_eq!(receipts.ping_due(), Instant::NEVER);
-        receipts.on_ack(21);
+        receipts.on_ack(31, 30);
         assert_eq!(place(&mut receipts), None, "beyond what was sent");
-        receipts.on_ack(20);
+        receipts.on_ack(20, 30);
         assert_eq!(place(&mut receipts), Some(2));
+        receipts.sent(40, Item::Event(Place(3)), NOW);
+        receipts.on_ack(50, 50);
+        assert_eq!(place(&mut receipts), Some(3), "of a manifest that followed");
         assert!(!receipts.is_spent(), "it remembers who confirms");
     }
 
@@ -231,7 +235,7 @@ mod tests {
                     }
                     1 => receipts.on_ping(),
                     2 => receipts.on_pong(value),
-                    _ => receipts.on_ack(value),
+                    _ => receipts.on_ack(value, u64::MAX),
                 }
                 if let Some(Place(place)) = receipts.take_confirmed().place {
                     prop_assert!(place > last && place < next, "{} after {}", place, last);

@@ -162,6 +162,12 @@ impl Session {
         self.message_ids.next(now)
     }
 
+    /// The greatest id of a message of the gateway to this client.
+    #[must_use]
+    pub fn newest_message_id(&self) -> u64 {
+        self.message_ids.newest()
+    }
+
     /// Replaces everything that came from the configuration. Must happen before the next message
     /// is routed with the new snapshot: indices of two versions do not mix. The allowance starts
     /// anew, since what is spent of it was measured by the old limits.

@@ -32,7 +32,9 @@ fn event(payload: &[u8]) -> Message {
 }
 
 /// Runs `serve` on the first connection and gives the URL to reach it.
-fn gateway(serve: impl FnOnce(TcpStream) + Send + 'static) -> (String, thread::JoinHandle<()>) {
+pub(super) fn gateway(
+    serve: impl FnOnce(TcpStream) + Send + 'static,
+) -> (String, thread::JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("ws://{}", listener.local_addr().unwrap());
     let server = thread::spawn(move || serve(listener.accept().unwrap().0));

@@ -34,6 +34,23 @@ fn every_vector_decodes_to_its_fields_and_encodes_to_its_bytes() {
     }
 }
 
+/// `message` in a WebSocket frame of a client.
+fn masked(message: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0x82, 0x80 | 126];
+    frame.extend(u16::try_from(message.len()).unwrap().to_be_bytes());
+    frame.extend([1, 2, 3, 4]);
+    frame.extend(message.iter().zip([1, 2, 3, 4].iter().cycle()).map(|(byte, key)| byte ^ key));
+    frame
+}
+
+/// `message` in a WebSocket frame of the gateway.
+fn unmasked(message: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0x82, 127];
+    frame.extend((message.len() as u64).to_be_bytes());
+    frame.extend(message);
+    frame
+}
+
 #[test]
 fn every_vector_is_explained_bare_and_inside_a_websocket_frame() {
     for vector in vectors() {
@@ -42,14 +59,124 @@ fn every_vector_is_explained_bare_and_inside_a_websocket_frame() {
         assert!(bare.starts_with("message with "), "{bare}");
         assert!(bare.contains(vector["message_id"].as_str().unwrap()));
 
-        let mut masked = vec![0x82, 0x80 | 126];
-        masked.extend(u16::try_from(bytes.len()).unwrap().to_be_bytes());
-        masked.extend([1, 2, 3, 4]);
-        masked.extend(bytes.iter().zip([1, 2, 3, 4].iter().cycle()).map(|(byte, key)| byte ^ key));
-        let wrapped = explain(&masked).unwrap();
-        let head = "WebSocket binary frame, final, masked with 01020304, from a client\n";
-        assert_eq!(wrapped, format!("{head}{bare}"));
+        let (_, fields) = bare.split_once('\n').unwrap();
+        for (wrapped, head) in [
+            (masked(&bytes), "WebSocket binary frame, final, masked with 01020304, from a client"),
+            (unmasked(&bytes), "WebSocket binary frame, final, not masked, from a server"),
+        ] {
+            let wrapped = explain(&wrapped).unwrap();
+            assert!(wrapped.starts_with(&format!("{head}\nmessage with ")), "{wrapped}");
+            assert!(wrapped.ends_with(fields), "{wrapped}");
+        }
     }
+}
+
+/// The first line about a message: bare, from a client, from the gateway.
+fn kinds(message: &[u8]) -> [String; 3] {
+    [message.to_vec(), masked(message), unmasked(message)].map(|bytes| {
+        let text = explain(&bytes).unwrap();
+        let line = text.lines().find(|line| line.starts_with("message with ")).unwrap();
+        line.split_once(": ").unwrap().1.to_owned()
+    })
+}
+
+fn request(flags: u8, guid: Uuid, payload: &[u8]) -> Vec<u8> {
+    let kind = Kind::Request { guid };
+    Frame { flags, channel: 1, sequence: 2, message_id: 3, kind, payload }.encode()
+}
+
+fn response(flags: u8, code: u8, payload: &[u8]) -> Vec<u8> {
+    let kind = Kind::Response { code };
+    Frame { flags, channel: 1, sequence: 2, message_id: 3, kind, payload }.encode()
+}
+
+#[test]
+fn every_kind_of_message_is_named() {
+    let some = Uuid::from_u128(0xcab5_4425_5941_5c52_bfb2_221b_0cea_4f17);
+    let (nobody, everybody) = (Uuid::nil(), Uuid::max());
+    let manifest = br#"{"eventName":"connect.capability-manifest","availableApis":[{},{}]}"#;
+    let ack = br#"{"eventName":"connect.ack","sequence":"77"}"#;
+    let token = br#"{"eventName":"connect.session-token"}"#;
+    let same: [(Vec<u8>, &str); 12] = [
+        (request(0, some, b"{}"), "call of an endpoint or shortcut"),
+        (request(0x80, some, b""), "meta request"),
+        (request(0x90, some, b""), "meta request"),
+        (request(0x20, some, b"hi"), "peer message"),
+        (request(0x30, some, b"hi"), "peer message"),
+        (request(0x20, everybody, b"hi"), "broadcast"),
+        (request(0x10, nobody, manifest), "capability manifest, 2 endpoints and shortcuts"),
+        (request(0x10, nobody, ack), "acknowledgement of all events up to message id 77"),
+        (request(0x10, nobody, token), "event connect.session-token"),
+        (request(0x10, nobody, b"?"), "event without a name"),
+        (response(0xc0, 0, b"{}"), "answer to a meta request"),
+        (response(0x60, 31, b""), "answer to a peer message or broadcast"),
+    ];
+    for (message, kind) in same {
+        assert_eq!(kinds(&message), [kind; 3]);
+    }
+    let differing = [
+        (
+            request(0x01, some, b"hi"),
+            [
+                "call of an endpoint or shortcut, or RPC to a client",
+                "call of an endpoint or shortcut",
+                "RPC to a client",
+            ],
+        ),
+        (
+            request(0x10, some, b"hi"),
+            [
+                "call that wants no answer, or event of a backend",
+                "call that wants no answer",
+                "event of a backend",
+            ],
+        ),
+        (
+            response(0x40, 0, b"hi"),
+            ["answer to a call, or of a client to an RPC", "answer to an RPC", "answer to a call"],
+        ),
+    ];
+    for (message, kind) in differing {
+        assert_eq!(kinds(&message), kind);
+    }
+}
+
+fn brotli(payload: &[u8]) -> Vec<u8> {
+    let mut compressed = Vec::new();
+    let params = brotli::enc::BrotliEncoderParams::default();
+    brotli::BrotliCompress(&mut &*payload, &mut compressed, &params).unwrap();
+    compressed
+}
+
+#[test]
+fn compressed_payloads_are_shown_inflated() {
+    let json = format!(r#"{{"eventName":"chat.said","text":"{}"}}"#, "ha ".repeat(500));
+    let compressed = brotli(json.as_bytes());
+    let text = explain(&unmasked(&request(0x14, Uuid::nil(), &compressed))).unwrap();
+    assert!(text.contains("message with 31-byte header: event chat.said\n"), "{text}");
+    assert!(text.contains("0x14 (compressed, event)"), "{text}");
+    let sizes = format!("{} bytes of Brotli, {} bytes inflated", compressed.len(), json.len());
+    assert!(text.ends_with(&format!("{sizes}, text: {json}")), "{text}");
+
+    let answer = explain(&response(0x44, 0, &compressed)).unwrap();
+    assert!(answer.ends_with(&format!("text: {json}")), "{answer}");
+}
+
+#[test]
+fn a_flag_for_compression_that_lies_is_called_out() {
+    let compressed = brotli(&b"ha ".repeat(500));
+    for payload in [&b"{}"[..], &compressed[..compressed.len() - 1], b""] {
+        let text = explain(&request(0x04, Uuid::from_u128(1), payload)).unwrap();
+        let called = format!("{} bytes, flagged as compressed but no Brotli stream", payload.len());
+        assert!(text.contains(&called), "{text}");
+    }
+}
+
+#[test]
+fn what_inflates_without_end_is_cut() {
+    let bomb = brotli(&vec![b'a'; (32 << 20) + 1]);
+    let text = explain(&request(0x04, Uuid::from_u128(1), &bomb)).unwrap();
+    assert!(text.contains("of Brotli, more than 32 MiB inflated"), "{text}");
 }
 
 #[test]
@@ -63,21 +190,18 @@ fn a_reply_names_flags_code_and_payload() {
 #[test]
 fn control_and_text_frames_are_explained() {
     let close = explain(&parse_hex("88 04 03e9 6869").unwrap()).unwrap();
-    assert!(close.contains("close code  1001") && close.contains("hi"), "{close}");
+    assert!(close.contains("close code  1001 (shutdown: reconnect)"), "{close}");
+    assert!(close.ends_with("reason      hi"), "{close}");
     assert!(explain(&parse_hex("8900").unwrap()).unwrap().contains("ping"));
     assert!(explain(&parse_hex("81026869").unwrap()).unwrap().contains("2 bytes: hi"));
 }
 
 #[test]
-fn short_frames_and_bad_digits_say_so() {
+fn short_and_cut_frames_say_so() {
     assert_eq!(explain(&[0x40; 15]), Err(FrameError::Short { found: 15, needed: 16 }));
     assert_eq!(explain(&[0x10; 30]), Err(FrameError::Short { found: 30, needed: 31 }));
     assert_eq!(explain(&[0x82, 0x9f, 1, 2, 3, 4, 0x10]), Err(FrameError::Truncated));
     assert_eq!(explain(&[0x89, 0x01, 0x41, 0x42]), Err(FrameError::Trailing));
-    for text in ["", "4", "zz", "4 0 1"] {
-        assert_eq!(parse_hex(text), Err(FrameError::NotHex), "{text:?}");
-    }
-    assert_eq!(parse_hex("0x40:41-42, 43\n"), Ok(b"@ABC".to_vec()));
 }
 
 proptest! {

@@ -457,6 +457,7 @@ impl SessionStore for EmbeddedStore {
         self.remember_end(session, now);
         let Some(record) = self.record_mut(session) else { return Ended::Unknown };
         match &mut record.state {
+            State::Live { open: Open::Ending, .. } => Ended::Unknown,
             State::Live { place, open } => {
                 *open = Open::Ending;
                 Ended::Live(place.owner(record.epoch))

@@ -415,9 +415,6 @@ fn an_invalidated_session_is_closed_for_good() {
                 "disconnectClients":{clients}}}"#
         )
     };
-    bench.publish(topic::SESSION_INVALIDATED, "", &notice(false)).unwrap();
-    bench.turn(11);
-    assert!(bench.lanes[0].heard().is_empty());
     bench.publish(topic::SESSION_INVALIDATED, "", &notice(true)).unwrap();
     bench.turn(11);
     let heard = bench.lanes[0].heard();
@@ -441,6 +438,49 @@ fn an_invalidated_session_is_closed_for_good() {
         matches!(heard[..], [ToShard::Refused { why: ClaimRefusal::Revoked, .. }]),
         "{heard:?}"
     );
+}
+
+#[test]
+fn an_invalidated_session_whose_client_may_stay_does_not_come_back() {
+    let mut bench = Bench::new();
+    let epoch = bench.open(1, ALICE, 10);
+    bench.lanes[0].heard();
+    let notice = format!(
+        r#"{{"eventName":"session.invalidated","sessionIds":["{ALICE}"],"disconnectClients":false}}"#
+    );
+    bench.publish(topic::SESSION_INVALIDATED, "", &notice).unwrap();
+    bench.turn(11);
+    assert!(bench.lanes[0].heard().is_empty());
+    let end = End::Resumable;
+    bench.lanes[0].says(ToControl::Release { key: key(1), session: ALICE, epoch, end });
+    bench.lanes[0].says(claim(2, ALICE));
+    bench.turn(12);
+    let heard = bench.lanes[0].heard();
+    assert!(
+        matches!(heard[..], [ToShard::Refused { why: ClaimRefusal::Revoked, .. }]),
+        "{heard:?}"
+    );
+}
+
+#[test]
+fn a_session_that_comes_back_may_call_what_events_granted_it() {
+    let mut bench = Bench::new();
+    let epoch = bench.open(1, ALICE, 10);
+    let event =
+        r#"{"eventName":"permission.session-capabilities","permissions":{"demo":["/demo/echo"]}}"#;
+    bench.publish_for(ALICE, event).unwrap();
+    let place = bench.delivered(11)[0].place.unwrap();
+    bench.lanes[0].says(ToControl::Received { session: ALICE, epoch, place });
+    let end = End::Resumable;
+    bench.lanes[0].says(ToControl::Release { key: key(1), session: ALICE, epoch, end });
+    bench.turn(12);
+    assert!(bench.core.mailboxes.is_empty(), "the event itself is through");
+    bench.open(2, ALICE, 13);
+    let heard = bench.lanes[0].heard();
+    let [ToShard::Deliver(delivery)] = &heard[..] else { panic!("{heard:?}") };
+    let Content::Capabilities { endpoints, reason } = &delivery.content else { panic!() };
+    assert_eq!((&**endpoints, &**reason), (&[EndpointId(0)][..], "session_reconnected"));
+    assert_eq!(delivery.place, None);
 }
 
 #[test]

@@ -76,6 +76,37 @@ async function clientsThatAskAreSentBrotli({ url, tokens }) {
   await bob.close();
 }
 
+async function servicesPushEventsShortcutsAndQuestions({ url, tokens, ...gateway }) {
+  const session = await Session.open(url, tokens[0]);
+  const { question } = await session.rpc();
+  assert.equal(question, "who are you?");
+  const tick = await session.event("demo.tick");
+  assert.ok(tick.n > 0);
+  const time = await session.call(service(session, "demo_time"), Buffer.alloc(0));
+  assert.equal(time.code, frames.OK);
+  JSON.parse(time.payload.toString());
+
+  const other = await Session.open(url, tokens[1]);
+  const events = `${gateway.internal_url}/bus/bannou-client-events`;
+  const event = { eventName: "demo.tick", n: -1 };
+  for (const [account, token, status] of [
+    [gateway.accounts[0], gateway.service_token, 202],
+    [gateway.accounts[0], "another", 401],
+    ["nobody", gateway.service_token, 404],
+  ]) {
+    const headers = { "X-Service-Token": token };
+    const body = JSON.stringify(event);
+    const answer = await fetch(`${events}?account=${account}`, { method: "POST", headers, body });
+    assert.equal(answer.status, status, `account ${account}`);
+  }
+  let pushed;
+  do pushed = await session.event("demo.tick");
+  while (pushed.n !== -1);
+  assert.ok((await other.event("demo.tick")).n > 0, "an event of another account");
+  await session.close();
+  await other.close();
+}
+
 async function aBadTokenIsRefused({ url, tokens }) {
   const forged = tokens[0].slice(0, -6) + (tokens[0].endsWith("AAAAAA") ? "BBBBBB" : "AAAAAA");
   for (const token of ["nonsense", forged]) {
@@ -129,6 +160,7 @@ const expectations = [
   callsReachBothKindsOfBackend,
   peersExchangeMessages,
   clientsThatAskAreSentBrotli,
+  servicesPushEventsShortcutsAndQuestions,
   aBadTokenIsRefused,
   aTextFrameIsRefused,
   anUnknownGuidIsRefused,
@@ -161,5 +193,5 @@ await withDevGateway(positionals[0], 2, async (gateway) => {
       console.log(`FAILED  node: ${name}: ${error.message}`);
     }
   }
-}, variables);
+}, { variables });
 process.exit(failed === 0 ? 0 : 1);

@@ -127,5 +127,5 @@ await withDevGateway(positionals[0], 2, async (gateway) => {
   console.log(`ok      node: ${2 * count} peer messages across shards, ${rate}/s, ${crossed} crossings`);
   await one.close();
   await other.close();
-});
+}, { quiet: true });
 process.exit(0);

@@ -1,6 +1,7 @@
 // The binary frames of the connect protocol: one WebSocket message is one frame, big-endian.
 // Requests and pushed events have a 31-byte header, replies (flag RESPONSE) a 16-byte one.
 
+export const BINARY = 0x01;
 export const COMPRESSED = 0x04;
 export const EVENT = 0x10;
 export const CLIENT = 0x20;
@@ -24,6 +25,16 @@ export function encodeRequest({ flags = 0, channel = 0, sequence = 0, guid, mess
   guid.copy(frame, 7);
   frame.writeBigUInt64BE(messageId, 23);
   payload.copy(frame, REQUEST_HEADER);
+  return frame;
+}
+
+/** An answer with code 0. */
+export function encodeReply({ channel, messageId, payload }) {
+  const frame = Buffer.alloc(REPLY_HEADER + payload.length);
+  frame.writeUInt8(RESPONSE, 0);
+  frame.writeUInt16BE(channel, 1);
+  frame.writeBigUInt64BE(messageId, 7);
+  payload.copy(frame, REPLY_HEADER);
   return frame;
 }
 

@@ -4,13 +4,15 @@ import assert from "node:assert/strict";
 import { brotliDecompressSync } from "node:zlib";
 import WebSocket from "ws";
 import { within } from "./dev_gateway.js";
-import { COMPRESSED, EVENT, OK, RESPONSE, decode, encodeRequest, guidBytes } from "./frames.js";
+import { BINARY, CLIENT, COMPRESSED, EVENT, OK, RESPONSE } from "./frames.js";
+import { decode, encodeReply, encodeRequest, guidBytes } from "./frames.js";
 
 const PATIENCE_MS = 10_000;
 
 export class Session {
-  #arrived = [];
-  #waiting = [];
+  #frames = new Line("a frame");
+  #events = new Line("an event");
+  #questions = new Line("an RPC");
   #nextId = 1;
 
   services = new Map();
@@ -26,20 +28,33 @@ export class Session {
       session.socket.on("close", (code) => resolve(code));
     });
     session.closed.then((code) => {
-      for (const { reject } of session.#waiting) reject(new Error(`closed with ${code}`));
+      for (const line of [session.#frames, session.#events, session.#questions]) {
+        line.end(new Error(`closed with ${code}`));
+      }
     });
     session.socket.on("message", (bytes, isBinary) => session.#arrive(bytes, isBinary));
     await within(PATIENCE_MS, "the upgrade", opened(session.socket));
     session.socket.on("error", () => {}); // a close follows, and says more
-    session.#readManifest(await session.receive());
+    await session.event("connect.capability-manifest");
     return session;
   }
 
-  /** The next frame that came. */
+  /** The next reply or peer message. */
   receive() {
-    if (this.#arrived.length > 0) return Promise.resolve(this.#arrived.shift());
-    const next = new Promise((resolve, reject) => this.#waiting.push({ resolve, reject }));
-    return within(PATIENCE_MS, "a frame", next);
+    return this.#frames.next();
+  }
+
+  /** The next event of that name; others that come before are passed over. */
+  async event(name) {
+    for (;;) {
+      const event = await this.#events.next();
+      if (event.eventName === name) return event;
+    }
+  }
+
+  /** What a service has asked; it was answered. */
+  rpc() {
+    return this.#questions.next();
   }
 
   /** Sends one request and returns its message id. */
@@ -50,7 +65,7 @@ export class Session {
     return id;
   }
 
-  /** Sends one request and returns its reply, which must be the next frame. */
+  /** Sends one request and returns its reply; only events may come before it. */
   async call(guid, payload, { flags = 0, channel = 0 } = {}) {
     const id = this.send(guid, payload, { flags, channel });
     const reply = await this.receive();
@@ -69,23 +84,67 @@ export class Session {
   }
 
   #arrive(bytes, isBinary) {
-    assert.ok(isBinary, `unexpected text frame ${bytes}`);
+    if (!isBinary) {
+      // The only text there is, before a close.
+      const { eventName } = JSON.parse(bytes.toString());
+      assert.equal(eventName, "connect.disconnect-notification");
+      return;
+    }
     const frame = inflated(decode(bytes));
-    const waiter = this.#waiting.shift();
-    if (waiter) waiter.resolve(frame);
-    else this.#arrived.push(frame);
+    if (frame.kind === "reply" || (frame.flags & CLIENT) !== 0) this.#frames.push(frame);
+    else if ((frame.flags & EVENT) !== 0) this.#takeEvent(frame);
+    else this.#answer(frame);
   }
 
-  #readManifest(frame) {
-    assert.equal(frame.kind, "request");
+  #takeEvent(frame) {
     assert.equal(frame.flags, EVENT);
+    assert.deepEqual([frame.channel, frame.sequence], [0, 0]);
     assert.ok(frame.guid.equals(Buffer.alloc(16)));
-    const manifest = JSON.parse(frame.payload.toString());
-    assert.equal(manifest.eventName, "connect.capability-manifest");
+    const event = JSON.parse(frame.payload.toString());
+    if (event.eventName === "connect.capability-manifest") this.#readManifest(event);
+    this.#events.push(event);
+  }
+
+  #answer({ flags, channel, messageId, payload }) {
+    assert.equal(flags, BINARY);
+    this.socket.send(encodeReply({ channel, messageId, payload: Buffer.from('{"name":"a test"}') }));
+    this.#questions.push(JSON.parse(payload.toString()));
+  }
+
+  /** Each replaces the one before. */
+  #readManifest(manifest) {
+    this.services.clear();
     for (const api of manifest.availableApis) {
       this.services.set(api.endpoint, guidBytes(api.serviceId));
     }
     this.peerGuid = guidBytes(manifest.peerGuid); // Relayed mode only
+  }
+}
+
+/** What has come and nobody has taken, or who waits for it. */
+class Line {
+  #arrived = [];
+  #waiting = [];
+  #what;
+
+  constructor(what) {
+    this.#what = what;
+  }
+
+  push(item) {
+    const waiter = this.#waiting.shift();
+    if (waiter) waiter.resolve(item);
+    else this.#arrived.push(item);
+  }
+
+  next() {
+    if (this.#arrived.length > 0) return Promise.resolve(this.#arrived.shift());
+    const next = new Promise((resolve, reject) => this.#waiting.push({ resolve, reject }));
+    return within(PATIENCE_MS, this.#what, next);
+  }
+
+  end(error) {
+    for (const { reject } of this.#waiting) reject(error);
   }
 }
 

@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 import frames
 from dev_gateway import DevGateway
-from session import PATIENCE, Session
+from session import Session
 
 
 async def calls_reach_both_kinds_of_backend(gateway, limits):
@@ -48,6 +48,14 @@ async def peers_exchange_messages(gateway, limits):
         gone = alice.peer_guid[:-1] + bytes([alice.peer_guid[-1] ^ 1])
         reply = await bob.call(gone, b"?", frames.CLIENT)
         assert reply.code == frames.CLIENT_NOT_FOUND, reply
+
+
+async def services_push_events_shortcuts_and_questions(gateway, limits):
+    async with Session.open(gateway.url, gateway.tokens[0]) as session:
+        assert (await session.question())["question"] == "who are you?"
+        assert (await session.event("demo.tick"))["n"] > 0
+        reply = await session.call(session.services["demo_time"], b"")
+        assert reply.code == frames.OK and json.loads(reply.payload), reply
 
 
 async def a_bad_token_is_refused(gateway, limits):
@@ -94,7 +102,7 @@ async def a_message_beyond_the_hard_limit_closes(gateway, limits):
     async with Session.open(gateway.url, gateway.tokens[0]) as session:
         try:
             await session.send(session.services["/demo/echo"], b"x" * (limits.hard_limit + 1))
-            await asyncio.wait_for(session.socket.recv(), PATIENCE)
+            await session.receive()
             raise AssertionError("a frame came back")
         except ConnectionClosed as closed:
             assert closed.rcvd is not None, "the connection ended without a close frame"
@@ -104,6 +112,7 @@ async def a_message_beyond_the_hard_limit_closes(gateway, limits):
 EXPECTATIONS = (
     calls_reach_both_kinds_of_backend,
     peers_exchange_messages,
+    services_push_events_shortcuts_and_questions,
     a_bad_token_is_refused,
     a_text_frame_is_refused,
     an_unknown_guid_is_refused,

@@ -12,15 +12,16 @@ STOP_WITHIN = 30
 class DevGateway:
     """Use as `async with DevGateway(path) as gateway`; the fields are those of the JSON line."""
 
-    def __init__(self, binary: str, shards: int = 2):
+    def __init__(self, binary: str, shards: int = 2, quiet: bool = False):
         self._binary = binary
         self._shards = shards
+        self._quiet = ["--quiet"] if quiet else []
 
     async def __aenter__(self):
         self._folder = tempfile.TemporaryDirectory(prefix="corelane-dev-")
         arguments = ["--json", "--port", "0", "--shards", str(self._shards)]
         self._process = await asyncio.create_subprocess_exec(
-            self._binary, "dev", *arguments, "--dir", self._folder.name,
+            self._binary, "dev", *arguments, "--dir", self._folder.name, *self._quiet,
             stdout=asyncio.subprocess.PIPE,
         )
         try:
@@ -29,7 +30,10 @@ class DevGateway:
             ready = json.loads(line)
             self.url: str = ready["url"]
             self.admin_url: str = ready["admin_url"]
+            self.internal_url: str = ready["internal_url"]
+            self.service_token: str = ready["service_token"]
             self.tokens: list[str] = ready["tokens"]
+            self.accounts: list[str] = ready["accounts"]
             assert len(self.tokens) == 4, "dev mints four tokens"
             assert ready["shards"] == self._shards
             assert ready["pid"] == self._process.pid

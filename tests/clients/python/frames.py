@@ -6,6 +6,7 @@ Requests and pushed events have a 31-byte header, replies (flag RESPONSE) a 16-b
 import struct
 from dataclasses import dataclass
 
+BINARY = 0x01
 EVENT = 0x10
 CLIENT = 0x20
 RESPONSE = 0x40

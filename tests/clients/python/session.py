@@ -18,23 +18,57 @@ class Session:
         self._next_id = 1
         self.services: dict[str, bytes] = {}
         self.peer_guid = frames.ZERO_GUID
+        self.events: list[dict] = []
+        self.questions: list[dict] = []
 
     @classmethod
     def open(cls, url: str, token: str) -> "_Opening":
         return _Opening(url, token)
 
     async def receive(self) -> frames.Request | frames.Reply:
-        message = await asyncio.wait_for(self.socket.recv(), PATIENCE)
-        assert isinstance(message, bytes), f"unexpected text frame {message!r}"
-        return frames.decode(message)
+        """The next reply or peer message."""
+        while (frame := await self._next()) is None:
+            pass
+        return frame
 
-    async def read_manifest(self):
-        frame = await self.receive()
-        assert isinstance(frame, frames.Request), frame
-        assert (frame.flags, frame.channel, frame.sequence) == (frames.EVENT, 0, 0), frame
-        assert frame.guid == frames.ZERO_GUID and frame.message_id != 0
-        manifest = json.loads(frame.payload)
-        assert manifest["eventName"] == "connect.capability-manifest", manifest
+    async def event(self, name: str) -> dict:
+        """The next event of that name, of those that nobody has asked for yet."""
+        while not (found := [event for event in self.events if event["eventName"] == name]):
+            assert await self._next() is None, "neither an event nor an RPC"
+        self.events.remove(found[0])
+        return found[0]
+
+    async def question(self) -> dict:
+        """What a service has asked; it was answered."""
+        while not self.questions:
+            assert await self._next() is None, "neither an event nor an RPC"
+        return self.questions.pop(0)
+
+    async def _next(self) -> frames.Request | frames.Reply | None:
+        """The next reply or peer message; None if something else came. Events and RPCs are kept."""
+        message = await asyncio.wait_for(self.socket.recv(), PATIENCE)
+        if isinstance(message, str):  # the only text there is, before a close
+            assert json.loads(message)["eventName"] == "connect.disconnect-notification", message
+            return None
+        frame = frames.decode(message)
+        if isinstance(frame, frames.Reply) or frame.flags & frames.CLIENT:
+            return frame
+        body = json.loads(frame.payload)
+        if frame.flags & frames.EVENT:
+            assert (frame.flags, frame.channel, frame.sequence) == (frames.EVENT, 0, 0), frame
+            assert frame.guid == frames.ZERO_GUID and frame.message_id != 0
+            if body["eventName"] == "connect.capability-manifest":
+                self._read_manifest(body)
+            self.events.append(body)
+        else:
+            assert frame.flags == frames.BINARY, frame
+            answer = b'{"name":"a test"}'
+            reply = frames.Reply(frames.RESPONSE, frame.channel, 0, frame.message_id, frames.OK, answer)
+            await self.socket.send(reply.encode())
+            self.questions.append(body)
+
+    def _read_manifest(self, manifest: dict):
+        self.services.clear()  # each replaces the one before
         for api in manifest["availableApis"]:
             assert api["service"], api
             self.services[api["endpoint"]] = guid_bytes(api["serviceId"])
@@ -49,7 +83,7 @@ class Session:
         return message_id
 
     async def call(self, guid: bytes, payload: bytes, flags: int = 0, channel: int = 0):
-        """Sends one request and returns its reply, which must be the next frame."""
+        """Sends one request and returns its reply; only events may come before it."""
         message_id = await self.send(guid, payload, flags, channel)
         reply = await self.receive()
         assert isinstance(reply, frames.Reply), reply
@@ -68,7 +102,7 @@ class _Opening:
 
     async def __aenter__(self) -> Session:
         session = Session(await self._connect.__aenter__())
-        await asyncio.wait_for(session.read_manifest(), PATIENCE)
+        await session.event("connect.capability-manifest")
         return session
 
     async def __aexit__(self, *error):

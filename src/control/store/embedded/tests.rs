@@ -291,6 +291,7 @@ fn an_ended_session_stays_ended_for_every_token_made_before() {
     let mut store = store(10);
     let live = open(&mut store, 1, ALICE, at(0));
     assert_eq!(store.end(ALICE, at(5)), Ended::Live(live));
+    assert_eq!(store.end(ALICE, at(5)), Ended::Unknown, "it is ending already");
     let token = reconnect(&mut store, 2, ALICE, live.epoch, at(6));
     assert_eq!(refusal(&token), Some(ClaimRefusal::Unknown));
     assert_eq!(store.release(ALICE, live, End::Resumable, at(6)), Released::Over);
