@@ -259,8 +259,11 @@ fn keys_that_are_not_built_pass_at_their_default_only() {
     assert_refused(with_variable("CONNECT_SESSION_TTL_SECONDS", "1"), &["not in a store"]);
 }
 
+/// Least and greatest value.
+type Bounds = Option<(u32, u32)>;
+
 /// The protocol's variables with its defaults and, where it has them, its bounds.
-const OF_THE_PROTOCOL: [(&str, &str, Option<(u32, u32)>); 32] = [
+const OF_THE_PROTOCOL: [(&str, &str, Bounds); 32] = [
     ("MAX_CONCURRENT_CONNECTIONS", "10000", Some((1, 1_000_000))),
     ("HEARTBEAT_INTERVAL_SECONDS", "30", None),
     ("MESSAGE_QUEUE_SIZE", "1000", None),
