@@ -259,6 +259,80 @@ fn keys_that_are_not_built_pass_at_their_default_only() {
     assert_refused(with_variable("CONNECT_SESSION_TTL_SECONDS", "1"), &["not in a store"]);
 }
 
+/// Least and greatest value.
+type Bounds = Option<(u32, u32)>;
+
+/// The protocol's variables with its defaults and, where it has them, its bounds.
+const OF_THE_PROTOCOL: [(&str, &str, Bounds); 32] = [
+    ("MAX_CONCURRENT_CONNECTIONS", "10000", Some((1, 1_000_000))),
+    ("HEARTBEAT_INTERVAL_SECONDS", "30", None),
+    ("MESSAGE_QUEUE_SIZE", "1000", None),
+    ("BUFFER_SIZE", "65536", Some((1024, 1_048_576))),
+    ("ENABLE_CLIENT_TO_CLIENT_ROUTING", "true", None),
+    // Zero switches the limit off.
+    ("MAX_MESSAGES_PER_MINUTE", "1000", Some((0, 100_000))),
+    ("RATE_LIMIT_WINDOW_MINUTES", "1", Some((1, 60))),
+    ("SERVER_SALT", "a salt that is not the public one", None),
+    ("CONNECTION_MODE", "External", None),
+    ("INTERNAL_AUTH_MODE", "ServiceToken", None),
+    ("INTERNAL_SERVICE_TOKEN", "", None),
+    ("SESSION_TTL_SECONDS", "86400", None),
+    ("HEARTBEAT_TTL_SECONDS", "300", None),
+    ("RECONNECTION_WINDOW_SECONDS", "300", Some((10, 3600))),
+    ("RECONNECTION_WINDOW_EXTENSION_MINUTES", "1", Some((1, 60))),
+    ("HTTP_CLIENT_TIMEOUT_SECONDS", "120", None),
+    ("MAX_CHANNEL_NUMBER", "1000", Some((1, 65_535))),
+    ("RPC_CLEANUP_INTERVAL_SECONDS", "30", None),
+    ("DEFAULT_RPC_TIMEOUT_SECONDS", "30", Some((1, 300))),
+    ("CONNECTION_CLEANUP_INTERVAL_SECONDS", "30", None),
+    ("INACTIVE_CONNECTION_TIMEOUT_MINUTES", "30", Some((1, 1440))),
+    ("PENDING_MESSAGE_TIMEOUT_SECONDS", "30", None),
+    ("CONNECTION_SHUTDOWN_TIMEOUT_SECONDS", "5", Some((1, 60))),
+    ("COMPANION_ROOM_MODE", "Disabled", None),
+    ("COMPRESSION_ENABLED", "false", None),
+    ("COMPRESSION_THRESHOLD_BYTES", "1024", Some((64, 1_048_576))),
+    ("COMPRESSION_QUALITY", "1", Some((0, 11))),
+    ("MULTINODE_BROADCAST_MODE", "None", None),
+    ("BROADCAST_INTERNAL_URL", "", None),
+    ("BROADCAST_HEARTBEAT_INTERVAL_SECONDS", "30", None),
+    ("BROADCAST_STALE_THRESHOLD_SECONDS", "90", None),
+    ("WEBSOCKET_KEEP_ALIVE_INTERVAL_SECONDS", "30", None),
+];
+
+#[test]
+fn every_variable_of_the_protocol_is_understood_within_its_bounds_or_refused_with_a_reason() {
+    for (name, default, bounds) in OF_THE_PROTOCOL {
+        let variable = format!("CONNECT_{name}");
+        let set = |value: &str| with_variable(&variable, value);
+        assert!(set(default).is_ok(), "{variable}={default}");
+        if let Some((least, greatest)) = bounds {
+            for (value, taken) in [
+                (i64::from(least) - 1, false),
+                (i64::from(least), true),
+                (i64::from(greatest), true),
+                (i64::from(greatest) + 1, false),
+            ] {
+                // What does not fit together with other keys is refused by their names.
+                let refused =
+                    set(&value.to_string()).err().map(|refused| refused.lines().collect());
+                let lines: Vec<String> = refused.unwrap_or_default();
+                let understood = !lines.iter().any(|line| line.contains(&variable));
+                assert_eq!(understood, taken, "{variable}={value}: {lines:?}");
+            }
+        }
+        if let Some(key) = unsupported::Unsupported::by_variable(&variable) {
+            assert_eq!(key.default, default, "{variable}");
+            assert_refused(set("7"), &[&variable, key.reason]);
+        }
+    }
+    let known: usize = TABLES
+        .iter()
+        .flat_map(|table| table.keys.iter().filter_map(|key| table.variable(key)))
+        .filter(|variable| variable.starts_with("CONNECT_"))
+        .count();
+    assert_eq!(known + unsupported::UNSUPPORTED.len(), OF_THE_PROTOCOL.len());
+}
+
 #[test]
 fn the_internal_mode_needs_its_secret_unless_the_network_is_trusted() {
     let load = |more: &str| load(&format!("[session]\nconnection_mode = \"internal\"\n{more}"));

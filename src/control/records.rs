@@ -1,6 +1,7 @@
 //! Records of the bus: events for sessions, sessions that are over, errors of services, and where
 //! services are.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -77,7 +78,10 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
     /// What an order is to its session's shard, with names turned into indices.
     fn item(&mut self, order: SessionOrder<'_>, record: &Record) -> Item {
         match order {
-            SessionOrder::Forward { body } if body.len() == record.value.len() => {
+            // A respelled name may be as long as the one before.
+            SessionOrder::Forward { body: Cow::Borrowed(body) }
+                if body.len() == record.value.len() =>
+            {
                 Item::Event(Arc::clone(&record.value))
             }
             SessionOrder::Forward { body } => Item::Event(body.into_owned().into()),

@@ -72,6 +72,20 @@ fn the_upgrade_offers_only_the_protocol_and_presents_the_token() {
 }
 
 #[test]
+fn a_reload_announces_new_endpoints_behind_the_old_ones() {
+    let backend = LinkBackend::listen();
+    let mut gateway = Setup::new(backend.service("/demo/echo", "")).start();
+    let mut link = backend.link();
+    gateway.reload(backend.service("/demo/new /demo/echo", ""));
+    let hello = link.expect(HELLO).json();
+    assert_eq!(hello["endpoints"], json!(["/demo/echo", "/demo/new"]));
+    let mut client = gateway.client();
+    client.send(&Request::to(client.service("/demo/new")));
+    link.expect(OPEN);
+    assert_eq!(link.call().0.endpoint, 1);
+}
+
+#[test]
 fn a_refused_link_is_dialled_again_after_pauses_that_grow() {
     let backend = LinkBackend::listen();
     let gateway = Setup::new(backend.service("/demo/echo", "")).start();

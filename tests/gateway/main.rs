@@ -9,6 +9,7 @@ mod gateway_process;
 mod auth_services;
 mod compression;
 mod door;
+mod events;
 mod harness;
 mod http_backends;
 mod internal;

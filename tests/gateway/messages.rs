@@ -194,3 +194,22 @@ fn a_broadcast_reaches_everybody_else_on_every_shard_and_is_not_acknowledged() {
     assert_eq!(far.request(), broadcast);
     sender.expect_no_reply();
 }
+
+#[test]
+fn the_copies_of_a_broadcast_that_a_full_outbox_loses_are_counted() {
+    let gateway = Setup::new("")
+        .set("session.connection_mode", "Relayed")
+        .set("limits.messages_per_window", "0")
+        .set("limits.outbox_bytes_max", "64KiB")
+        .set("limits.write_stall", "1m")
+        .start();
+    let (mut sender, mut reader, slow) = (gateway.client(), gateway.client(), gateway.client());
+    let broadcast = Request::to(BROADCAST).flags(CLIENT).payload(vec![b'b'; 32_768]);
+    gateway.wait_until("the outbox to fill", crate::harness::PATIENCE, || {
+        sender.send(&broadcast);
+        assert!(reader.request() == broadcast, "the others get theirs");
+        gateway.shed("broadcast_outbox_full") > 0
+    });
+    sender.expect_no_reply();
+    drop(slow);
+}

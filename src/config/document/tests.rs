@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 
 use super::*;
+use crate::config::unsupported::UNSUPPORTED;
 
 const REFERENCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/CONFIGURATION.md");
 
@@ -41,7 +42,28 @@ fn reference() -> String {
             write_row(&mut out, table, key);
         }
     }
+    write_unsupported(&mut out);
     out
+}
+
+const UNSUPPORTED_PREFACE: &str = "
+## Keys of the protocol that cannot be set
+
+A deployment that comes from another gateway may keep them in `[session]`, or their variables, as long as
+they stand at their default. At any other value they are refused by name and with this reason.
+
+| key | default | variable | why |
+| --- | --- | --- | --- |
+";
+
+fn write_unsupported(out: &mut String) {
+    out.push_str(UNSUPPORTED_PREFACE);
+    for key in UNSUPPORTED {
+        let default = if key.default.is_empty() { "unset".to_owned() } else { code(key.default) };
+        let (name, reason) = (key.name, cell(key.reason));
+        let variable = name.to_ascii_uppercase();
+        push(out, format_args!("| `{name}` | {default} | `CONNECT_{variable}` | {reason} |"));
+    }
 }
 
 fn write_row(out: &mut String, table: &Table, key: &Key) {
@@ -78,4 +100,17 @@ fn the_reference_says_what_the_tables_say() {
     }
     let written = std::fs::read_to_string(REFERENCE).unwrap();
     assert_eq!(written, reference(), "see the first lines of this file");
+}
+
+#[test]
+fn the_reload_table_says_of_every_key_whether_it_is_live() {
+    let table = reload_table();
+    let facts = |path: &str| {
+        let line = table.lines().find(|line| line.split_whitespace().next() == Some(path));
+        line.unwrap_or_else(|| panic!("no {path}")).split_whitespace().skip(1).collect::<Vec<_>>()
+    };
+    assert_eq!(facts("limits.fragments_max"), ["live", "CORELANE_LIMITS_FRAGMENTS_MAX"]);
+    assert_eq!(facts("session.server_salt"), ["restart", "CONNECT_SERVER_SALT"]);
+    let keys: usize = TABLES.iter().map(|table| table.keys.len()).sum();
+    assert_eq!(table.lines().count(), keys);
 }

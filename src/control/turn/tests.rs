@@ -8,8 +8,11 @@ use std::time::Duration;
 use corelane_shard::id::{
     ConnectionKey, EndpointId, Epoch, Generation, ServiceId, SessionId, Slot,
 };
-use corelane_shard::lane::{ClaimRefusal, Content, Delivery, End, Resumed, RpcEnded, RpcOutcome};
+use corelane_shard::lane::{
+    Claim, ClaimRefusal, Content, Credential, Delivery, End, Resumed, RpcEnded, RpcOutcome,
+};
 use corelane_shard::wire::guid::Guid;
+use corelane_shard::wire::reconnect_token::ReconnectKeys;
 
 use super::*;
 use crate::control::ask::{Rpc, RpcRefused, Unpublished};
@@ -323,6 +326,21 @@ fn events_wait_for_a_session_and_come_again_until_they_are_confirmed() {
 }
 
 #[test]
+fn an_event_is_delivered_under_the_name_that_clients_know() {
+    let mut bench = Bench::new();
+    bench.open(1, ALICE, 10);
+    for name in ["System_Notification", "voice.peer_joined", "asset_ready"] {
+        bench.publish_for(ALICE, &format!(r#"{{"eventName":"{name}"}}"#)).unwrap();
+    }
+    let enveloped = r#"{"message":{"eventName":"asset.ready"}}"#;
+    bench.publish_for(ALICE, enveloped).unwrap();
+    let delivered = bench.delivered(11);
+    let events: Vec<_> = delivered.iter().map(json_of).collect();
+    let expected = ["system.notification", "voice.peer.joined", "asset.ready", "asset.ready"];
+    assert_eq!(events, expected.map(|name| serde_json::json!({ "eventName": name })));
+}
+
+#[test]
 fn a_gap_is_told_before_what_follows_it() {
     let mut bench = Bench::new();
     bench.core.mailboxes.rule(crate::control::mailboxes::MailboxRules {
@@ -498,6 +516,42 @@ fn what_is_published_of_a_session_follows_its_life() {
     assert_eq!(published(), ["session.disconnected"]);
 }
 
+#[test]
+fn coming_back_with_a_token_is_published_twice_and_with_a_jwt_once() {
+    let mut bench = Bench::new();
+    let first = bench.open(1, ALICE, 10);
+    let release = |slot, epoch| ToControl::Release {
+        key: key(slot),
+        session: ALICE,
+        epoch,
+        end: End::Resumable,
+    };
+    bench.lanes[0].says(release(1, first));
+    bench.turn(11);
+    let mut records = bench.core.bus.subscribe();
+    let mut published = || {
+        std::iter::from_fn(|| records.try_recv().ok())
+            .map(|record| record.topic.to_string())
+            .collect::<Vec<_>>()
+    };
+    let keys = ReconnectKeys::from_salt("salt");
+    let token = keys.token(ALICE, first);
+    let (_, seal) = keys.read(str::from_utf8(&token).unwrap()).unwrap();
+    let claim = Claim { session: ALICE, credential: Credential::Reconnect(seal), peer: None };
+    bench.lanes[0].says(ToControl::Claim { key: key(2), claim: Box::new(claim) });
+    bench.turn(12);
+    let heard = bench.lanes[0].heard();
+    let Some(&ToShard::Granted { epoch: second, .. }) = heard.last() else { panic!("{heard:?}") };
+    bench.lanes[0].says(ToControl::Opened { key: key(2), session: ALICE, epoch: second });
+    bench.turn(12);
+    assert_eq!(published(), ["session.connected", "session.reconnected"]);
+    bench.lanes[0].says(release(2, second));
+    bench.turn(13);
+    assert_eq!(published(), ["session.disconnected"]);
+    bench.open(3, ALICE, 14);
+    assert_eq!(published(), ["session.connected"]);
+}
+
 fn rpc(session: SessionId, message_id: u64) -> Rpc {
     Rpc {
         session,
@@ -558,7 +612,7 @@ fn errors_reach_administrators_only() {
     let mut bench = Bench::new();
     bench.open(1, ALICE, 10);
     let mut admin = fixtures::token_claim(SessionId(9));
-    if let corelane_shard::lane::Credential::Token(claimant) = &mut admin.credential {
+    if let Credential::Token(claimant) = &mut admin.credential {
         let standing = corelane_shard::identity::Standing {
             roles: [Box::from("Admin")].into(),
             ..corelane_shard::identity::Standing::clone(&claimant.standing)

@@ -11,11 +11,11 @@ use super::*;
 use crate::clock::Now;
 use crate::engine::players::callable_by;
 use crate::engine::{CredentialRoutes, DoorRules, InternalAccess, ServiceToken};
-use crate::id::SessionId;
+use crate::id::{Epoch, SessionId};
 use crate::identity::{
     AuthRefusal, Authenticator, Identity, Judgement, Standing, TokenFingerprint, Validated,
 };
-use crate::lane::ToShard;
+use crate::lane::{Resumed, ToShard};
 use crate::session::routing::Session;
 use crate::snapshot::{ConnectionMode, Snapshot};
 
@@ -435,6 +435,112 @@ fn a_session_ends_with_its_token_only_when_told_to() {
         drop(client);
         rig.until_nothing_is_left();
     }
+}
+
+#[test]
+fn whoever_is_replaced_while_it_waits_at_the_door_is_told_409() {
+    let mut rig = shape().build();
+    rig.claims = Some(Vec::new());
+    // An eviction names the claim that it ends; one of an earlier claim means nothing here.
+    for (ended, expected) in [(Some(4), "409"), (Some(3), "101"), (None, "101")] {
+        let (address, request) = (rig.address, request(&["Authorization: Bearer 7"]));
+        let client = thread::spawn(move || {
+            let mut client = Client::connect(address);
+            client.write(&request);
+            (read_head(&mut client), client)
+        });
+        let give_up = Moment::now() + PATIENCE;
+        let (key, session) = loop {
+            if let Some(claim) = rig.claims.as_mut().and_then(Vec::pop) {
+                break claim;
+            }
+            assert!(Moment::now() < give_up, "the engine does not claim");
+            rig.turn();
+        };
+        if let Some(epoch) = ended {
+            rig.tell(ToShard::Evict { key, epoch: Epoch(epoch) });
+            // Answers are heard before anything else.
+            rig.turn();
+        }
+        let resumed = Resumed::Nothing;
+        rig.tell(ToShard::Granted { key, session, epoch: Epoch(4), resumed });
+        let (head, _client) = rig.run(client);
+        assert_eq!(&head[9..12], expected, "{ended:?}");
+        assert_eq!(head.contains("\r\nRetry-After: "), expected == "409");
+    }
+}
+
+#[test]
+fn the_door_looks_at_the_path_then_at_the_room_then_at_the_origin_and_then_at_the_token() {
+    let origins = ["https://game.example".into()].into();
+    let door = DoorRules { origins, ..DoorRules::default() };
+    let mut rig = Shape { connections_max: 1, door, ..shape() }.build();
+    let foreign = "Origin: https://other.example";
+    let bad = "Authorization: Bearer nobody";
+    assert_eq!(status(&mut rig, &[bad, foreign]), 403);
+    assert_eq!(status(&mut rig, &[bad]), 401);
+    rig.until_nothing_is_left();
+    let _inside = opened(&mut rig, &["Authorization: Bearer 1"]);
+    for fields in [&[bad, foreign][..], &[bad], &["Authorization: Bearer 1"]] {
+        assert_eq!(status(&mut rig, fields), 503, "{fields:?}");
+    }
+    for (line, expected) in [("GET /nowhere", "404"), ("POST /connect", "405")] {
+        let address = rig.address;
+        let head = format!("{line} HTTP/1.1\r\nHost: test\r\n\r\n");
+        let told = rig.run(thread::spawn(move || {
+            let mut client = Client::connect(address);
+            client.write(head.as_bytes());
+            read_head(&mut client)
+        }));
+        assert_eq!(&told[9..12], expected);
+    }
+}
+
+#[test]
+fn clients_that_are_put_off_are_told_different_times() {
+    let mut rig = Shape { connections_max: 1, ..shape() }.build();
+    let _inside = opened(&mut rig, &["Authorization: Bearer 1"]);
+    let mut told = std::collections::BTreeSet::new();
+    for _ in 0..40 {
+        let head = answer(&mut rig, &["Authorization: Bearer 2"]);
+        let after = head.lines().find_map(|line| line.strip_prefix("Retry-After: "));
+        told.insert(after.unwrap().parse::<u32>().unwrap());
+    }
+    assert!(told.len() > 1 && told.iter().all(|seconds| (1..=5).contains(seconds)), "{told:?}");
+}
+
+#[test]
+fn a_full_shard_waits_a_second_for_a_head_and_not_longer() {
+    let mut rig = Shape { connections_max: 1, ..shape() }.build();
+    let _inside = opened(&mut rig, &["Authorization: Bearer 1"]);
+    let address = rig.address;
+    let mut half = Client::connect(address);
+    half.write(b"GET /conn");
+    rig.until("both are there", |engine| engine.table.len() == 2);
+    let refused = |rig: &mut Rig| {
+        // Time stands nearly still meanwhile.
+        (0..20).for_each(|_| rig.turn());
+        rig.engine.table.iter().filter(|(_, c)| c.phase != Phase::Open).count()
+    };
+    rig.ahead += Duration::from_millis(500);
+    assert_eq!(refused(&mut rig), 0);
+    rig.ahead += Duration::from_millis(600);
+    assert_eq!(refused(&mut rig), 1);
+    let head = rig.run(thread::spawn(move || read_head(&mut half)));
+    assert!(head.starts_with("HTTP/1.1 408 "), "{head}");
+}
+
+#[test]
+fn a_session_without_messages_is_closed_with_4004() {
+    let session = SessionLimits { ping_interval: Duration::ZERO, ..shape().session };
+    let mut rig = Shape { session, ..shape() }.build();
+    let client = opened(&mut rig, &["Authorization: Bearer 1"]);
+    let (client, _, _) = next(&mut rig, client);
+    rig.ahead += SessionLimits::default().idle_timeout + Duration::from_secs(1);
+    let (client, opcode, payload) = next(&mut rig, client);
+    assert_eq!((opcode, &payload[..2]), (CLOSE, &4004u16.to_be_bytes()[..]));
+    drop(client);
+    rig.until_nothing_is_left();
 }
 
 impl Rig {

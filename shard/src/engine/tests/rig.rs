@@ -12,7 +12,7 @@ use super::super::{DoorRules, Engine, EngineOptions, Surroundings};
 use super::client::PATIENCE;
 use crate::buffers::ReceiveBuffers;
 use crate::clock::Now;
-use crate::id::{ConnectionKey, Epoch, ShardId};
+use crate::id::{ConnectionKey, Epoch, SessionId, ShardId};
 use crate::identity::{AuthRefusal, Authenticator, Judgement};
 use crate::lane::{ControlLanes, MeshShape, Resumed, ToControl, ToShard, mesh};
 use crate::outbox::Outbox;
@@ -86,6 +86,8 @@ pub(super) struct Rig {
     epoch: u64,
     /// Tokens that the engine wants judged.
     pub(super) asked: Vec<(ConnectionKey, Box<str>)>,
+    /// Claims are kept here instead of granted, if somebody looks after them.
+    pub(super) claims: Option<Vec<(ConnectionKey, SessionId)>>,
 }
 
 impl Shape {
@@ -151,6 +153,7 @@ impl Shape {
             control: mesh.control,
             epoch: 0,
             asked: Vec::new(),
+            claims: None,
         }
     }
 }
@@ -168,16 +171,19 @@ impl Rig {
         self.engine.exchange(wait).unwrap();
     }
 
-    /// Grants every claim and keeps what else is asked.
+    /// Grants every claim, unless they are kept, and keeps what else is asked.
     fn hear_engine(&mut self) {
         while let Some(message) = self.control.hear(ShardId(0)) {
             match message {
-                ToControl::Claim { key, claim } => {
-                    self.epoch += 1;
-                    let (session, epoch) = (claim.session, Epoch(self.epoch));
-                    let resumed = Resumed::Nothing;
-                    self.tell(ToShard::Granted { key, session, epoch, resumed });
-                }
+                ToControl::Claim { key, claim } => match &mut self.claims {
+                    Some(kept) => kept.push((key, claim.session)),
+                    None => {
+                        self.epoch += 1;
+                        let (session, epoch) = (claim.session, Epoch(self.epoch));
+                        let resumed = Resumed::Nothing;
+                        self.tell(ToShard::Granted { key, session, epoch, resumed });
+                    }
+                },
                 ToControl::Validate { key, token } => self.asked.push((key, token)),
                 _ => {}
             }

@@ -530,6 +530,18 @@ fn a_reload_replaces_what_a_session_may_call() {
 }
 
 #[test]
+fn a_grant_replaces_what_a_session_may_call_and_leaves_its_shortcuts() {
+    let mut bench = plain();
+    let (before, after) = (bench.guid(0), bench.guid(2));
+    assert_eq!(bench.request(0, before), call(0, WantsReply::Yes));
+    let set = Capabilities::new(&bench.snapshot).of_endpoints(&bench.snapshot, &[EndpointId(2)]);
+    bench.session.grant(set, &mut bench.tables);
+    assert_eq!(bench.request(0, before), reply(30));
+    assert_eq!(bench.request(0, after), call(2, WantsReply::Yes));
+    assert!(matches!(bench.request(0, SHORTCUT), Verdict::Shortcut { .. }));
+}
+
+#[test]
 fn a_reload_measures_by_the_new_rate_limit_at_once() {
     let mut bench = Bench::new(|s| {
         s.session.messages_per_window = 10;

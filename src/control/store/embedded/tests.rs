@@ -311,6 +311,34 @@ fn an_ended_session_stays_ended_for_every_token_made_before() {
 }
 
 #[test]
+fn a_token_that_finds_the_gateway_full_is_not_used_up() {
+    let mut store = store(1);
+    let alice = open(&mut store, 1, ALICE, at(0));
+    store.release(ALICE, alice, End::Resumable, at(1));
+    let bob = open(&mut store, 2, BOB, at(2));
+    let full = reconnect(&mut store, 3, ALICE, alice.epoch, at(3));
+    assert_eq!(refusal(&full), Some(ClaimRefusal::Full));
+    store.release(BOB, bob, End::Final, at(4));
+    granted(&reconnect(&mut store, 3, ALICE, alice.epoch, at(5)));
+}
+
+#[test]
+fn a_revocation_is_forgotten_when_no_token_from_before_it_can_be_alive() {
+    let mut store = store(10);
+    let live = open(&mut store, 1, ALICE, at(0));
+    store.end(ALICE, at(5));
+    store.release(ALICE, live, End::Final, at(5));
+    let ask_at = |store: &mut EmbeddedStore, seconds| {
+        store.expire(at(seconds), &mut |_| {});
+        let credential = Credential::Token(claimant("anna", 1_000_001));
+        ask(store, key(2), ALICE, credential, at(seconds))
+    };
+    assert_eq!(refusal(&ask_at(&mut store, 86_404)), Some(ClaimRefusal::Revoked));
+    granted(&ask_at(&mut store, 86_406));
+    assert!(store.revoked.is_empty());
+}
+
+#[test]
 fn what_waits_is_forgotten_after_window_and_extension() {
     let mut store = store(10);
     let live = open(&mut store, 1, ALICE, at(0));
