@@ -209,6 +209,8 @@ pub struct SessionLimits {
     pub close_on_expiry: bool,
     /// Roles whose 0x08 flag is honoured on inbound messages.
     pub priority_roles: Box<[Box<str>]>,
+    /// Close frames carry [`crate::wire::close::CloseCode::as_upstream`].
+    pub upstream_close_codes: bool,
     pub capabilities: CapabilitySource,
     pub dialect: NameDialect,
     pub resume: ResumeRules,
@@ -241,6 +243,7 @@ impl Default for SessionLimits {
             close_timeout: Duration::from_secs(5),
             close_on_expiry: false,
             priority_roles: Box::default(),
+            upstream_close_codes: false,
             capabilities: CapabilitySource::Roles,
             dialect: NameDialect::Hyphen,
             resume: ResumeRules::default(),

@@ -16,8 +16,9 @@ use super::unknown::{
     find, is_ours, refuse_unknown_flags, refuse_unknown_tables, refuse_unknown_variables,
 };
 use super::{
-    Auth, Compression, Config, Control, Drain, Echo, Events, Limits, ListenAdmin, ListenInternal,
-    ListenPublic, Log, Priority, Secret, Service, Session, Shards, Tracing, Validate, profile,
+    Auth, Compat, Compression, Config, Control, Drain, Echo, Events, Limits, ListenAdmin,
+    ListenInternal, ListenPublic, Log, Priority, Secret, Service, Session, Shards, Tracing,
+    Validate, profile,
 };
 
 /// The text of `corelane.toml`, and the name that errors give it.
@@ -146,6 +147,7 @@ fn read(text: &str, overrides: &Overrides, notes: &mut Notes) -> Option<Config> 
     let session = once!(Session, &[]);
     let limits = once!(Limits, &[]);
     let compression = once!(Compression, &[]);
+    let compat = once!(Compat, &[]);
     let priority = once!(Priority, &[]);
     let control = once!(Control, &[]);
     let events = once!(Events, &[]);
@@ -169,6 +171,7 @@ fn read(text: &str, overrides: &Overrides, notes: &mut Notes) -> Option<Config> 
         session: session?,
         limits: limits?,
         compression: compression?,
+        compat: compat?,
         priority: priority?,
         control: control?,
         events: events?,

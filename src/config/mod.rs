@@ -44,9 +44,9 @@ pub use secret::Secret;
 pub use shape::Auto;
 pub use shown::Shown;
 pub use tables::{
-    Auth, CapabilitySource, Compression, ConnectionMode, Control, Drain, Echo, Events,
-    InternalAuthMode, Limits, ListenAdmin, ListenInternal, ListenPublic, Log, LogFormat, LogLevel,
-    OnExpiry, Priority, Profile, Session, Shards, Tracing, Validate, WELL_KNOWN_SALT,
+    Auth, CapabilitySource, CloseCodes, Compat, Compression, ConnectionMode, Control, Drain, Echo,
+    Events, InternalAuthMode, Limits, ListenAdmin, ListenInternal, ListenPublic, Log, LogFormat,
+    LogLevel, OnExpiry, Priority, Profile, Session, Shards, Tracing, Validate, WELL_KNOWN_SALT,
 };
 pub use upstream::{HttpUrl, LINK_PATH, Scheme, ServiceAddress, Upstream};
 
@@ -63,6 +63,7 @@ pub const TABLES: &[Table] = &[
     Session::TABLE,
     Limits::TABLE,
     Compression::TABLE,
+    Compat::TABLE,
     Priority::TABLE,
     Events::TABLE,
     Control::TABLE,
@@ -98,6 +99,7 @@ pub struct Config {
     pub session: Session,
     pub limits: Limits,
     pub compression: Compression,
+    pub compat: Compat,
     pub priority: Priority,
     pub control: Control,
     pub events: Events,
@@ -126,6 +128,7 @@ impl Config {
         self.session.restart_changes(&next.session, &mut found);
         self.limits.restart_changes(&next.limits, &mut found);
         self.compression.restart_changes(&next.compression, &mut found);
+        self.compat.restart_changes(&next.compat, &mut found);
         self.priority.restart_changes(&next.priority, &mut found);
         self.control.restart_changes(&next.control, &mut found);
         self.events.restart_changes(&next.events, &mut found);

@@ -6,7 +6,7 @@ use corelane_shard::id::{EndpointId, ServiceId};
 use corelane_shard::snapshot as shard;
 
 use super::upstream::Scheme;
-use super::{Config, ConnectionMode, OnExpiry, RoleSettings, Service, Upstream};
+use super::{CloseCodes, Config, ConnectionMode, OnExpiry, RoleSettings, Service, Upstream};
 
 /// Connections per shard to an http service that does not say.
 const HTTP_CONNECTIONS: usize = 64;
@@ -77,6 +77,7 @@ impl Config {
             close_timeout: session.connection_shutdown_timeout_seconds,
             close_on_expiry: self.auth.on_expiry == OnExpiry::Close,
             priority_roles: self.priority.roles.iter().map(|role| role.as_str().into()).collect(),
+            upstream_close_codes: self.compat.close_codes == CloseCodes::Upstream,
             capabilities: session.capabilities,
             dialect: self.events.name_dialect,
             resume: shard::ResumeRules {

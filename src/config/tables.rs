@@ -60,6 +60,13 @@ pub enum Profile {
     Conformance,
 }
 
+/// Which codes close frames carry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CloseCodes {
+    Own,
+    Upstream,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
     Human,
@@ -327,6 +334,18 @@ table! {
         /// Inflate what clients send to backends with flag 0x04, and clear the flag. Off: it is
         /// passed on as it came. Does not depend on `enabled`.
         inflate_inbound: bool = "false", Live => Flag;
+    }
+}
+
+table! {
+    /// For clients of other gateways.
+    ["compat"] Once Compat {
+        /// "own": close codes tell clients whether and when to come back. "upstream": 1000 in the place of
+        /// 1001 and of all from 4001 on, with the same reasons, for clients that know no others.
+        close_codes: CloseCodes = r#""own""#, Live => Choice(&[
+            ("own", CloseCodes::Own),
+            ("upstream", CloseCodes::Upstream),
+        ]);
     }
 }
 

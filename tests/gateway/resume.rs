@@ -150,6 +150,17 @@ fn a_drain_says_how_to_come_back_and_a_takeover_does_not() {
 }
 
 #[test]
+fn clients_of_other_gateways_are_closed_with_1000_and_the_same_reasons() {
+    let gateway = Setup::new("").set("compat.close_codes", "upstream").start();
+    let claims = Claims::default().session(Uuid::from_u128(8));
+    let mut old = gateway.client_of(&claims);
+    let mut new = gateway.client_of(&claims);
+    assert_eq!(old.close_reason(), (1000, "New connection established".to_owned()));
+    gateway.signal(rustix::process::Signal::TERM);
+    assert_eq!(new.close_reason(), (1000, "Server shutdown".to_owned()));
+}
+
+#[test]
 fn without_notices_a_session_says_nothing_by_itself() {
     let gateway = Setup::new("").start();
     let mut client = gateway.client();

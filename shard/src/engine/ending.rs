@@ -40,7 +40,9 @@ impl<S: Sockets> Engine<S> {
         reason: &str,
         cause: &'static str,
     ) {
-        let payload = ControlPayload::close(code.code(), reason);
+        let upstream = self.limits.session.upstream_close_codes;
+        let written = if upstream { code.as_upstream() } else { code.code() };
+        let payload = ControlPayload::close(written, reason);
         self.say_goodbye(key, &payload, Fin::Answered, code.code(), cause);
     }
 

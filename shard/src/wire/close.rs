@@ -61,6 +61,28 @@ impl CloseCode {
         self as u16
     }
 
+    /// The code for clients that know none of the gateway's own: what is no fault of theirs is 1000, and
+    /// the reason tells the rest.
+    #[must_use]
+    pub const fn as_upstream(self) -> u16 {
+        match self {
+            Self::Normal
+            | Self::GoingAway
+            | Self::SessionEnded
+            | Self::Replaced
+            | Self::RateAbuse
+            | Self::Idle
+            | Self::IdentityLost => Self::Normal.code(),
+            Self::ProtocolError
+            | Self::UnsupportedMessage
+            | Self::InvalidText
+            | Self::PolicyViolation
+            | Self::MessageTooLong
+            | Self::InternalError
+            | Self::TryAgainLater => self.code(),
+        }
+    }
+
     /// The reason text where the situation has none of its own.
     #[must_use]
     pub const fn reason(self) -> &'static str {
