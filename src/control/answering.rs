@@ -75,12 +75,8 @@ impl<P: ShardPort, S: SessionStore> Core<P, S, EmbeddedBus> {
     }
 
     fn push(&mut self, session: SessionId, message: Box<[u8]>) -> Result<(), NoSession> {
-        let Owner { shard, key, epoch } = self
-            .store
-            .known(session)
-            .filter(|known| known.open)
-            .and_then(|known| known.owner)
-            .ok_or(NoSession)?;
+        let Owner { shard, key, epoch } =
+            self.store.known(session).and_then(|known| known.owner).ok_or(NoSession)?;
         let delivery = Delivery { key, epoch, place: None, content: Content::Message(message) };
         self.post(shard, ToShard::Deliver(Box::new(delivery)));
         Ok(())

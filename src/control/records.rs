@@ -153,7 +153,7 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
         let message = [&header[..], &body].concat();
         let mut admins: Vec<Owner> = Vec::new();
         self.store.each(&mut |known| {
-            if let Some(owner) = known.owner.filter(|_| known.open)
+            if let Some(owner) = known.owner
                 && AdminNotices::reach(&known.standing.roles)
             {
                 admins.push(owner);

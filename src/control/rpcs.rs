@@ -54,8 +54,7 @@ impl Rpcs {
 impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
     /// Registers the RPC before it is sent.
     pub(super) fn send_rpc(&mut self, rpc: Rpc, now: Now) -> Result<(), RpcRefused> {
-        let owner =
-            self.store.known(rpc.session).filter(|known| known.open).and_then(|known| known.owner);
+        let owner = self.store.known(rpc.session).and_then(|known| known.owner);
         let Owner { shard, key, epoch } = owner.ok_or(NoSession)?;
         if self.rpcs.waiting.len() >= RPCS_MAX {
             return Err(RpcRefused::TooMany);

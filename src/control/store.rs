@@ -48,7 +48,7 @@ pub struct Known<'a> {
     pub session: SessionId,
     /// `None` while it waits to be taken up again.
     pub owner: Option<Owner>,
-    /// The owner can receive.
+    /// The owner has had its first messages: what waits for the session may come.
     pub open: bool,
     pub account: Option<&'a Account>,
     pub standing: &'a Arc<Standing>,
