@@ -212,7 +212,6 @@ impl Mailboxes {
     pub fn detach(&mut self, session: SessionId) {
         if let Some(mailbox) = self.boxes.get_mut(&session) {
             mailbox.attached = false;
-            mailbox.next = mailbox.confirmed;
         }
     }
 
