@@ -13,6 +13,7 @@ pub mod engine;
 pub mod id;
 pub mod identity;
 pub mod lane;
+pub mod network;
 pub mod outbox;
 pub mod probe;
 #[cfg(feature = "runtime")]

@@ -6,7 +6,6 @@
 
 mod embedded;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use corelane_shard::clock::{Instant, Now};
 use corelane_shard::id::{ConnectionKey, Epoch, SessionId, ShardId};
 use corelane_shard::identity::{Account, Standing, UnixSeconds};
 use corelane_shard::lane::{Claim, End, ToShard};
+pub use corelane_shard::network::counted_as;
 
 pub use embedded::EmbeddedStore;
 
@@ -152,16 +152,4 @@ pub trait SessionStore {
 
     /// Sessions that wait to be taken up.
     fn waiting(&self) -> usize;
-}
-
-/// An address as it is counted: IPv6 by its network, which one customer has to himself.
-#[must_use]
-pub fn counted_as(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => {
-            let network = u128::from(v6) >> 64 << 64;
-            IpAddr::V6(network.into())
-        }
-        v4 => v4,
-    }
 }
