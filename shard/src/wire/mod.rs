@@ -3,6 +3,7 @@
 
 pub mod close;
 pub mod code;
+pub mod forwarded;
 pub mod frame;
 pub mod guid;
 pub mod handshake;
@@ -10,5 +11,6 @@ pub mod header;
 pub mod inbound;
 pub mod mask;
 pub mod meta;
+pub mod proxy_protocol;
 pub mod reconnect_token;
 pub mod utf8;
