@@ -69,6 +69,7 @@ pub fn continue_from(
         salt: next.salt,
         node: next.node,
         session: next.session,
+        door: next.door,
         tracing: next.tracing,
     };
     Ok(Continued { snapshot, targets: placed })

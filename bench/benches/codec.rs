@@ -14,8 +14,8 @@ use corelane_shard::session::fingerprints::FingerprintTables;
 use corelane_shard::session::rate::RateLimits;
 use corelane_shard::session::routing::{RoutingContext, Session};
 use corelane_shard::snapshot::{
-    BreakerLimits, ConnectionMode, Endpoint, Method, Role, Service, SessionLimits, Snapshot,
-    Tracing, UpstreamKind,
+    BreakerLimits, ConnectionMode, DoorLimits, Endpoint, Method, Role, Service, SessionLimits,
+    Snapshot, Tracing, UpstreamKind,
 };
 use corelane_shard::wire::frame::{
     OpCode, Role as FrameRole, client_header_len, write_client_header,
@@ -110,6 +110,7 @@ fn snapshot(endpoints: u16) -> Snapshot {
         roles: [Role { name: "user".into(), endpoints: (0..endpoints).map(EndpointId).collect() }]
             .into(),
         session: SessionLimits { messages_per_window: 0, ..SessionLimits::default() },
+        door: DoorLimits::default(),
         tracing: Tracing::default(),
     }
 }

@@ -89,6 +89,8 @@ closed_list! {
         CompressedBadly => "compressed_badly",
         InflatingBusy => "inflating_busy",
         BlocksExhausted => "blocks_exhausted",
+        /// A new call, because the block pool is nearly full.
+        ShortOfMemory => "short_of_memory",
         SlowConsumer => "slow_consumer",
         /// A call of a session that is told to go.
         Departing => "departing",
@@ -101,6 +103,8 @@ closed_list! {
         RpcTimeout => "rpc_timeout",
         /// Text from a client of the Internal mode.
         TextIgnored => "text_ignored",
+        /// A new connection, closed because there was not even room for an answer.
+        Unheard => "unheard",
     }
 }
 
@@ -121,6 +125,12 @@ closed_list! {
         Replaced => "replaced",
         Draining => "draining",
         TooMany => "too_many",
+        Denied => "denied",
+        TooManyWaiting => "too_many_waiting",
+        Crowded => "crowded",
+        TooFast => "too_fast",
+        ShortOfMemory => "short_of_memory",
+        ProxyHeader => "proxy_header",
         ClientGone => "client_gone",
         Health => "health",
     }
@@ -174,6 +184,8 @@ pub struct Probe {
     pub calls_running: Counter,
     pub upstream_connections: Counter,
     pub blocks_in_use_bytes: Counter,
+    /// 0 calm, 1 new connections are shed, 2 new calls too, 3 the pool is used up.
+    pub memory_stage: Counter,
     pub receive_buffers_out: Counter,
     pub slots_in_use: Counter,
     pub parse_errors: Counter,
@@ -261,6 +273,7 @@ impl Default for Probe {
             calls_running: Counter::default(),
             upstream_connections: Counter::default(),
             blocks_in_use_bytes: Counter::default(),
+            memory_stage: Counter::default(),
             receive_buffers_out: Counter::default(),
             slots_in_use: Counter::default(),
             parse_errors: Counter::default(),
@@ -320,7 +333,7 @@ impl Probe {
     /// Hands every value to `each`, families together.
     pub fn visit(&self, each: &mut dyn FnMut(Sample)) {
         use Kind::{Counter as C, Gauge as G};
-        let plain: [(&'static str, &'static str, Kind, &Counter); 26] = [
+        let plain: [(&'static str, &'static str, Kind, &Counter); 27] = [
             ("turns", "Turns of the forwarding loop", C, &self.turns),
             ("ring_enters", "io_uring_enter calls of the data ring", C, &self.ring_enters),
             ("parks", "Times the shard went to sleep", C, &self.parks),
@@ -367,6 +380,12 @@ impl Probe {
             ("calls_running", "Backend calls in flight", G, &self.calls_running),
             ("upstream_connections", "Open connections to backends", G, &self.upstream_connections),
             ("blocks_in_use_bytes", "Pooled block bytes handed out", G, &self.blocks_in_use_bytes),
+            (
+                "memory_stage",
+                "What is shed for want of blocks: 1 new connections, 2 new calls too, 3 all",
+                G,
+                &self.memory_stage,
+            ),
             (
                 "receive_buffers_out",
                 "Receive buffers out of the kernel's hands",

@@ -6,10 +6,12 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::compression::CompressionRules;
 use crate::id::{EndpointId, ServiceId};
+use crate::network::Networks;
 
 /// Who the clients are, and what they may do with each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -272,6 +274,44 @@ impl Tracing {
     }
 }
 
+/// Bounds of what has no session yet, and what is shed when memory runs short. Of one shard each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DoorLimits {
+    /// Who may not connect.
+    pub deny: Arc<Networks>,
+    /// Clients whose request is being read or judged.
+    pub unauthenticated_max: usize,
+    /// Of these, from one address.
+    pub unauthenticated_per_address: Option<u32>,
+    /// New connections a second.
+    pub handshakes_per_second: Option<u32>,
+    /// Share of the block pool from which new connections are refused.
+    pub shed_connections_per_million: u32,
+    /// Share of the block pool from which new calls are refused.
+    pub shed_calls_per_million: u32,
+}
+
+impl DoorLimits {
+    /// Whether it makes a difference where a client is.
+    #[must_use]
+    pub fn judges_addresses(&self) -> bool {
+        !self.deny.is_empty() || self.unauthenticated_per_address.is_some()
+    }
+}
+
+impl Default for DoorLimits {
+    fn default() -> Self {
+        Self {
+            deny: Arc::default(),
+            unauthenticated_max: 8192,
+            unauthenticated_per_address: None,
+            handshakes_per_second: None,
+            shed_connections_per_million: 800_000,
+            shed_calls_per_million: 900_000,
+        }
+    }
+}
+
 /// One version of everything a shard reads and does not own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
@@ -284,5 +324,6 @@ pub struct Snapshot {
     pub endpoints: Box<[Endpoint]>,
     pub roles: Box<[Role]>,
     pub session: SessionLimits,
+    pub door: DoorLimits,
     pub tracing: Tracing,
 }

@@ -22,6 +22,8 @@ const ENDPOINTS_MAX: usize = u16::MAX as usize;
 
 pub(super) fn cross_check(config: &Config, notes: &mut Notes) {
     check_listeners(config, notes);
+    check_proxies(config, notes);
+    check_shedding(config, notes);
     check_auth(config, notes);
     check_session(config, notes);
     check_drain(config, notes);
@@ -49,6 +51,38 @@ fn check_listeners(config: &Config, notes: &mut Notes) {
     if OWN_PATHS.contains(&config.echo.path.as_str()) {
         let message = format!("`echo.path`: {} is served by the gateway itself", config.echo.path);
         report(notes, "echo.path", message);
+    }
+}
+
+/// Nobody is believed to be a proxy unless it is said who is one.
+fn check_proxies(config: &Config, notes: &mut Notes) {
+    let public = &config.listen_public;
+    if !public.trusted_proxies.is_empty() {
+        return;
+    }
+    let used = [
+        ("proxy_protocol", public.proxy_protocol.is_some()),
+        ("forwarded", public.forwarded.is_some()),
+    ];
+    for (key, _) in used.into_iter().filter(|(_, set)| *set) {
+        let path = format!("listen.public.{key}");
+        let message = format!("`{path}` is on and `listen.public.trusted_proxies` is empty");
+        let problem = Problem::new(notes.origin(&path), message);
+        notes.report(problem.help("name the networks of your proxies"));
+    }
+}
+
+fn check_shedding(config: &Config, notes: &mut Notes) {
+    let limits = &config.limits;
+    let [connections, calls] = [limits.shed_connections_at, limits.shed_calls_at];
+    if connections.per_million == 0 {
+        let message = "`limits.shed_connections_at` = 0 would let nobody in";
+        report(notes, "limits.shed_connections_at", message);
+    }
+    if calls.per_million < connections.per_million {
+        let message = "`limits.shed_calls_at` is less than `limits.shed_connections_at`: new \
+                       connections are shed first";
+        report(notes, "limits.shed_calls_at", message);
     }
 }
 
@@ -251,6 +285,7 @@ impl Config {
                  token travels in plain text: take a private address"
             ));
         }
+        found.extend(self.warnings_of_proxies());
         let internal = self.session.connection_mode == ConnectionMode::Internal;
         if internal && self.session.internal_auth_mode == InternalAuthMode::NetworkTrust {
             let message = "NetworkTrust: whoever reaches the public port is let in as a server";
@@ -291,6 +326,27 @@ impl Config {
         }
         if self.session.server_salt.reveal() == WELL_KNOWN_SALT {
             found.push("the server salt is the public default: for development only".to_owned());
+        }
+        found
+    }
+}
+
+impl Config {
+    fn warnings_of_proxies(&self) -> Vec<String> {
+        let public = &self.listen_public;
+        let mut found = Vec::new();
+        let unused = public.proxy_protocol.is_none() && public.forwarded.is_none();
+        if unused && !public.trusted_proxies.is_empty() {
+            found.push(
+                "listen.public.trusted_proxies does nothing while proxy_protocol and forwarded are off"
+                    .to_owned(),
+            );
+        }
+        if public.trusted_proxies.iter().any(|network| network.prefix_len() == 0) {
+            found.push(
+                "listen.public.trusted_proxies trusts everybody: any client may choose its address"
+                    .to_owned(),
+            );
         }
         found
     }

@@ -3,12 +3,14 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use jsonwebtoken::{DecodingKey, EncodingKey};
 use thiserror::Error;
 use toml::de::DeTable;
 
 use super::check::cross_check;
+use super::network::networks;
 use super::problem::{Origin, Problem, Refused};
 use super::reader::{Notes, Overrides, Reader, rows};
 use super::rows::{Algorithm, AuthJwks, AuthKey, EndpointSettings, RoleSettings, ServiceSettings};
@@ -161,6 +163,7 @@ fn read(text: &str, overrides: &Overrides, notes: &mut Notes) -> Option<Config> 
     let roles = each(root, "role", notes, |reader| RoleSettings::read(reader, &[]));
     Some(Config {
         listen_public: listen_public?,
+        denied: Arc::default(),
         listen_internal: listen_internal?,
         listen_admin: listen_admin?,
         shards: shards?,
@@ -247,6 +250,7 @@ fn read_files(config: &mut Config, folder: &Path, notes: &mut Notes) {
             Err(error) => notes.report(unreadable(origin, &key.file, &error)),
         }
     }
+    read_deny_list(config, folder, notes);
     for (index, service) in config.services.iter_mut().enumerate() {
         let Some(file) = &mut service.settings.token_file else {
             continue;
@@ -264,6 +268,24 @@ fn read_files(config: &mut Config, folder: &Path, notes: &mut Notes) {
             Err(error) => notes.report(unreadable(origin, file, &error)),
         }
     }
+}
+
+/// Puts together who is kept out.
+fn read_deny_list(config: &mut Config, folder: &Path, notes: &mut Notes) {
+    let mut denied = config.limits.deny.clone();
+    if let Some(file) = &mut config.limits.deny_file {
+        *file = folder.join(&*file);
+        let origin = notes.origin("limits.deny_file");
+        match std::fs::read_to_string(&*file).map(|text| networks(&text)) {
+            Ok(Ok(found)) => denied.extend(found),
+            Ok(Err(wrong)) => {
+                let message = format!("{}, {wrong}", file.display());
+                notes.report(Problem::new(origin, message));
+            }
+            Err(error) => notes.report(unreadable(origin, file, &error)),
+        }
+    }
+    config.denied = Arc::new(denied.into_iter().collect());
 }
 
 /// A public or a private key of the algorithm's family.

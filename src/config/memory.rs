@@ -59,6 +59,8 @@ const SPAN_BYTES: u64 = 256;
 const SPANS_QUEUED: u64 = 4096 + 512;
 /// Spans on the lane of one shard.
 const SPANS_ON_LANE: u64 = 2048;
+/// An address and its count, with its share of the table's spare room.
+const COUNTED_ADDRESS_BYTES: u64 = 64;
 /// What a client has brought to its upgrade.
 const BROUGHT_TRACE_BYTES: u64 = 128;
 
@@ -116,6 +118,7 @@ impl MemoryBudget {
             ),
         ];
         terms.extend(session_terms(config));
+        terms.extend(door_terms(config, shards));
         terms.extend(internal_listener(config));
         if config.tracing.otlp_endpoint.is_some() {
             let running = config.services.iter().map(|service| service.settings.running_max as u64);
@@ -190,6 +193,23 @@ fn session_terms(config: &Config) -> [MemoryTerm; 3] {
             config.events.memory_max as u64,
         ),
     ]
+}
+
+/// Who is kept out, and who waits from where; nothing when nobody asks.
+fn door_terms(config: &Config, shards: u64) -> Vec<MemoryTerm> {
+    let mut terms = Vec::new();
+    let denied = config.denied.memory_bytes() as u64;
+    if denied > 0 {
+        let sum = format!("2 x {denied}B, the next one too while it is read");
+        terms.push(MemoryTerm { name: "deny list", sum, bytes: 2 * denied });
+    }
+    if config.limits.unauthenticated_per_address.is_some() {
+        let waiting = config.limits.unauthenticated_max as u64;
+        let sum = format!("shards {shards} x {waiting} x {COUNTED_ADDRESS_BYTES}B");
+        let bytes = shards * waiting * COUNTED_ADDRESS_BYTES;
+        terms.push(MemoryTerm { name: "addresses at the door", sum, bytes });
+    }
+    terms
 }
 
 /// Nothing when it is off.

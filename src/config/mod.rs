@@ -11,6 +11,7 @@ mod key;
 mod load;
 mod memory;
 mod nearest;
+mod network;
 mod problem;
 mod profile;
 mod quantity;
@@ -27,6 +28,10 @@ mod tests;
 mod unknown;
 mod unsupported;
 mod upstream;
+
+use std::sync::Arc;
+
+use corelane_shard::network::Networks;
 
 use key::Section;
 
@@ -89,6 +94,8 @@ pub struct Service {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     pub listen_public: ListenPublic,
+    /// `limits.deny` and the networks of `limits.deny_file`.
+    pub denied: Arc<Networks>,
     pub listen_internal: ListenInternal,
     pub listen_admin: ListenAdmin,
     pub shards: Shards,

@@ -1,6 +1,8 @@
 //! The shards' view of a configuration. Addresses stay here: they are resolved on the control core
 //! and reach the shards in messages of their own.
 
+use std::sync::Arc;
+
 use corelane_shard::compression::CompressionRules;
 use corelane_shard::id::{EndpointId, ServiceId};
 use corelane_shard::snapshot as shard;
@@ -38,6 +40,7 @@ impl Config {
             roles: self.roles.iter().map(|role| self.role(role, &endpoints)).collect(),
             endpoints: endpoints.into(),
             session: self.session_limits(),
+            door: self.door_limits(),
             tracing: self.tracing(),
         }
     }
@@ -87,6 +90,19 @@ impl Config {
                 notice_text: session.disconnect_text,
             },
             compression: self.compression_rules(),
+        }
+    }
+
+    #[must_use]
+    pub fn door_limits(&self) -> shard::DoorLimits {
+        let limits = &self.limits;
+        shard::DoorLimits {
+            deny: Arc::clone(&self.denied),
+            unauthenticated_max: limits.unauthenticated_max,
+            unauthenticated_per_address: limits.unauthenticated_per_address,
+            handshakes_per_second: limits.handshakes_per_second,
+            shed_connections_per_million: limits.shed_connections_at.per_million,
+            shed_calls_per_million: limits.shed_calls_at.per_million,
         }
     }
 

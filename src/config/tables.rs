@@ -2,14 +2,19 @@
 //! variable, what a reload may do to it, and the text that `corelane config defaults` prints.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use corelane_shard::compression::CompressionRules;
+use corelane_shard::wire::forwarded::ForwardedField;
+use corelane_shard::wire::proxy_protocol::Versions;
+use ipnet::IpNet;
 
 use super::collector::{Collector, CollectorUrl};
 use super::key::table;
+use super::network::Network;
 use super::scalar::{
-    Choice, Count, Flag, Hidden, HiddenOrNone, Name, Origin, PowerOfTwo, Ratio, Share, Size,
+    Choice, Count, File, Flag, Hidden, HiddenOrNone, Name, Origin, PowerOfTwo, Ratio, Share, Size,
     Socket, Span, Text, UrlPath, minutes, seconds,
 };
 use super::secret::Secret;
@@ -88,6 +93,25 @@ table! {
         address: Vec<SocketAddr> = r#"["127.0.0.1:8080"]"#, Restart => some(Socket);
         /// Connections that the kernel holds until a shard takes them, per shard and address.
         backlog: u32 = "4096", Restart => Count(16, 65_535);
+        /// Networks of the proxies in front that may say for whom they come, by what the next two keys
+        /// name. The address that they give is the client's to limits, logs and backends.
+        trusted_proxies: Vec<IpNet> = "[]", Restart => list(Network);
+        /// Version of the PROXY protocol that connections from `trusted_proxies` begin with: without
+        /// its header they are answered 400. Others are answered 403 if they send one.
+        proxy_protocol: Option<Versions> = r#""off""#, Restart => Choice(&[
+            ("off", None),
+            ("v1", Some(Versions::V1)),
+            ("v2", Some(Versions::V2)),
+            ("any", Some(Versions::Any)),
+        ]);
+        /// The field in which `trusted_proxies` name the client of a request. The rightmost address in
+        /// it that is no trusted proxy counts. Choose the one that your proxy writes: the other comes
+        /// from the client.
+        forwarded: Option<ForwardedField> = r#""off""#, Restart => Choice(&[
+            ("off", None),
+            ("Forwarded", Some(ForwardedField::Forwarded)),
+            ("X-Forwarded-For", Some(ForwardedField::XForwardedFor)),
+        ]);
     }
 }
 
@@ -308,6 +332,21 @@ table! {
         connections_per_address: Option<u32> = r#""off""#, Restart => OffOr(Count(1, 1_000_000));
         /// Connections of sessions of one account; one more is told 429.
         connections_per_account: Option<u32> = r#""off""#, Live => OffOr(Count(1, 1_000_000));
+        /// Networks whose clients are answered 403.
+        deny: Vec<IpNet> = "[]", Live => list(Network);
+        /// File with more of them, one a line; what follows a `#` is passed over. "off" is none.
+        deny_file: Option<PathBuf> = r#""off""#, Live => OffOr(File);
+        /// Clients per shard that are not let in yet: their requests are being read or judged. 64 more
+        /// are told 503, further ones closed.
+        unauthenticated_max: usize = "8192", Live => Count(16, 1 << 20);
+        /// Of these, from one address, or one IPv6 network of 64 bits; one more is told 429.
+        unauthenticated_per_address: Option<u32> = r#""off""#, Live => OffOr(Count(1, 1_000_000));
+        /// New connections a second and shard, as many of them at once; further ones are told 503.
+        handshakes_per_second: Option<u32> = r#""off""#, Live => OffOr(Count(1, 1_000_000));
+        /// Share of `shards.block_pool_bytes` in use from which new connections are told 503. 1 is off.
+        shed_connections_at: Share = "0.8", Live => Ratio;
+        /// Share from which new calls of sessions are answered 12 as well. 1 is off.
+        shed_calls_at: Share = "0.9", Live => Ratio;
         /// Time for a complete request head; then 408.
         head_timeout: Duration = r#""10s""#, Restart => Span(Duration::from_millis(100), HOUR);
         /// The sum of all pools and tables may not exceed this. "auto" is the machine's memory.

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use corelane_shard::id::EndpointId;
-use corelane_shard::snapshot::{Method, SessionLimits, Tracing, UpstreamKind};
+use corelane_shard::snapshot::{DoorLimits, Method, SessionLimits, Tracing, UpstreamKind};
+use corelane_shard::wire::forwarded::ForwardedField;
+use corelane_shard::wire::proxy_protocol::Versions;
 use proptest::prelude::*;
 
 use super::*;
@@ -133,10 +135,12 @@ fn every_key_can_be_set_by_its_variable_and_a_wrong_value_names_the_variable() {
             if key.name != "server_salt" {
                 assert!(with_variable(&variable, &default).is_ok(), "{variable}={default}");
             }
-            if !key.default.starts_with('[') && !(key.expects)().contains("a text") {
+            let expects = (key.expects)();
+            let anything = ["a text", "a file"].into_iter().any(|text| expects.contains(text));
+            if !key.default.starts_with('[') && !anything {
                 let lines = refusals(with_variable(&variable, "no such value"));
                 assert!(lines[0].contains(&variable), "{lines:?}");
-                assert!(lines[0].contains(&(key.expects)()), "{lines:?}");
+                assert!(lines[0].contains(&expects), "{lines:?}");
             }
         }
     }
@@ -682,6 +686,74 @@ fn a_missing_file_is_named() {
     let path = Some("/nonexistent/corelane.toml".into());
     let error = ConfigSource { path, flags: Vec::new() }.load().unwrap_err();
     assert!(error.to_string().contains("/nonexistent/corelane.toml"), "{error}");
+}
+
+#[test]
+fn the_default_limits_of_the_door_are_those_of_the_shard() {
+    assert_eq!(Config::default().door_limits(), DoorLimits::default());
+}
+
+#[test]
+fn networks_are_named_in_lists_variables_and_a_file() {
+    let file = std::env::temp_dir().join(format!("corelane-deny-{}", std::process::id()));
+    std::fs::write(&file, "# nuisances\n198.51.100.0/24\n").unwrap();
+    let text =
+        format!("[limits]\ndeny = [\"203.0.113.0/24\", \"2001:db8::1\"]\ndeny_file = {file:?}");
+    let config = load(&text).unwrap();
+    let denied = |text: &str| config.door_limits().deny.contains(text.parse().unwrap());
+    assert!(["203.0.113.9", "2001:db8::1", "198.51.100.1"].into_iter().all(denied));
+    assert!(!["203.0.114.9", "2001:db8::2"].into_iter().any(denied));
+    std::fs::write(&file, "198.51.100.0/24\n198.51.100.1/24\n").unwrap();
+    assert_refused(load(&text), &["corelane.toml:3:13: ", "line 2: \"198.51.100.1/24\""]);
+    std::fs::remove_file(file).unwrap();
+    assert_refused(load(&text), &["cannot read"]);
+
+    let config = with_variable("CORELANE_LIMITS_DENY", "203.0.113.0/24, ::1").unwrap();
+    assert_eq!(config.limits.deny.len(), 2);
+    let wrong = load("[limits]\ndeny = [\"203.0.113.9/24\"]");
+    assert_refused(wrong, &["with zeros behind its prefix", "203.0.113.9/24"]);
+    let budget = MemoryBudget::of(&config, 1).total();
+    assert!(budget > MemoryBudget::of(&load("").unwrap(), 1).total());
+}
+
+#[test]
+fn proxies_are_trusted_by_name_and_speak_in_one_way_that_is_chosen() {
+    for key in ["proxy_protocol = \"v2\"", "forwarded = \"X-Forwarded-For\""] {
+        let wrong = load(&format!("[listen.public]\n{key}"));
+        assert_refused(wrong, &[key.split(' ').next().unwrap(), "trusted_proxies"]);
+    }
+    let config = load(
+        "[listen.public]\ntrusted_proxies = [\"10.0.0.0/8\"]\nproxy_protocol = \"any\"\n\
+         forwarded = \"forwarded\"",
+    );
+    let public = config.unwrap().listen_public;
+    assert_eq!(public.proxy_protocol, Some(Versions::Any));
+    assert_eq!(public.forwarded, Some(ForwardedField::Forwarded));
+    let warned = |text: &str, of: &str| {
+        let config = load(&format!("[listen.public]\n{text}")).unwrap();
+        config.warnings().iter().any(|warning| warning.contains(of))
+    };
+    assert!(warned("trusted_proxies = [\"10.0.0.0/8\"]", "does nothing"));
+    assert!(warned("trusted_proxies = [\"0.0.0.0/0\"]\nproxy_protocol = \"v1\"", "everybody"));
+    assert!(!warned("trusted_proxies = [\"10.0.0.0/8\"]\nproxy_protocol = \"v1\"", "trusted"));
+}
+
+#[test]
+fn connections_are_shed_before_calls_and_not_always() {
+    assert_refused(load("[limits]\nshed_connections_at = 0.95"), &["limits.shed_calls_at"]);
+    assert_refused(load("[limits]\nshed_connections_at = 0"), &["nobody in"]);
+    let off = load("[limits]\nshed_connections_at = 1\nshed_calls_at = 1").unwrap();
+    assert_eq!(off.door_limits().shed_calls_per_million, 1_000_000);
+}
+
+#[test]
+fn who_is_kept_out_is_reloaded_and_who_is_trusted_is_not() {
+    let changes = |text: &str| load("").unwrap().restart_changes(&load(text).unwrap());
+    let live = "[limits]\ndeny = [\"::1\"]\nunauthenticated_max = 100\nhandshakes_per_second = 5\n\
+                unauthenticated_per_address = 3\nshed_connections_at = 0.5";
+    assert!(changes(live).is_empty());
+    let proxies = "[listen.public]\ntrusted_proxies = [\"::1\"]\nproxy_protocol = \"v1\"";
+    assert_eq!(changes(proxies), ["listen.public.trusted_proxies", "listen.public.proxy_protocol"]);
 }
 
 fn secs(count: u64) -> Duration {

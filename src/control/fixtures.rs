@@ -7,8 +7,8 @@ use corelane_shard::id::{ServiceId, SessionId};
 use corelane_shard::identity::Standing;
 use corelane_shard::lane::{Claim, Claimant, Credential};
 use corelane_shard::snapshot::{
-    BreakerLimits, ConnectionMode, Endpoint, Method, Service, SessionLimits, Snapshot, Tracing,
-    UpstreamKind,
+    BreakerLimits, ConnectionMode, DoorLimits, Endpoint, Method, Service, SessionLimits, Snapshot,
+    Tracing, UpstreamKind,
 };
 
 use super::CoreRules;
@@ -38,6 +38,7 @@ pub(crate) fn snapshot_of(endpoints: &[(&str, &str)]) -> Arc<Snapshot> {
             .collect(),
         roles: Box::default(),
         session: SessionLimits::default(),
+        door: DoorLimits::default(),
         tracing: Tracing::default(),
     })
 }

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use corelane_shard::id::{ConnectionKey, Generation, ServiceId, SessionId, Slot};
 use corelane_shard::lane::{DrainPhase, ToControl, ToShard};
-use corelane_shard::snapshot::{ConnectionMode, SessionLimits, Tracing};
+use corelane_shard::snapshot::{ConnectionMode, DoorLimits, SessionLimits, Tracing};
 
 use super::*;
 use crate::lifecycle::Phase;
@@ -56,6 +56,7 @@ fn snapshot(version: u64) -> Arc<Snapshot> {
         endpoints: Box::default(),
         roles: Box::default(),
         session: SessionLimits::default(),
+        door: DoorLimits::default(),
         tracing: Tracing::default(),
     })
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use corelane_shard::engine::{
-    CredentialRoutes, DoorRules, EngineOptions, InternalAccess, ServiceToken,
+    CredentialRoutes, DoorRules, EngineOptions, InternalAccess, Proxies, ServiceToken,
 };
 use corelane_shard::id::ShardId;
 use corelane_shard::snapshot::BreakerLimits;
@@ -68,6 +68,11 @@ fn door_rules(config: &Config) -> DoorRules {
         origins: auth.origins.iter().map(|origin| origin.as_str().into()).collect(),
         internal: internal_access(config),
         validations_max: config.auth_validate.waiting_max,
+        proxies: Proxies {
+            trusted: config.listen_public.trusted_proxies.iter().copied().collect(),
+            header: config.listen_public.proxy_protocol,
+            field: config.listen_public.forwarded,
+        },
     }
 }
 

@@ -276,6 +276,7 @@ fn a_reload_whose_manifests_fill_the_pool_costs_sessions_and_not_the_gateway() {
         left < SESSIONS as u64 && gateway.shed("slow_consumer") == SESSIONS as u64 - left
     });
     drop(sessions);
+    gateway.wait_until_empty();
     let apis = gateway.client().manifest["availableApis"].as_array().map(Vec::len);
     assert_eq!(apis, Some(90));
 }

@@ -15,6 +15,7 @@ mod http_backends;
 mod internal;
 mod ledger;
 mod lifecycle;
+mod limits;
 mod link_backends;
 mod messages;
 mod modes;

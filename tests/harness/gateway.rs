@@ -22,8 +22,8 @@ use corelane_shard::probe::Probe;
 use corelane_shard::pump::{self, Pace, TurnObserver};
 use corelane_shard::ring::{ListenOptions, RingDirectory, RingSizes, Uring, listen};
 use corelane_shard::snapshot::{
-    Address, BreakerLimits, ConnectionMode, Endpoint, Method, ResumeRules, Role, Service,
-    SessionLimits, Snapshot, Tracing, UpstreamKind,
+    Address, BreakerLimits, ConnectionMode, DoorLimits, Endpoint, Method, ResumeRules, Role,
+    Service, SessionLimits, Snapshot, Tracing, UpstreamKind,
 };
 use corelane_shard::wire::handshake::HeadLimits;
 
@@ -207,6 +207,7 @@ pub(crate) fn snapshot() -> Snapshot {
             },
             ..SessionLimits::default()
         },
+        door: DoorLimits::default(),
         tracing: Tracing::default(),
     }
 }

@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use super::connection::{Connection, Receiving};
+use super::crowd::Arrival;
 use super::upgrade::Head;
 use super::{ACCEPTS_PER_TURN, Engine, Role};
-use crate::sockets::{AcceptEnd, ListenerId, Pending, Sockets};
+use crate::probe::Shed;
+use crate::sockets::{AcceptEnd, ListenerId, Pending, Socket, Sockets};
+use crate::wire::handshake::Refusal;
 
-/// How long the head of somebody who came when the shard was full is read before the 503.
+/// How long the head of somebody who came at the wrong moment is read before the 503.
 const CROWDED_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Pause before a listener that has failed is tried again.
@@ -34,23 +37,50 @@ impl<S: Sockets> Engine<S> {
                 return;
             };
             self.probe.accepted.increment();
-            let crowded = self.downstream >= self.options.connections_max;
-            let patience = if crowded { CROWDED_PATIENCE } else { self.options.head_timeout };
+            let turned_away = match self.judge_arrival() {
+                Arrival::Welcome => None,
+                Arrival::TurnedAway(refusal) => Some(refusal),
+                Arrival::Unheard => {
+                    self.close_unheard(socket);
+                    continue;
+                }
+            };
+            let patience = turned_away.map_or(self.options.head_timeout, |_| CROWDED_PATIENCE);
             let until = self.now.mono + patience;
-            let head = Box::new(Head::new(until, crowded));
+            let head = Box::new(Head::new(until, turned_away));
+            let named_first = self.asks_for_names_first();
             let mut connection = Connection::new(Some(socket), Role::Head(head), self.now.mono);
-            connection.receiving = Receiving::Armed;
+            connection.receiving = if named_first { Receiving::Off } else { Receiving::Armed };
             match self.table.insert(connection, self.now.mono) {
                 Ok(key) => {
                     self.downstream += 1;
+                    self.crowd.enters();
                     self.sockets.peer_name(listener, socket, key);
-                    self.sockets.receive(socket, key);
+                    if !named_first {
+                        self.sockets.receive(socket, key);
+                    }
                     self.set_deadline(key);
                 }
                 // Even the spare slots are taken: nobody is left to answer.
-                Err(_) => self.sockets.close(socket, super::NOBODY, Pending::Nothing),
+                Err(_) => self.close_unheard(socket),
             }
         }
+    }
+
+    fn judge_arrival(&mut self) -> Arrival {
+        match self.crowd.judge_arrival(&self.snapshot.door, self.now.mono) {
+            Arrival::Unheard => Arrival::Unheard,
+            _ if self.downstream >= self.options.connections_max => {
+                Arrival::TurnedAway(Refusal::Full)
+            }
+            _ if self.pressure.sheds_connections() => Arrival::TurnedAway(Refusal::ShortOfMemory),
+            arrival => arrival,
+        }
+    }
+
+    fn close_unheard(&mut self, socket: Socket) {
+        self.probe.shed(Shed::Unheard);
+        self.sockets.close(socket, super::NOBODY, Pending::Nothing);
     }
 
     pub(super) fn accept_ended(&mut self, listener: ListenerId, cause: AcceptEnd) {

@@ -65,6 +65,10 @@ impl<S: Sockets> Engine<S> {
             self.discard(arrived);
             return self.refuse_message(key, &reply_to, SessionRefusal::BackendUnreachable);
         };
+        if self.pressure.sheds_calls() {
+            self.discard(arrived);
+            return self.refuse_message(key, &reply_to, SessionRefusal::ShortOfMemory);
+        }
         let Some(player) = self.player(key) else {
             return self.discard(arrived);
         };

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::connection::Fin;
 use super::options::Limits;
 use super::players::callable_by;
-use super::{Engine, Role};
+use super::{Engine, Role, pressure_of};
 use crate::clock::Instant;
 use crate::id::{ConnectionKey, Epoch};
 use crate::lane::{DrainPhase, ToControl, ToShard};
@@ -142,6 +142,8 @@ impl<S: Sockets> Engine<S> {
     fn adopt_snapshot(&mut self, snapshot: Arc<Snapshot>) {
         self.limits = Limits::new(&snapshot.session);
         self.rates = RateLimits::new(&snapshot.session);
+        self.crowd.adopt(&snapshot.door);
+        self.pressure = pressure_of(&snapshot.door, self.options.block_pool_bytes);
         self.adopt_endpoints(snapshot);
         self.review_brought_traces();
         for slot in self.slots() {
@@ -238,7 +240,9 @@ impl<S: Sockets> Engine<S> {
             return;
         };
         match connection.role {
-            Role::Head(_) => self.refuse(key, crate::wire::handshake::Refusal::Draining),
+            Role::Proxied(_) | Role::Head(_) => {
+                self.refuse(key, crate::wire::handshake::Refusal::Draining)
+            }
             Role::Echo(_) => self.leave(key, CloseCode::GoingAway, "drain"),
             Role::Session(_) => self.drain_player(key),
             Role::Gone => self.start_leaving(key, Fin::Flushed),

@@ -59,7 +59,9 @@ impl<S: Sockets> Engine<S> {
             Phase::Leaving(_) | Phase::Lingering => {}
             Phase::Closing | Phase::Closed => {}
             Phase::Open => match &connection.role {
-                Role::Head(head) if now >= head.until() => self.head_timed_out(key),
+                Role::Proxied(head) | Role::Head(head) if now >= head.until() => {
+                    self.head_timed_out(key);
+                }
                 Role::Session(player)
                     if expires_at(player, &self.limits.session, self.now) <= now =>
                 {
@@ -74,7 +76,7 @@ impl<S: Sockets> Engine<S> {
                 Role::Echo(_) => self.liveness_deadline(key),
                 Role::Http(_) => self.http_deadline(key),
                 Role::Link(_) => self.link_deadline(key),
-                Role::Head(_) | Role::Gone => {}
+                Role::Proxied(_) | Role::Head(_) | Role::Gone => {}
             },
         }
     }
@@ -112,7 +114,7 @@ fn earliest(connection: &Connection<Role>, limits: &SessionLimits, now: Now) -> 
         Phase::Leaving(_) | Phase::Lingering => Some(connection.closes_at),
         Phase::Closing | Phase::Closed => None,
         Phase::Open => match &connection.role {
-            Role::Head(head) => Some(head.until()),
+            Role::Proxied(head) | Role::Head(head) => Some(head.until()),
             Role::Session(player) => {
                 let calls = player.calls.as_ref().and_then(|calls| calls.earliest_deadline());
                 let alive = player.liveness.next_deadline(limits);

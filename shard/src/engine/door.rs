@@ -8,6 +8,7 @@ use std::sync::Arc;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
+use super::proxies::Proxies;
 use crate::id::SessionId;
 use crate::identity::{Identity, Standing};
 use crate::probe::CredentialRoute;
@@ -23,6 +24,7 @@ pub struct DoorRules {
     pub internal: InternalAccess,
     /// Tokens of this shard that somebody else may be judging at a time.
     pub validations_max: usize,
+    pub proxies: Proxies,
 }
 
 /// By which routes a token may come.

@@ -159,7 +159,8 @@ impl<S: Sockets> Engine<S> {
 
     /// The connection is broken: no goodbye.
     pub(super) fn lost(&mut self, key: ConnectionKey, cause: &'static str) {
-        if let Some(Role::Head(_)) = self.table.get(key).map(|connection| &connection.role) {
+        let role = self.table.get(key).map(|connection| &connection.role);
+        if let Some(Role::Proxied(_) | Role::Head(_)) = role {
             self.probe.upgrade(Upgrade::ClientGone);
         }
         self.end_role(key, ABNORMAL, cause);
@@ -233,10 +234,12 @@ impl<S: Sockets> Engine<S> {
             return;
         };
         let role = std::mem::replace(&mut connection.role, Role::Gone);
+        let peer = connection.peer;
+        self.left_the_door(&role, peer);
         self.forget_brought_trace(key);
         match role {
             Role::Gone => {}
-            Role::Head(head) => {
+            Role::Proxied(head) | Role::Head(head) => {
                 self.downstream -= 1;
                 self.release_head(*head);
             }

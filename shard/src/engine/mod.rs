@@ -20,6 +20,7 @@ mod compressing;
 mod connection;
 mod control;
 mod crossings;
+mod crowd;
 mod deadlines;
 mod delivering;
 mod door;
@@ -30,6 +31,8 @@ mod news;
 mod options;
 mod peers;
 mod players;
+mod pressure;
+mod proxies;
 mod receiving;
 mod sending;
 mod services;
@@ -56,7 +59,7 @@ use crate::session::capability::Capabilities;
 use crate::session::fingerprints::FingerprintTables;
 use crate::session::liveness::Liveness;
 use crate::session::rate::RateLimits;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{DoorLimits, Snapshot};
 use crate::sockets::{Completion, ListenerId, Pending, Socket, Sockets};
 use crate::table::Table;
 use crate::timer::Timers;
@@ -66,6 +69,7 @@ use crate::wire::reconnect_token::ReconnectKeys;
 use calling::OpenCalls;
 use connection::Connection;
 use control::{Drain, LogLines};
+use crowd::Crowd;
 pub use door::{CredentialRoutes, DoorRules, InternalAccess, ServiceToken};
 use http_upstream::HttpConnection;
 use link_upstream::LinkConnection;
@@ -73,6 +77,8 @@ use news::News;
 pub use options::{EngineOptions, Surroundings};
 use options::{LINK_BATCH_BYTES, Limits, PLAYER_BATCH_BYTES};
 use players::Player;
+use pressure::Pressure;
+pub use proxies::Proxies;
 use services::Upstreams;
 use tracing::Traces;
 use upgrade::Head;
@@ -112,6 +118,8 @@ const BLOCKS: [(usize, usize); 3] =
 /// What is behind a connection.
 #[derive(Debug)]
 enum Role {
+    /// A client whose proxy has yet to say who it is; its own bytes come behind that.
+    Proxied(Box<Head>),
     /// A client whose request head is still being read or judged.
     Head(Box<Head>),
     /// A WebSocket whose messages go back as they came.
@@ -129,7 +137,7 @@ impl Role {
         match self {
             Self::Echo(liveness) => Some(liveness),
             Self::Session(player) => Some(&mut player.liveness),
-            Self::Head(_) | Self::Http(_) | Self::Link(_) | Self::Gone => None,
+            Self::Proxied(_) | Self::Head(_) | Self::Http(_) | Self::Link(_) | Self::Gone => None,
         }
     }
 
@@ -191,6 +199,8 @@ pub struct Engine<S> {
     accept_again: Vec<ListenerId>,
     accept_again_at: Option<Instant>,
     downstream: usize,
+    crowd: Crowd,
+    pressure: Pressure,
     copies: u64,
     /// Sessions of this shard.
     sessions: usize,
@@ -256,6 +266,8 @@ impl<S: Sockets> Engine<S> {
             accept_again: Vec::new(),
             accept_again_at: None,
             downstream: 0,
+            crowd: Crowd::new(&snapshot.door),
+            pressure: pressure_of(&snapshot.door, options.block_pool_bytes),
             copies: 0,
             sessions: 0,
             authenticating: VecDeque::new(),
@@ -306,6 +318,7 @@ impl<S: Sockets> Engine<S> {
         self.turn = self.turn.wrapping_add(1);
         self.settle_sends();
         self.settle_lanes();
+        self.pressure.observe(self.blocks.in_use());
         let heard = self.take_lanes();
         self.authenticate_waiting();
         self.take_completions();
@@ -380,9 +393,7 @@ impl<S: Sockets> Engine<S> {
                 }
                 Completion::AcceptEnded { listener, cause } => self.accept_ended(listener, cause),
                 Completion::PeerName { key, peer } => {
-                    if let Some(connection) = self.table.get_mut(key) {
-                        connection.peer = peer.map(|peer| (peer.ip(), peer.port()));
-                    }
+                    self.peer_named(key, peer);
                 }
                 Completion::Closed { key } => self.closed(key),
                 Completion::Opened { key, socket } => self.opened(key, socket),
@@ -431,12 +442,19 @@ impl<S: Sockets> Engine<S> {
         if self.copies > 0 {
             self.probe.payload_copies.add(std::mem::take(&mut self.copies));
         }
+        self.pressure.observe(self.blocks.in_use());
+        self.probe.memory_stage.set(self.pressure.stage() as u64);
         self.probe.blocks_in_use_bytes.set(self.blocks.in_use() as u64);
         self.probe.receive_buffers_out.set(self.buffers.out() as u64);
         self.probe.slots_in_use.set(self.table.len() as u64);
         self.probe.connections.set(self.downstream as u64);
         self.probe.door.validating.set(self.validating as u64);
+        self.probe.door.waiting.set(self.crowd.waiting() as u64);
     }
+}
+
+fn pressure_of(limits: &DoorLimits, pool: usize) -> Pressure {
+    Pressure::new(limits, pool, PLAYER_BATCH_BYTES)
 }
 
 #[cfg(feature = "runtime")]

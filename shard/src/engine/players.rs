@@ -91,8 +91,10 @@ impl<S: Sockets> Engine<S> {
         let Some(connection) = self.table.get_mut(key) else {
             return;
         };
-        connection.role = Role::Session(Box::new(player));
+        let opened = std::mem::replace(&mut connection.role, Role::Session(Box::new(player)));
         connection.accepts_brotli = accepts_brotli;
+        let peer = connection.peer;
+        self.left_the_door(&opened, peer);
         self.sessions += 1;
         self.probe.sessions.set(self.sessions as u64);
         self.set_deadline(key);

@@ -25,7 +25,7 @@ impl<S: Sockets> Engine<S> {
             }
             match connection.phase {
                 Phase::Open | Phase::Leaving(Fin::Answered) => {
-                    self.read(key, &mut received);
+                    self.read(key, &mut received, 0);
                 }
                 Phase::Leaving(Fin::Flushed)
                 | Phase::Lingering
@@ -36,12 +36,20 @@ impl<S: Sockets> Engine<S> {
         self.buffers.done(received);
     }
 
-    fn read(&mut self, key: ConnectionKey, received: &mut Received) {
+    /// Everything behind the first `start` bytes.
+    fn read(&mut self, key: ConnectionKey, received: &mut Received, start: usize) {
         let Some(connection) = self.table.get_mut(key) else {
             return;
         };
         let from = match &mut connection.role {
-            Role::Head(_) => self.read_head(key, received.from(0)),
+            Role::Proxied(_) => {
+                // What comes behind it is read as if the client itself had connected.
+                if let Some(len) = self.read_proxy_header(key, received.from(start)) {
+                    self.read(key, received, start + len);
+                }
+                return;
+            }
+            Role::Head(_) => self.read_head(key, received.from(start)).map(|from| start + from),
             Role::Http(_) => return self.read_response(key, received),
             Role::Link(_) => self.read_upgrade(key, received),
             Role::Echo(_) | Role::Session(_) | Role::Gone => Some(0),
@@ -128,7 +136,7 @@ impl<S: Sockets> Engine<S> {
             }
             Role::Session(_) => self.player_message(key, kind, arrived),
             Role::Link(_) => self.link_message(key, arrived),
-            Role::Head(_) | Role::Http(_) | Role::Gone => self.discard(arrived),
+            Role::Proxied(_) | Role::Head(_) | Role::Http(_) | Role::Gone => self.discard(arrived),
         }
     }
 
@@ -146,7 +154,7 @@ impl<S: Sockets> Engine<S> {
                 self.probe.shed(Shed::MessageTooLong);
                 self.broken_frames(key, CloseCode::MessageTooLong);
             }
-            Role::Head(_) | Role::Http(_) | Role::Gone => {}
+            Role::Proxied(_) | Role::Head(_) | Role::Http(_) | Role::Gone => {}
         }
     }
 

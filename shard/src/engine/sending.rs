@@ -254,7 +254,9 @@ impl<S: Sockets> Engine<S> {
         };
         let limits = match connection.role {
             Role::Link(_) | Role::Http(_) => self.limits.link_outbox,
-            Role::Head(_) | Role::Echo(_) | Role::Session(_) | Role::Gone => self.limits.outbox,
+            Role::Proxied(_) | Role::Head(_) | Role::Echo(_) | Role::Session(_) | Role::Gone => {
+                self.limits.outbox
+            }
         };
         Some((outbox, limits, memory))
     }

@@ -28,6 +28,7 @@ use crate::wire::handshake::{
     health_response, resume,
 };
 
+use crate::wire::proxy_protocol;
 use crate::wire::reconnect_token::Seal;
 
 /// Fresh tokens judged in one turn; further upgrades wait for the next.
@@ -45,8 +46,12 @@ pub(super) struct Head {
     /// Bytes of `carry` known not to end the head.
     scanned: usize,
     until: Instant,
-    /// The shard was full when it came: it is read and told so.
-    crowded: bool,
+    /// It came at the wrong moment: it is read and told so.
+    turned_away: Option<Refusal>,
+    /// Sent by a trusted proxy: its client's address is in its fields.
+    pub(super) names_its_client: bool,
+    /// Among those who wait, by the address of its connection.
+    pub(super) counted: bool,
     stage: Stage,
 }
 
@@ -77,8 +82,24 @@ struct Claiming {
 }
 
 impl Head {
-    pub(super) fn new(until: Instant, crowded: bool) -> Self {
-        Self { carry: None, scanned: 0, until, crowded, stage: Stage::Reading }
+    pub(super) fn new(until: Instant, turned_away: Option<Refusal>) -> Self {
+        Self {
+            carry: None,
+            scanned: 0,
+            until,
+            turned_away,
+            names_its_client: false,
+            counted: false,
+            stage: Stage::Reading,
+        }
+    }
+
+    pub(super) fn take_carry(&mut self) -> Option<Block> {
+        self.carry.take()
+    }
+
+    pub(super) fn keep_carry(&mut self, carry: Block) {
+        self.carry = Some(carry);
     }
 
     pub(super) fn until(&self) -> Instant {
@@ -132,7 +153,7 @@ impl<S: Sockets> Engine<S> {
         let Role::Head(head) = &mut connection.role else {
             return None;
         };
-        let (scanned, crowded) = (head.scanned, head.crowded);
+        let (scanned, turned_away) = (head.scanned, head.turned_away);
         let carried = head.carry.take();
         let reading = matches!(head.stage, Stage::Reading);
         let carry = match self.append(carried, bytes) {
@@ -146,7 +167,8 @@ impl<S: Sockets> Engine<S> {
             self.keep_early(key, carry, bytes);
             return None;
         }
-        let verdict = self.judge(carry.as_ref().map_or(bytes, Block::as_slice), scanned, crowded);
+        let all = carry.as_ref().map_or(bytes, Block::as_slice);
+        let verdict = self.judge(key, all, scanned, turned_away);
         self.follow(key, verdict, carry, bytes)
     }
 
@@ -163,15 +185,19 @@ impl<S: Sockets> Engine<S> {
             let Role::Head(head) = &mut connection.role else {
                 continue;
             };
-            let (crowded, carry) = (head.crowded, head.carry.take());
+            let (turned_away, carry) = (head.turned_away, head.carry.take());
             head.stage = Stage::Reading;
             let bytes = carry.as_ref().map_or(&[][..], Block::as_slice);
-            let verdict = self.judge(bytes, 0, crowded);
+            let verdict = self.judge(key, bytes, 0, turned_away);
             self.follow(key, verdict, carry, &[]);
         }
     }
 
-    fn append(&mut self, carry: Option<Block>, bytes: &[u8]) -> Result<Option<Block>, Refusal> {
+    pub(super) fn append(
+        &mut self,
+        carry: Option<Block>,
+        bytes: &[u8],
+    ) -> Result<Option<Block>, Refusal> {
         let Some(carry) = carry else { return Ok(None) };
         match self.blocks.grow(carry, bytes.len()) {
             Ok(mut carry) => {
@@ -245,13 +271,25 @@ impl<S: Sockets> Engine<S> {
         }
     }
 
-    /// The order of the door: path and method, capacity, origin, credential, signature.
-    fn judge(&mut self, all: &[u8], scanned: usize, crowded: bool) -> Verdict {
+    /// The order of the door: address, path and method, capacity, origin, credential, signature.
+    fn judge(
+        &mut self,
+        key: ConnectionKey,
+        all: &[u8],
+        scanned: usize,
+        turned_away: Option<Refusal>,
+    ) -> Verdict {
+        if self.options.door.proxies.header.is_some() && proxy_protocol::is_header(all) {
+            return Verdict::Refuse(Refusal::ForeignProxyHeader);
+        }
         let (request, head_len) = match resume(all, scanned, &self.options.head) {
             Ok(Parsed::Incomplete) => return Verdict::Incomplete,
             Ok(Parsed::Request { request, head_len }) => (request, head_len),
             Err(refusal) => return Verdict::Refuse(refusal),
         };
+        if let Err(refusal) = self.name_forwarded(key, &request) {
+            return Verdict::Refuse(refusal);
+        }
         let path = request.target.path;
         let echo = self.options.echo_path.as_deref() == Some(path);
         if path == "/health" {
@@ -267,8 +305,8 @@ impl<S: Sockets> Engine<S> {
             Ok(upgrade) => *upgrade.key,
             Err(refusal) => return Verdict::Refuse(refusal),
         };
-        if crowded {
-            return Verdict::Refuse(Refusal::Full);
+        if let Some(refusal) = turned_away {
+            return Verdict::Refuse(refusal);
         }
         if self.drain.refuses_sessions() {
             return Verdict::Refuse(Refusal::Draining);
@@ -549,7 +587,9 @@ impl<S: Sockets> Engine<S> {
         self.probe.upgrade(Outcome::Accepted);
         if let Some(connection) = self.table.get_mut(key) {
             let liveness = Liveness::new(&self.limits.session, self.now.mono);
-            connection.role = Role::Echo(Box::new(liveness));
+            let opened = std::mem::replace(&mut connection.role, Role::Echo(Box::new(liveness)));
+            let peer = connection.peer;
+            self.left_the_door(&opened, peer);
         }
         self.set_deadline(key);
         self.say(key, &answer[..len]);

@@ -19,6 +19,8 @@ closed_list! {
 
 #[derive(Debug)]
 pub struct DoorProbe {
+    /// Clients that are not let in yet.
+    pub waiting: Counter,
     /// Tokens that the control core is asked about.
     pub validating: Counter,
     routes: [Counter; CredentialRoute::ALL.len()],
@@ -28,6 +30,7 @@ pub struct DoorProbe {
 impl Default for DoorProbe {
     fn default() -> Self {
         Self {
+            waiting: Counter::default(),
             validating: Counter::default(),
             routes: std::array::from_fn(|_| Counter::default()),
             refusals: std::array::from_fn(|_| Counter::default()),
@@ -45,6 +48,9 @@ impl DoorProbe {
     }
 
     pub(super) fn visit(&self, each: &mut dyn FnMut(Sample)) {
+        let help = "Clients at the door, their requests being read or judged";
+        let value = self.waiting.read();
+        each(Sample { name: "unauthenticated", help, kind: Kind::Gauge, label: None, value });
         let help = "Tokens that wait for the auth service's judgement";
         let value = self.validating.read();
         each(Sample { name: "tokens_validating", help, kind: Kind::Gauge, label: None, value });

@@ -8,8 +8,8 @@ use crate::id::{EndpointId, ServiceId, SessionId};
 use crate::identity::{Identity, Standing};
 use crate::session::capability::{Capabilities, CapabilitySet};
 use crate::snapshot::{
-    BreakerLimits, ConnectionMode, Endpoint, Method, Role, Service, SessionLimits, Snapshot,
-    Tracing, UpstreamKind,
+    BreakerLimits, ConnectionMode, DoorLimits, Endpoint, Method, Role, Service, SessionLimits,
+    Snapshot, Tracing, UpstreamKind,
 };
 
 /// A snapshot with the given (service, path) endpoints, all of them open to the role `user`.
@@ -37,6 +37,7 @@ pub(crate) fn snapshot_of(endpoints: &[(&str, &str)], salt: &str) -> Snapshot {
             endpoints: (0..endpoints.len() as u16).map(EndpointId).collect(),
         }]),
         session: SessionLimits::default(),
+        door: DoorLimits::default(),
         tracing: Tracing::default(),
     }
 }

@@ -132,10 +132,12 @@ pub enum SessionRefusal {
     CompressedBadly,
     /// This turn has inflated as much as it may.
     InflatingBusy,
+    /// The shard has too little memory left for new calls.
+    ShortOfMemory,
 }
 
 impl SessionRefusal {
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::LaneFull,
         Self::PeerOutboxFull,
         Self::PeerGone,
@@ -153,6 +155,7 @@ impl SessionRefusal {
         Self::UnmatchedAnswer,
         Self::CompressedBadly,
         Self::InflatingBusy,
+        Self::ShortOfMemory,
     ];
 
     #[must_use]
@@ -163,7 +166,8 @@ impl SessionRefusal {
             | Self::CallLineFull
             | Self::ServiceBusy
             | Self::BlocksExhausted
-            | Self::InflatingBusy => ResponseCode::TooManyRequests,
+            | Self::InflatingBusy
+            | Self::ShortOfMemory => ResponseCode::TooManyRequests,
             Self::BreakerOpen
             | Self::CallTimedOut
             | Self::BackendUnreachable
@@ -197,6 +201,7 @@ impl SessionRefusal {
             Self::UnmatchedAnswer => Some(Shed::UnmatchedAnswer),
             Self::CompressedBadly => Some(Shed::CompressedBadly),
             Self::InflatingBusy => Some(Shed::InflatingBusy),
+            Self::ShortOfMemory => Some(Shed::ShortOfMemory),
         }
     }
 
@@ -253,6 +258,6 @@ mod tests {
         let labels: HashSet<_> = SessionRefusal::ALL.iter().map(|r| r.label()).collect();
         assert_eq!(labels.len(), SessionRefusal::ALL.len());
         let codes: Vec<u8> = SessionRefusal::ALL.iter().map(|r| r.code().value()).collect();
-        assert_eq!(codes, [31, 31, 31, 12, 12, 12, 12, 60, 60, 60, 60, 60, 60, 11, 30, 10, 12]);
+        assert_eq!(codes, [31, 31, 31, 12, 12, 12, 12, 60, 60, 60, 60, 60, 60, 11, 30, 10, 12, 12]);
     }
 }

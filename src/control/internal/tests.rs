@@ -10,8 +10,8 @@ use corelane_shard::identity::{Account, Standing};
 use corelane_shard::lane::SessionDescription;
 use corelane_shard::session::shortcuts::Shortcut;
 use corelane_shard::snapshot::{
-    Address, ConnectionMode, Endpoint, Method, Service, SessionLimits, Snapshot, Tracing,
-    UpstreamKind,
+    Address, ConnectionMode, DoorLimits, Endpoint, Method, Service, SessionLimits, Snapshot,
+    Tracing, UpstreamKind,
 };
 use corelane_shard::wire::guid::Guid;
 use http_body_util::BodyExt as _;
@@ -186,6 +186,7 @@ fn snapshot() -> Snapshot {
         .into(),
         roles: [].into(),
         session: SessionLimits::default(),
+        door: DoorLimits::default(),
         tracing: Tracing::default(),
     }
 }

@@ -10,8 +10,8 @@ use corelane_shard::id::{EndpointId, ServiceId};
 use corelane_shard::identity::{Account, Standing};
 use corelane_shard::lane::SessionDescription;
 use corelane_shard::snapshot::{
-    BreakerLimits, ConnectionMode, Endpoint, Method, Service, SessionLimits, Snapshot, Tracing,
-    UpstreamKind,
+    BreakerLimits, ConnectionMode, DoorLimits, Endpoint, Method, Service, SessionLimits, Snapshot,
+    Tracing, UpstreamKind,
 };
 use corelane_shard::wire::guid::Guid;
 use http_body_util::BodyExt as _;
@@ -67,6 +67,7 @@ fn described(listed: ListedSession) -> Described {
         endpoints: [endpoint].into(),
         roles: [].into(),
         session: SessionLimits::default(),
+        door: DoorLimits::default(),
         tracing: Tracing::default(),
     };
     let description = SessionDescription {

@@ -1,6 +1,9 @@
 //! The door on a real ring: routes, origins, the Internal mode, tokens that others judge, and tokens
 //! that expire.
 
+mod keeping_out;
+mod proxies;
+
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};

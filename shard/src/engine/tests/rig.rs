@@ -19,7 +19,7 @@ use crate::outbox::Outbox;
 use crate::probe::Probe;
 use crate::pump::sample_clocks;
 use crate::ring::{ListenOptions, RingDirectory, RingSizes, Uring, listen};
-use crate::snapshot::{ConnectionMode, ResumeRules, SessionLimits, Snapshot, Tracing};
+use crate::snapshot::{ConnectionMode, DoorLimits, ResumeRules, SessionLimits, Snapshot, Tracing};
 use crate::sockets::Wait;
 use crate::wire::handshake::HeadLimits;
 
@@ -30,6 +30,7 @@ pub(super) struct Shape {
     pub(super) send_buffer: Option<usize>,
     pub(super) receive_buffer: Option<usize>,
     pub(super) session: SessionLimits,
+    pub(super) limits: DoorLimits,
     pub(super) mode: ConnectionMode,
     pub(super) door: DoorRules,
     pub(super) authenticator: Box<dyn Authenticator>,
@@ -53,6 +54,7 @@ impl Default for Shape {
                 },
                 ..SessionLimits::default()
             },
+            limits: DoorLimits::default(),
             mode: ConnectionMode::External,
             door: DoorRules::default(),
             authenticator: Box::new(Nobody::default()),
@@ -139,6 +141,7 @@ impl Shape {
                 endpoints: Box::default(),
                 roles: Box::default(),
                 session: self.session,
+                door: self.limits,
                 tracing: Tracing::default(),
             }),
             probe: Arc::new(Probe::default()),
@@ -229,6 +232,7 @@ impl Rig {
         self.turn();
         let engine = &mut self.engine;
         assert_eq!(engine.downstream, 0);
+        assert!(engine.crowd.is_gone());
         assert!(engine.traces.is_empty());
         assert_eq!(engine.blocks.in_use(), 0);
         assert_eq!(engine.buffers.out(), 0);

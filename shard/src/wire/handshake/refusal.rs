@@ -41,6 +41,20 @@ pub enum Refusal {
     Forbidden,
     #[error("Too many connections from this address or account. Close some, then retry later.")]
     TooMany,
+    #[error("This address may not connect. Ask the operator.")]
+    Denied,
+    #[error("Too many unfinished requests from this address. Retry after the given time.")]
+    TooManyWaiting,
+    #[error("Too many clients wait to be let in. Retry after the given time.")]
+    Crowded,
+    #[error("Too many clients come at a time. Retry after the given time.")]
+    TooFast,
+    #[error("The gateway is short of memory. Retry after the given time.")]
+    ShortOfMemory,
+    #[error("A PROXY header is missing. Let the proxy send one, or do not trust its address.")]
+    NoProxyHeader,
+    #[error("PROXY headers are not accepted from this address. Ask the operator to trust it.")]
+    ForeignProxyHeader,
     #[error("A newer connection took over this session. Retry only if that was not intended.")]
     Replaced,
     #[error("Authentication is not available. Retry after the given time.")]
@@ -78,23 +92,32 @@ pub enum Malformed {
     WebSocketVersion,
     #[error("An upgrade request has no body. Leave out Content-Length and Transfer-Encoding.")]
     Body,
+    #[error("Malformed PROXY header. Send version 1 or 2 for TCP.")]
+    ProxyHeader,
+    #[error("Malformed Forwarded. Send what RFC 7239 describes, or nothing.")]
+    Forwarded,
 }
 
 impl Refusal {
     #[must_use]
     pub fn status(self) -> u16 {
         match self {
-            Self::Malformed(_) | Self::PlainTls | Self::Http2Preface => 400,
+            Self::Malformed(_) | Self::PlainTls | Self::Http2Preface | Self::NoProxyHeader => 400,
             Self::NoCredential | Self::BadCredential => 401,
-            Self::OriginRefused | Self::Forbidden => 403,
+            Self::OriginRefused | Self::Forbidden | Self::Denied | Self::ForeignProxyHeader => 403,
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::HeadTimeout => 408,
             Self::Replaced => 409,
             Self::UpgradeRequired | Self::BadVersion => 426,
-            Self::TooMany => 429,
+            Self::TooMany | Self::TooManyWaiting => 429,
             Self::HeadTooLarge => 431,
-            Self::Unavailable | Self::Full | Self::Draining => 503,
+            Self::Unavailable
+            | Self::Full
+            | Self::Crowded
+            | Self::TooFast
+            | Self::ShortOfMemory
+            | Self::Draining => 503,
         }
     }
 
@@ -116,6 +139,13 @@ impl Refusal {
             Self::OriginRefused => "origin_refused",
             Self::Forbidden => "forbidden",
             Self::TooMany => "too_many",
+            Self::Denied => "denied",
+            Self::TooManyWaiting => "too_many_waiting",
+            Self::Crowded => "crowded",
+            Self::TooFast => "too_fast",
+            Self::ShortOfMemory => "short_of_memory",
+            Self::NoProxyHeader => "no_proxy_header",
+            Self::ForeignProxyHeader => "foreign_proxy_header",
             Self::Replaced => "replaced",
             Self::Unavailable => "unavailable",
             Self::Full => "full",
@@ -128,6 +158,9 @@ impl Refusal {
     pub fn outcome(self) -> probe::Upgrade {
         use probe::Upgrade as Outcome;
         match self {
+            Self::Malformed(Malformed::ProxyHeader)
+            | Self::NoProxyHeader
+            | Self::ForeignProxyHeader => Outcome::ProxyHeader,
             Self::Malformed(_) | Self::PlainTls | Self::Http2Preface => Outcome::Malformed,
             Self::HeadTooLarge => Outcome::HeadTooLarge,
             Self::HeadTimeout => Outcome::HeadTimeout,
@@ -137,6 +170,11 @@ impl Refusal {
             Self::NoCredential | Self::BadCredential => Outcome::Unauthorized,
             Self::OriginRefused | Self::Forbidden => Outcome::Forbidden,
             Self::TooMany => Outcome::TooMany,
+            Self::Denied => Outcome::Denied,
+            Self::TooManyWaiting => Outcome::TooManyWaiting,
+            Self::Crowded => Outcome::Crowded,
+            Self::TooFast => Outcome::TooFast,
+            Self::ShortOfMemory => Outcome::ShortOfMemory,
             Self::Full => Outcome::Full,
             Self::Replaced => Outcome::Replaced,
             Self::Unavailable => Outcome::Unavailable,
@@ -168,18 +206,18 @@ impl Refusal {
     }
 
     fn status_words(self) -> &'static [u8] {
-        match self {
-            Self::Malformed(_) | Self::PlainTls | Self::Http2Preface => b"400 Bad Request",
-            Self::NoCredential | Self::BadCredential => b"401 Unauthorized",
-            Self::OriginRefused | Self::Forbidden => b"403 Forbidden",
-            Self::NotFound => b"404 Not Found",
-            Self::MethodNotAllowed => b"405 Method Not Allowed",
-            Self::HeadTimeout => b"408 Request Timeout",
-            Self::Replaced => b"409 Conflict",
-            Self::UpgradeRequired | Self::BadVersion => b"426 Upgrade Required",
-            Self::TooMany => b"429 Too Many Requests",
-            Self::HeadTooLarge => b"431 Request Header Fields Too Large",
-            Self::Unavailable | Self::Full | Self::Draining => b"503 Service Unavailable",
+        match self.status() {
+            401 => b"401 Unauthorized",
+            403 => b"403 Forbidden",
+            404 => b"404 Not Found",
+            405 => b"405 Method Not Allowed",
+            408 => b"408 Request Timeout",
+            409 => b"409 Conflict",
+            426 => b"426 Upgrade Required",
+            429 => b"429 Too Many Requests",
+            431 => b"431 Request Header Fields Too Large",
+            503 => b"503 Service Unavailable",
+            _ => b"400 Bad Request",
         }
     }
 
@@ -211,6 +249,8 @@ impl Malformed {
             Self::WebSocketKey => "malformed_websocket_key",
             Self::WebSocketVersion => "malformed_websocket_version",
             Self::Body => "body_beside_upgrade",
+            Self::ProxyHeader => "malformed_proxy_header",
+            Self::Forwarded => "malformed_forwarded",
         }
     }
 }
@@ -228,7 +268,7 @@ const BODY_BYTES_MAX: usize = 160;
 mod tests {
     use super::*;
 
-    const ALL: [Refusal; 29] = [
+    const ALL: [Refusal; 38] = [
         Refusal::Malformed(Malformed::RequestLine),
         Refusal::Malformed(Malformed::Target),
         Refusal::Malformed(Malformed::HttpVersion),
@@ -241,6 +281,8 @@ mod tests {
         Refusal::Malformed(Malformed::WebSocketKey),
         Refusal::Malformed(Malformed::WebSocketVersion),
         Refusal::Malformed(Malformed::Body),
+        Refusal::Malformed(Malformed::ProxyHeader),
+        Refusal::Malformed(Malformed::Forwarded),
         Refusal::PlainTls,
         Refusal::Http2Preface,
         Refusal::HeadTooLarge,
@@ -254,6 +296,13 @@ mod tests {
         Refusal::OriginRefused,
         Refusal::Forbidden,
         Refusal::TooMany,
+        Refusal::Denied,
+        Refusal::TooManyWaiting,
+        Refusal::Crowded,
+        Refusal::TooFast,
+        Refusal::ShortOfMemory,
+        Refusal::NoProxyHeader,
+        Refusal::ForeignProxyHeader,
         Refusal::Replaced,
         Refusal::Unavailable,
         Refusal::Full,

@@ -14,7 +14,7 @@ use tungstenite::protocol::{Role, WebSocket};
 use super::*;
 use crate::id::{EndpointId, Generation, SessionId, ShardId, Slot};
 use crate::identity::Standing;
-use crate::snapshot::{ConnectionMode, Endpoint, Method, SessionLimits, Tracing};
+use crate::snapshot::{ConnectionMode, DoorLimits, Endpoint, Method, SessionLimits, Tracing};
 use crate::upstream::trace::Trace;
 
 const START: Instant = Instant(1_000_000_000);
@@ -125,6 +125,7 @@ fn snapshot(paths: &[(Method, &str, u16)]) -> Snapshot {
         endpoints: endpoints.collect(),
         roles: [].into(),
         session: SessionLimits::default(),
+        door: DoorLimits::default(),
         tracing: Tracing::default(),
     }
 }
