@@ -174,9 +174,8 @@ proptest! {
         let seen = if quoted { "for=\"203.0.113.9:80\";by=\"x\"" } else { "for=203.0.113.9:80" };
         let joined = format!("{sent}, {seen}");
         let lines = if own_line { vec![&*sent, seen] } else { vec![&*joined] };
-        match forwarded(&lines) {
-            Ok(client) => prop_assert_eq!(client.as_deref(), Some("203.0.113.9:80")),
-            Err(Malformed) => {}
+        if let Ok(client) = forwarded(&lines) {
+            prop_assert_eq!(client.as_deref(), Some("203.0.113.9:80"));
         }
         let joined = format!("{sent}, 203.0.113.9");
         let lines = if own_line { vec![&*sent, "203.0.113.9"] } else { vec![&*joined] };

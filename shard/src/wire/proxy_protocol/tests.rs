@@ -132,12 +132,12 @@ fn any_header() -> impl Strategy<Value = (Option<SocketAddr>, Vec<u8>)> {
     let v4 = (any::<[u8; 4]>(), any::<[u8; 4]>(), any::<u16>(), any::<u16>());
     let v6 = (any::<[u8; 16]>(), any::<[u8; 16]>(), any::<u16>(), any::<u16>());
     let fields = proptest::collection::vec(any::<u8>(), 0..40);
-    let one = v4.clone().prop_map(|(from, to, port, to_port)| {
+    let one = v4.prop_map(|(from, to, port, to_port)| {
         let (from, to) = (Ipv4Addr::from(from), Ipv4Addr::from(to));
         let line = format!("PROXY TCP4 {from} {to} {port} {to_port}\r\n");
         (Some(SocketAddr::new(from.into(), port)), line.into_bytes())
     });
-    let one_v6 = v6.clone().prop_map(|(from, to, port, to_port)| {
+    let one_v6 = v6.prop_map(|(from, to, port, to_port)| {
         let (from, to) = (Ipv6Addr::from(from), Ipv6Addr::from(to));
         let line = format!("PROXY TCP6 {from} {to} {port} {to_port}\r\n");
         (Some(canonical(from.into(), port)), line.into_bytes())

@@ -44,14 +44,11 @@ fn status_of(rig: &mut Rig, pieces: &[&[u8]]) -> u16 {
     told(rig, pieces).0[9..12].parse().unwrap()
 }
 
-/// The address of the only session.
+/// The address of the session.
 fn peer(rig: &Rig) -> String {
-    let mut sessions = rig.engine.table.iter().filter_map(|(_, connection)| {
-        matches!(connection.role, Role::Session(_)).then(|| connection.peer_address().unwrap())
-    });
-    let peer = sessions.next().unwrap().to_string();
-    assert_eq!(sessions.next(), None);
-    peer
+    let mut connections = rig.engine.table.iter().map(|(_, connection)| connection);
+    let session = connections.find(|connection| matches!(connection.role, Role::Session(_)));
+    session.unwrap().peer_address().unwrap().to_string()
 }
 
 fn upgrade() -> Vec<u8> {
