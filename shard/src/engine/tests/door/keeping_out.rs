@@ -128,8 +128,9 @@ fn a_crowd_at_the_door_is_told_503_and_beyond_that_nothing() {
 
 #[test]
 fn clients_who_come_too_fast_are_told_503() {
+    let mut rig = limited(DoorLimits::default());
     let limits = DoorLimits { handshakes_per_second: Some(2), ..DoorLimits::default() };
-    let mut rig = limited(limits);
+    reload(&mut rig, limits);
     // The clock stands still but for what the test takes.
     let told: Vec<_> =
         (0..20).map(|_| status(&mut rig, &["Authorization: Bearer nobody"])).collect();
@@ -145,7 +146,8 @@ fn clients_who_come_too_fast_are_told_503() {
 fn new_connections_are_refused_when_memory_runs_short_and_let_in_again() {
     // A fraction of the pool: one block is enough.
     let limits = DoorLimits { shed_connections_per_million: 30, ..DoorLimits::default() };
-    let mut rig = limited(limits);
+    let mut rig = limited(DoorLimits::default());
+    reload(&mut rig, limits);
     let mut inside = opened(&mut rig, &["Authorization: Bearer 1"]);
     let begun = whole(BINARY, &[7; 1200]);
     inside.write(&begun[..600]);
