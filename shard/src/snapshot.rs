@@ -283,6 +283,8 @@ pub struct DoorLimits {
     pub unauthenticated_max: usize,
     /// Of these, from one address.
     pub unauthenticated_per_address: Option<u32>,
+    /// Sessions are counted by address: a claim has to say where its client is.
+    pub counts_sessions_by_address: bool,
     /// New connections a second.
     pub handshakes_per_second: Option<u32>,
     /// Share of the block pool from which new connections are refused.
@@ -295,7 +297,9 @@ impl DoorLimits {
     /// Whether it makes a difference where a client is.
     #[must_use]
     pub fn judges_addresses(&self) -> bool {
-        !self.deny.is_empty() || self.unauthenticated_per_address.is_some()
+        !self.deny.is_empty()
+            || self.unauthenticated_per_address.is_some()
+            || self.counts_sessions_by_address
     }
 }
 
@@ -305,6 +309,7 @@ impl Default for DoorLimits {
             deny: Arc::default(),
             unauthenticated_max: 8192,
             unauthenticated_per_address: None,
+            counts_sessions_by_address: false,
             handshakes_per_second: None,
             shed_connections_per_million: 800_000,
             shed_calls_per_million: 900_000,

@@ -100,6 +100,7 @@ impl Config {
             deny: Arc::clone(&self.denied),
             unauthenticated_max: limits.unauthenticated_max,
             unauthenticated_per_address: limits.unauthenticated_per_address,
+            counts_sessions_by_address: limits.connections_per_address.is_some(),
             handshakes_per_second: limits.handshakes_per_second,
             shed_connections_per_million: limits.shed_connections_at.per_million,
             shed_calls_per_million: limits.shed_calls_at.per_million,
