@@ -16,6 +16,7 @@
 
 mod accepting;
 mod calling;
+mod claiming;
 mod compressing;
 mod connection;
 mod control;
@@ -24,13 +25,16 @@ mod deadlines;
 mod delivering;
 mod door;
 mod ending;
+mod greeting;
 mod http_upstream;
 mod link_upstream;
 mod news;
 mod options;
 mod peers;
+mod pinging;
 mod players;
 mod receiving;
+mod refusing;
 mod sending;
 mod services;
 #[cfg(test)]
