@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use thiserror::Error;
+use tracing::field::display;
 
 use crate::config::{self, Config, ConfigSource, LoadError, Refused};
 use crate::control::Exit;
@@ -287,8 +288,9 @@ fn start(what: Start) -> Result<Exit, Failure> {
 fn serve(config: Config, source: ConfigSource) -> Result<Exit, Failure> {
     logging::install(&config.log);
     let announce = |ready: &gateway::Ready| {
-        let internal = ready.internal.map(tracing::field::display);
-        tracing::info!(public = ?ready.public, internal, admin = %ready.admin, "serving");
+        let gateway::Ready { public, admin, internal, endpoint_meta, .. } = ready;
+        let [internal, endpoint_meta] = [internal, endpoint_meta].map(|it| it.map(display));
+        tracing::info!(?public, internal, endpoint_meta, %admin, "serving");
     };
     gateway::run(config, source, announce).map_err(|error| Failure::Unavailable(error.to_string()))
 }

@@ -17,7 +17,7 @@ const SESSIONS: usize = 10_000;
 const WAVE: usize = 250;
 
 /// Bytes for each, the record with which it can be taken up again among them.
-const BOUND: u64 = 576;
+const BOUND: u64 = 512;
 
 const CONFIG: &str = "
 [shards]

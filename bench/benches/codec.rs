@@ -1,7 +1,6 @@
 //! What the codecs of the forwarding path cost: frames, masking, headers, GUIDs, verdicts.
 
 use std::hint::black_box;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -115,14 +114,14 @@ fn snapshot(endpoints: u16) -> Snapshot {
     }
 }
 
-fn identity() -> Rc<Identity> {
+fn identity() -> Arc<Identity> {
     let standing = Standing {
         tenant: "default".into(),
         roles: ["user".into()].into(),
         authorizations: Box::default(),
     };
     let standing = Arc::new(standing);
-    Rc::new(Identity {
+    Arc::new(Identity {
         session: SESSION,
         account: None,
         standing,

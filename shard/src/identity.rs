@@ -1,7 +1,6 @@
 //! Who a session is, and the door through which the gateway's authentication enters a shard.
 
 use std::num::NonZeroU32;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
@@ -56,7 +55,7 @@ pub struct Standing {
 }
 
 /// The name of an account. Nearly all are UUIDs, and those need no memory of their own.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Account {
     Uuid(Uuid),
     /// Anything else, other spellings of a UUID among it.
@@ -90,9 +89,9 @@ pub trait Authenticator {
     fn judge(&mut self, token: &str, now: Now) -> Judgement;
 
     /// The answer to [`Judgement::Ask`]; what it says may be remembered.
-    fn learn(&mut self, token: TokenFingerprint, told: Validated, now: Now) -> Rc<Identity> {
+    fn learn(&mut self, token: TokenFingerprint, told: Validated, now: Now) -> Arc<Identity> {
         let (_, _) = (token, now);
-        Rc::new(told.into())
+        Arc::new(told.into())
     }
 
     /// Tokens so far that were not known from before, whatever became of them: decoding and checking
@@ -103,7 +102,7 @@ pub trait Authenticator {
 /// What is known about a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Judgement {
-    Accepted(Rc<Identity>),
+    Accepted(Arc<Identity>),
     Refused(AuthRefusal),
     /// No key here can tell: the auth service is to be asked, through the control core.
     Ask(TokenFingerprint),

@@ -123,6 +123,25 @@ impl<T> Table<T> {
         self.tenancy_mut(key)?.value_mut()
     }
 
+    /// The tenant of `key` to be changed with an eye on another one.
+    #[must_use]
+    pub fn get_mut_beside(
+        &mut self,
+        key: ConnectionKey,
+        other: ConnectionKey,
+    ) -> Option<(&mut T, &T)> {
+        let [(chunk, at), (other_chunk, other_at)] =
+            [key, other].map(|key| (key.slot.0 as usize / CHUNK, key.slot.0 as usize % CHUNK));
+        let [entry, beside] = if chunk == other_chunk {
+            self.chunks.get_mut(chunk)?.get_disjoint_mut([at, other_at]).ok()?
+        } else {
+            let [chunk, other_chunk] = self.chunks.get_disjoint_mut([chunk, other_chunk]).ok()?;
+            [chunk.get_mut(at)?, other_chunk.get_mut(other_at)?]
+        };
+        let present = entry.generation == key.generation && beside.generation == other.generation;
+        Some((entry.value_mut()?, beside.value()?)).filter(|_| present)
+    }
+
     /// The present tenant of `slot`, whoever it is.
     #[must_use]
     pub fn at(&self, slot: Slot) -> Option<&T> {
@@ -384,6 +403,27 @@ mod tests {
         }
         assert_eq!(table.insert(9, START), Err(9));
         assert_eq!(std::ptr::from_ref(table.get(first).unwrap()), address);
+    }
+
+    #[test]
+    fn one_tenant_is_changed_with_an_eye_on_another() {
+        let mut table = Table::new(3 * CHUNK, 0);
+        let keys: Vec<_> = (0..3 * CHUNK).map(|n| table.insert(n, START).unwrap()).collect();
+        for (one, other) in [(0, 1), (1, 0), (0, CHUNK), (2 * CHUNK, CHUNK + 1)] {
+            let (changed, beside) = table.get_mut_beside(keys[one], keys[other]).unwrap();
+            *changed += *beside;
+            assert_eq!(table.get(keys[one]), Some(&(one + other)));
+            *table.get_mut(keys[one]).unwrap() = one;
+        }
+        assert_eq!(table.get_mut_beside(keys[0], keys[0]), None, "itself");
+        table.remove(keys[1], START).unwrap();
+        assert_eq!(table.get_mut_beside(keys[0], keys[1]), None, "gone");
+        assert_eq!(table.get_mut_beside(keys[1], keys[0]), None, "gone");
+        table.remove(keys[CHUNK], START).unwrap();
+        let next = table.insert(7, START + REUSE_AFTER).unwrap();
+        assert_eq!(next.slot, keys[1].slot);
+        assert_eq!(table.get_mut_beside(keys[0], keys[1]), None, "somebody else by now");
+        assert_eq!(table.get_mut_beside(keys[0], next), Some((&mut 0, &7)));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Tokens that verified a moment ago, per shard, so that a reconnect storm costs no signatures.
 
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use corelane_shard::clock::{Instant, Now};
@@ -25,7 +25,7 @@ struct TokenSet {
 #[derive(Debug)]
 struct Entry {
     token: TokenFingerprint,
-    identity: Rc<Identity>,
+    identity: Arc<Identity>,
     fresh_until: Instant,
 }
 
@@ -42,13 +42,13 @@ impl TokenCache {
         Self { sets: std::iter::repeat_with(TokenSet::default).take(sets).collect() }
     }
 
-    pub(super) fn find(&mut self, token: TokenFingerprint, now: Now) -> Option<Rc<Identity>> {
+    pub(super) fn find(&mut self, token: TokenFingerprint, now: Now) -> Option<Arc<Identity>> {
         let mut known = self.set_of(token).entries.iter().flatten();
         let entry = known.find(|entry| entry.token == token && entry.is_fresh(now))?;
-        Some(Rc::clone(&entry.identity))
+        Some(Arc::clone(&entry.identity))
     }
 
-    pub(super) fn insert(&mut self, token: TokenFingerprint, identity: Rc<Identity>, now: Now) {
+    pub(super) fn insert(&mut self, token: TokenFingerprint, identity: Arc<Identity>, now: Now) {
         let set = self.set_of(token);
         let known = set.entries.iter().position(|e| e.as_ref().is_some_and(|e| e.token == token));
         let place = known.unwrap_or_else(|| {
@@ -78,20 +78,18 @@ const FRESH_FOR: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use corelane_shard::id::SessionId;
     use corelane_shard::identity::Standing;
 
     use super::*;
 
-    fn identity(session: u128, expires_at: u64) -> Rc<Identity> {
+    fn identity(session: u128, expires_at: u64) -> Arc<Identity> {
         let standing = Standing {
             tenant: "default".into(),
             roles: Box::default(),
             authorizations: Box::default(),
         };
-        Rc::new(Identity {
+        Arc::new(Identity {
             session: SessionId(session),
             account: None,
             standing: Arc::new(standing),

@@ -9,6 +9,17 @@ use uuid::Uuid;
 use super::key::Key;
 use super::standings::Standings;
 
+/// Whose the session of a token is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Naming {
+    ByClaim,
+    /// Made for this connection alone: the next with the token gets another.
+    Drawn,
+}
+
+/// Last among the session claims: a token that has none of those before it opens a new session.
+pub(super) const RANDOM_SESSION: &str = "random";
+
 /// The claims of one token, not yet trusted.
 #[derive(Debug)]
 pub(super) struct Claims(Map<String, Value>);
@@ -61,39 +72,52 @@ impl Claims {
         session_claims: &[Box<str>],
         expires_at: u64,
         standings: &mut Standings,
-    ) -> Result<Identity, AuthRefusal> {
+    ) -> Result<(Identity, Naming), AuthRefusal> {
         let tenant = self.tenant()?;
-        let session = self.session(key, session_claims, tenant)?;
+        let (session, naming) = match self.session(key, session_claims, tenant)? {
+            Some(session) => (session, Naming::ByClaim),
+            None => (SessionId(Uuid::new_v4().as_u128()), Naming::Drawn),
+        };
         let account = ["sub", "nameid"].iter().find_map(|claim| self.text(claim));
         let standing = Standing {
             tenant: tenant.into(),
             roles: self.names("roles")?,
             authorizations: self.names("authorizations")?,
         };
-        Ok(Identity {
+        let identity = Identity {
             session,
             account: account.map(Into::into),
             standing: standings.share(standing),
             expires_at: UnixSeconds::new(expires_at),
             issued_at: self.0.get("iat").and_then(Value::as_u64).and_then(UnixSeconds::new),
-        })
+        };
+        Ok((identity, naming))
     }
 
+    /// `None` where the token names no session and need not.
     fn session(
         &self,
         key: &Key,
         session_claims: &[Box<str>],
         tenant: &str,
-    ) -> Result<SessionId, AuthRefusal> {
-        let mut values = session_claims.iter().filter_map(|name| self.0.get(&**name));
-        let first = values.find(|value| !value.is_null()).and_then(Value::as_str);
-        let claim = first.filter(|text| !text.is_empty()).ok_or(AuthRefusal::NoSession)?;
+    ) -> Result<Option<SessionId>, AuthRefusal> {
+        let (names, may_draw) = match session_claims {
+            [names @ .., last] if **last == *RANDOM_SESSION => (names, true),
+            names => (names, false),
+        };
+        let mut values = names.iter().filter_map(|name| self.0.get(&**name));
+        let first = values.find(|value| !value.is_null());
+        if first.is_none() && may_draw {
+            return Ok(None);
+        }
+        let text = first.and_then(Value::as_str).filter(|text| !text.is_empty());
+        let claim = text.ok_or(AuthRefusal::NoSession)?;
         // Another tenant's UUIDs are as foreign as another issuer's.
         let plain = if key.native && tenant == TENANT_DEFAULT { uuid(claim) } else { None };
         match plain {
             Some(0) => Err(AuthRefusal::NoSession),
-            Some(id) => Ok(SessionId(id)),
-            None => Ok(hashed(&key.issuer, tenant, claim)),
+            Some(id) => Ok(Some(SessionId(id))),
+            None => Ok(Some(hashed(&key.issuer, tenant, claim))),
         }
     }
 

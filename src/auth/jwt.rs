@@ -2,7 +2,6 @@
 //! algorithm, expiry, signature, the remaining claims.
 
 use std::borrow::Cow;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -16,7 +15,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::cache::TokenCache;
-use super::claims::Claims;
+use super::claims::{Claims, Naming};
 use super::key::{Key, KeySet};
 use super::standings::Standings;
 
@@ -72,7 +71,11 @@ impl JwtAuthenticator {
         }
     }
 
-    fn verify_fresh(&mut self, token: &Parts<'_>, now: Now) -> Result<Identity, AuthRefusal> {
+    fn verify_fresh(
+        &mut self,
+        token: &Parts<'_>,
+        now: Now,
+    ) -> Result<(Identity, Naming), AuthRefusal> {
         let key = find_key(&self.keys, token.header)?.ok_or_else(|| self.keys.unknown_key())?;
         let claims = Claims::parse(&decode(token.payload)?)?;
         let expires_at = claims.check_expiry(now.unix_ms)?;
@@ -100,11 +103,11 @@ impl Authenticator for JwtAuthenticator {
         }
     }
 
-    fn learn(&mut self, token: TokenFingerprint, told: Validated, now: Now) -> Rc<Identity> {
+    fn learn(&mut self, token: TokenFingerprint, told: Validated, now: Now) -> Arc<Identity> {
         let Validated { session, account, standing, expires_at, issued_at } = told;
         let standing = self.standings.share(standing);
-        let identity = Rc::new(Identity { session, account, standing, expires_at, issued_at });
-        self.cache.insert(token, Rc::clone(&identity), now);
+        let identity = Arc::new(Identity { session, account, standing, expires_at, issued_at });
+        self.cache.insert(token, Arc::clone(&identity), now);
         identity
     }
 
@@ -139,7 +142,7 @@ impl JwtAuthenticator {
     }
 
     /// What the keys here say about a token.
-    pub fn verify(&mut self, token: &str, now: Now) -> Result<Rc<Identity>, AuthRefusal> {
+    pub fn verify(&mut self, token: &str, now: Now) -> Result<Arc<Identity>, AuthRefusal> {
         let parts = Parts::split(token)?;
         self.follow_keys();
         let fingerprint = TokenFingerprint::of(token);
@@ -148,8 +151,11 @@ impl JwtAuthenticator {
             return Ok(identity);
         }
         self.fresh_tokens += 1;
-        let identity = Rc::new(self.verify_fresh(&parts, now)?);
-        self.cache.insert(fingerprint, Rc::clone(&identity), now);
+        let (identity, naming) = self.verify_fresh(&parts, now)?;
+        let identity = Arc::new(identity);
+        if naming == Naming::ByClaim {
+            self.cache.insert(fingerprint, Arc::clone(&identity), now);
+        }
         Ok(identity)
     }
 }

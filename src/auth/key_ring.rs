@@ -14,6 +14,7 @@ use arc_swap::ArcSwap;
 use thiserror::Error;
 use tracing::{info, warn};
 
+use super::claims::RANDOM_SESSION;
 use super::jwks::{JwksSource, JwksSpec, UnknownKeys};
 use super::key::{Key, KeyFault, KeySet, KeySpec, Published};
 
@@ -38,6 +39,11 @@ impl KeyRules {
 pub enum KeyError {
     #[error("no session claim is configured: name at least one, such as \"session_key\"")]
     NoSessionClaim,
+    #[error(
+        "session claim \"random\" is not the last: a claim after it would never be looked at, \
+         move it to the end"
+    )]
+    RandomNotLast,
     #[error("a key without id is configured: give each key the `kid` of its tokens")]
     NoKeyId,
     #[error("key {id}: issuer and audience are pinned per key, set both")]
@@ -225,6 +231,9 @@ fn read_all(rules: &KeyRules) -> Result<Vec<Watched>, KeyError> {
 fn check(rules: &KeyRules) -> Result<(), KeyError> {
     if rules.session_claims.is_empty() {
         return Err(KeyError::NoSessionClaim);
+    }
+    if rules.session_claims.iter().rev().skip(1).any(|claim| claim == RANDOM_SESSION) {
+        return Err(KeyError::RandomNotLast);
     }
     let mut urls = HashSet::new();
     for JwksSpec { url, issuer, audience, .. } in &rules.jwks {

@@ -1,7 +1,6 @@
 //! Tokens minted with the keys under `tests/keys`, good ones and forged ones.
 
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::{env, fs, process};
@@ -125,7 +124,7 @@ fn forge(header: &Value, claims: &Value, secret: &[u8]) -> String {
     format!("{message}.{signature}")
 }
 
-fn outcome(algorithm: Algorithm, changes: &Value) -> Result<Rc<Identity>, AuthRefusal> {
+fn outcome(algorithm: Algorithm, changes: &Value) -> Result<Arc<Identity>, AuthRefusal> {
     let token = mint(algorithm, &claims_with(changes));
     authenticator([spec(algorithm)]).verify(&token, now())
 }
@@ -282,7 +281,7 @@ fn a_token_seen_again_is_answered_from_the_cache_for_a_minute() {
     let token = mint(Algorithm::Rs256, &claims());
     let first = one.verify(&token, now()).unwrap();
     let again = one.verify(&token, at(NOW + 59)).unwrap();
-    assert!(Rc::ptr_eq(&first, &again));
+    assert!(Arc::ptr_eq(&first, &again));
     assert_eq!(one.counts(), VerifyCounts { cache_hits: 1, signatures: 1 });
     one.verify(&token, at(NOW + 60)).unwrap();
     assert_eq!(one.counts(), VerifyCounts { cache_hits: 1, signatures: 2 });

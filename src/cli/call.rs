@@ -112,7 +112,7 @@ impl Client {
         }
     }
 
-    /// Code and payload of the answer to `request`; events that arrive before it are noted.
+    /// Code and payload of the answer to `request`. What else arrives is for those who listen.
     fn call(&mut self, request: &Frame<'_>) -> Result<(u8, Vec<u8>), Failure> {
         let message = Message::binary(request.encode());
         self.socket.send(message).map_err(|error| broken("cannot send the call", &error))?;
@@ -125,7 +125,7 @@ impl Client {
                 {
                     return Ok((code, payload.to_vec()));
                 }
-                Ok(frame) => output::notice(&frame.explain_received()),
+                Ok(_) => {}
                 Err(error) => output::notice(&format!("not a message of the protocol: {error}")),
             }
         }

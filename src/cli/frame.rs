@@ -94,13 +94,6 @@ impl<'a> Frame<'a> {
     }
 }
 
-impl Frame<'_> {
-    /// The explanation of a message that came from a gateway.
-    pub(super) fn explain_received(self) -> String {
-        Explained { frame: self, sender: Some(Sender::Gateway) }.to_string()
-    }
-}
-
 /// `N` bytes from `at`; the header's length was checked.
 fn array<const N: usize>(header: &[u8], at: usize) -> [u8; N] {
     let mut out = [0; N];

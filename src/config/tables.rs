@@ -125,6 +125,9 @@ table! {
         /// port, when `session.connection_mode` is "Internal" and `session.internal_auth_mode` "ServiceToken".
         service_token: Option<Secret> = r#""""#, Restart, "CONNECT_INTERNAL_SERVICE_TOKEN"
             => HiddenOrNone;
+        /// Address of a server that answers `POST /connect/get-endpoint-meta` alone, or "off". It asks for
+        /// the player's own token instead of the service token, so it may be public.
+        endpoint_meta_address: Option<SocketAddr> = r#""off""#, Restart => OffOr(Socket);
     }
 }
 
@@ -179,7 +182,8 @@ table! {
         /// Origins of the pages that may connect, as browsers send them in `Origin`; empty: all. Others
         /// are answered 403. Clients that send no `Origin` are no pages and are not asked for one.
         origins: Vec<String> = "[]", Restart => list(Origin);
-        /// Claims that may name the session; the first one present wins.
+        /// Claims that may name the session; the first one present wins. With "random" as the last of
+        /// them a token that has none opens a new session with each connection; without, it is refused.
         session_claim: Vec<String> = r#"["session_key", "sid", "jti"]"#, Live => some(Text);
         /// A token with an unknown key id has the sets of `[[auth.jwks]]` fetched, at most once in this time.
         unknown_key_interval: Duration = r#""30s""#, Live => Span(SECOND, HOUR);

@@ -1,5 +1,7 @@
 //! Answers to the questions of the HTTP listeners.
 
+use std::sync::Arc;
+
 use ahash::AHashMap;
 use corelane_shard::clock::Now;
 use corelane_shard::id::SessionId;
@@ -85,10 +87,10 @@ impl<P: ShardPort, S: SessionStore> Core<P, S, EmbeddedBus> {
     fn list(&self, after: Option<SessionId>, limit: usize) -> Vec<ListedSession> {
         let mut page = std::collections::BTreeMap::new();
         self.store.each(&mut |known| {
-            if after.is_some_and(|after| known.session <= after) {
+            if after.is_some_and(|after| known.identity.session <= after) {
                 return;
             }
-            page.insert(known.session, listed(&known));
+            page.insert(known.identity.session, listed(&known));
             if page.len() > limit {
                 page.pop_last();
             }
@@ -119,7 +121,7 @@ impl<P: ShardPort, S: SessionStore, B: super::bus::EventBus> Core<P, S, B> {
     ) {
         let Some((listed, answer)) = self.described.asked.remove(&ticket) else { return };
         let described = description.map(|description| {
-            let snapshot = std::sync::Arc::clone(self.snapshot());
+            let snapshot = Arc::clone(self.snapshot());
             Box::new(ask::Described { listed, description: *description, snapshot })
         });
         let _unheard = answer.send(described.ok_or(NoSession));
@@ -127,10 +129,5 @@ impl<P: ShardPort, S: SessionStore, B: super::bus::EventBus> Core<P, S, B> {
 }
 
 fn listed(known: &Known<'_>) -> ListedSession {
-    ListedSession {
-        session: known.session,
-        account: known.account.cloned(),
-        standing: std::sync::Arc::clone(known.standing),
-        live: known.owner.is_some(),
-    }
+    ListedSession { identity: Arc::clone(known.identity), live: known.owner.is_some() }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use corelane_shard::id::{ServiceId, SessionId};
-use corelane_shard::identity::{Account, Standing};
+use corelane_shard::identity::Identity;
 use corelane_shard::lane::SessionDescription;
 use corelane_shard::snapshot::{Address, Snapshot};
 use corelane_shard::wire::guid::Guid;
@@ -59,9 +59,7 @@ pub struct Rpc {
 
 #[derive(Debug, Clone)]
 pub struct ListedSession {
-    pub session: SessionId,
-    pub account: Option<Account>,
-    pub standing: Arc<Standing>,
+    pub identity: Arc<Identity>,
     /// It has a connection.
     pub live: bool,
 }

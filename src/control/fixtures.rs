@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use corelane_shard::id::{ServiceId, SessionId};
-use corelane_shard::identity::Standing;
-use corelane_shard::lane::{Claim, Claimant, Credential};
+use corelane_shard::identity::{Identity, Standing};
+use corelane_shard::lane::{Claim, Credential};
 use corelane_shard::snapshot::{
     BreakerLimits, ConnectionMode, DoorLimits, Endpoint, Method, Service, SessionLimits, Snapshot,
     Tracing, UpstreamKind,
@@ -66,13 +66,14 @@ pub(crate) fn token_claim(session: SessionId) -> Box<Claim> {
         roles: [Box::from("user")].into(),
         authorizations: Box::default(),
     };
-    let claimant = Claimant {
+    let identity = Identity {
+        session,
         account: Some("anna".into()),
         standing: Arc::new(standing),
         expires_at: None,
         issued_at: None,
     };
-    Box::new(Claim { session, credential: Credential::Token(claimant), peer: None })
+    Box::new(Claim { credential: Credential::Token(Arc::new(identity)), peer: None })
 }
 
 pub(crate) fn rules(sessions_max: usize) -> CoreRules {

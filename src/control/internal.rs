@@ -48,11 +48,12 @@ mod sessions;
 
 pub use self::counts::ListenerCounts;
 
-/// The bound listener. One per process, at most.
+/// A bound listener: the one for services, or the one for players, which has nothing but descriptions
+/// of endpoints.
 #[derive(Debug)]
 pub struct InternalListener {
     listener: StdListener,
-    inside: Shared,
+    router: Router,
 }
 
 /// Why the internal listener cannot be opened.
@@ -60,9 +61,9 @@ pub struct InternalListener {
 pub enum InternalError {
     #[error(
         "cannot listen on {address} for the internal interface: {source}; find who has the port \
-         with `ss -ltnp`, or set listen.internal.address to another"
+         with `ss -ltnp`, or set {key} to another"
     )]
-    Bind { address: SocketAddr, source: io::Error },
+    Bind { address: SocketAddr, key: &'static str, source: io::Error },
 }
 
 /// Says whose session a client's token opens, as the door does.
@@ -74,7 +75,8 @@ pub trait TokenCheck: fmt::Debug + Send + Sync {
 /// A check under way.
 pub type Checking<'a> = Pin<Box<dyn Future<Output = Result<SessionId, AuthRefusal>> + Send + 'a>>;
 
-/// What the listener works with.
+/// What a listener works with.
+#[derive(Clone)]
 pub struct InternalParts {
     pub asking: Asking,
     pub tokens: Arc<dyn TokenCheck>,
@@ -89,7 +91,8 @@ struct Inside {
     tokens: Arc<dyn TokenCheck>,
     probe: Arc<ControlProbe>,
     phase: Arc<PhaseCell>,
-    service_token: ServiceToken,
+    /// What every request must bring; `None` where players' own tokens are asked for.
+    service_token: Option<ServiceToken>,
     description: Description,
     /// Places of subscribers of the bus.
     subscribers: Arc<Semaphore>,
@@ -102,16 +105,24 @@ struct Inside {
 type Shared = Arc<Inside>;
 
 impl InternalListener {
-    /// Opens the socket, so that an address that is taken stops the start.
+    /// For services. Opens the socket, so that an address that is taken stops the start.
     pub fn bind(
         address: SocketAddr,
         token: &Secret,
         parts: InternalParts,
     ) -> Result<Self, InternalError> {
-        let bind = |source| InternalError::Bind { address, source };
-        let listener = StdListener::bind(address).map_err(bind)?;
-        listener.set_nonblocking(true).map_err(bind)?;
-        Ok(Self { listener, inside: Inside::new(ServiceToken::new(token.reveal()), parts) })
+        let listener = bind(address, "listen.internal.address")?;
+        let inside = Inside::new(Some(ServiceToken::new(token.reveal())), parts);
+        Ok(Self { listener, router: router(inside, routes()) })
+    }
+
+    /// For players, with bounds of its own: they cannot take the services' places.
+    pub fn bind_for_players(
+        address: SocketAddr,
+        parts: InternalParts,
+    ) -> Result<Self, InternalError> {
+        let listener = bind(address, "listen.internal.endpoint_meta_address")?;
+        Ok(Self { listener, router: router(Inside::new(None, parts), player_routes()) })
     }
 
     /// The port that was found, when port 0 was asked for.
@@ -122,13 +133,13 @@ impl InternalListener {
     /// Serves from a task of the running tokio runtime, until that ends.
     pub fn serve(self) -> io::Result<()> {
         let listener = TcpListener::from_std(self.listener)?;
-        tokio::spawn(serve_kept(listener, router(self.inside), KEEP));
+        tokio::spawn(serve_kept(listener, self.router, KEEP));
         Ok(())
     }
 }
 
 impl Inside {
-    fn new(service_token: ServiceToken, parts: InternalParts) -> Shared {
+    fn new(service_token: Option<ServiceToken>, parts: InternalParts) -> Shared {
         let InternalParts { asking, tokens, probe, phase } = parts;
         Arc::new(Self {
             asker: Asker::new(asking),
@@ -144,10 +155,24 @@ impl Inside {
     }
 }
 
-/// Every path, with its methods and what serves it. Paths are metric labels.
-fn routes() -> [(&'static str, &'static [&'static str], MethodRouter<Shared>); 15] {
-    const GET: &[&str] = &["get"];
-    const POST: &[&str] = &["post"];
+fn bind(address: SocketAddr, key: &'static str) -> Result<StdListener, InternalError> {
+    let failed = |source| InternalError::Bind { address, key, source };
+    let listener = StdListener::bind(address).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    Ok(listener)
+}
+
+/// A path, its methods and what serves it. Paths are metric labels.
+type Route = (&'static str, &'static [&'static str], MethodRouter<Shared>);
+
+const GET: &[&str] = &["get"];
+const POST: &[&str] = &["post"];
+
+fn player_routes() -> [Route; 1] {
+    [("/connect/get-endpoint-meta", POST, post(endpoint_meta::endpoint_meta))]
+}
+
+fn routes() -> [Route; 15] {
     [
         ("/client-capabilities", POST, post(sessions::capabilities)),
         ("/connect/get-account-sessions", POST, post(sessions::of_account)),
@@ -167,14 +192,14 @@ fn routes() -> [(&'static str, &'static [&'static str], MethodRouter<Shared>); 1
     ]
 }
 
-fn router(inside: Shared) -> Router {
+fn router(inside: Shared, routes: impl IntoIterator<Item = Route>) -> Router {
     let mut router = Router::new();
-    for (path, _, served) in routes() {
+    for (path, _, served) in routes {
         router = router.route(path, served);
     }
     router
         .fallback(async || {
-            let next = "GET /openapi.json lists what is served here";
+            let next = "docs/openapi.json lists what is served, and docs/CONFIGURATION.md where";
             Problem::new(StatusCode::NOT_FOUND, "nothing is served under this path", next)
         })
         .method_not_allowed_fallback(async || {

@@ -3,43 +3,30 @@
 //! shutdown.
 //!
 //! It reaches the shards through [`ShardPort`]s and knows nothing else of them. It never touches a
-//! client's bytes. This is the only place that reads the wall clock.
+//! client's bytes.
 
 use std::error::Error;
 use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use corelane_shard::clock::{Instant, Now};
-use corelane_shard::identity::AuthRefusal;
 use corelane_shard::snapshot::Snapshot;
 use rustix::event::EventfdFlags;
 use thiserror::Error;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
-use tokio::time::{Interval, MissedTickBehavior};
-use tracing::{error, info, warn};
 
 use self::admin::AdminListener;
 use self::ask::Ask;
-use self::bus::EmbeddedBus;
 use self::internal::InternalListener;
-use self::jwks::KeyFetches;
 use self::mailboxes::MailboxRules;
 use self::operators::ShownConfig;
-use self::probe::FetchOutcome;
-use self::resolve::Lookups;
-use self::spans::Exporter;
-use self::store::{EmbeddedStore, StoreRules};
-use self::turn::{Core, CoreParts, Question, Termination, Turn};
-use self::validation::{Asked, Validations};
-use self::web::WebClient;
+use self::store::StoreRules;
 use crate::auth::{KeyRing, KeyRules};
 use crate::config::Shown;
 use crate::events::{ClientEventNames, NameDialect};
+use crate::lifecycle::PhaseCell;
 use crate::lifecycle::drain::DrainPlan;
-use crate::lifecycle::{PhaseCell, Request, Signals, systemd};
 
 pub mod admin;
 mod answering;
@@ -52,6 +39,7 @@ mod fixtures;
 pub mod internal;
 mod jwks;
 pub mod mailboxes;
+mod main_loop;
 mod metrics;
 pub mod operators;
 pub mod port;
@@ -70,6 +58,7 @@ mod validation;
 mod visits;
 mod web;
 
+pub use self::main_loop::run;
 pub use self::port::{AlwaysRung, Bell, ShardPort};
 pub use self::probe::ControlProbe;
 pub use self::records::APP;
@@ -89,7 +78,7 @@ pub struct ControlSpec<P, B> {
     pub phase: Arc<PhaseCell>,
     pub probe: Arc<ControlProbe>,
     pub admin: Option<AdminListener>,
-    pub internal: Option<InternalListener>,
+    pub internal: Vec<InternalListener>,
     /// What the admin listener shows of the configuration.
     pub shown: ShownConfig,
     pub keys: KeyRing,
@@ -187,342 +176,6 @@ pub enum ControlError {
 pub fn doorbell() -> io::Result<OwnedFd> {
     Ok(rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)
 }
-
-/// Runs the control core on the calling thread until the drain has ended, or a second signal came.
-pub fn run<P: ShardPort, B: Bell>(spec: ControlSpec<P, B>) -> Result<Exit, ControlError> {
-    if let Some(core) = spec.core
-        && !core_affinity::set_for_current(core_affinity::CoreId { id: core })
-    {
-        return Err(ControlError::Pin { core });
-    }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(BLOCKING_THREADS_MAX)
-        .thread_name("corelane-lookup")
-        .build()
-        .map_err(ControlError::Runtime)?;
-    let exit = runtime.block_on(async { Ok(Loop::set_up(spec)?.run().await) });
-    // A look-up that hangs does not hold up the exit.
-    runtime.shutdown_background();
-    exit
-}
-
-struct Loop<P, B> {
-    core: Core<P, EmbeddedStore, EmbeddedBus>,
-    bell: B,
-    wake: AsyncFd<OwnedFd>,
-    clock: Clock,
-    signals: Signals,
-    lookups: Lookups,
-    exporter: Option<Exporter>,
-    keys: KeyRing,
-    web: WebClient,
-    fetches: KeyFetches,
-    validations: Option<Validations>,
-    settings: Settings,
-    reload: ReloadHook,
-    asks: mpsc::Receiver<Ask>,
-    shown: ShownConfig,
-    probe: Arc<ControlProbe>,
-    key_poll: Interval,
-    watchdog: Option<Interval>,
-}
-
-/// Why a wait ended.
-enum Woken {
-    Rung,
-    Asked(Request),
-    Answer(Ask),
-    Resolved(resolve::Answer),
-    Fetched(jwks::Fetched),
-    Validated(validation::Answer),
-    KeysDue,
-    WatchdogDue,
-    TimeUp,
-}
-
-impl<P: ShardPort, B: Bell> Loop<P, B> {
-    fn set_up(spec: ControlSpec<P, B>) -> Result<Self, ControlError> {
-        let setup = |what| move |source| ControlError::Setup { what, source };
-        let settings = spec.settings;
-        let probe = spec.probe;
-        let phase = Arc::clone(&spec.phase);
-        let mut core = Core::new(CoreParts {
-            ports: spec.ports,
-            store: EmbeddedStore::new(&spec.snapshot.salt, settings.rules.store),
-            bus: EmbeddedBus::default(),
-            snapshot: spec.snapshot,
-            targets: spec.targets,
-            settings: settings.clone(),
-            phase,
-            probe: Arc::clone(&probe),
-            seed: spec.seed,
-        });
-        let exporter = spec.spans.map(|export| {
-            let (queue, exporter) = Exporter::start(&export, Arc::clone(&probe));
-            core.spans = Some(queue);
-            exporter
-        });
-        if let Some(admin) = spec.admin {
-            admin.serve().map_err(setup("the admin listener"))?;
-        }
-        if let Some(internal) = spec.internal {
-            internal.serve().map_err(setup("the internal listener"))?;
-        }
-        let https = spec.keys.jwks().any(|set| set.url.starts_with("https:"))
-            || spec.validation.as_ref().is_some_and(ValidationRules::is_https);
-        let web = WebClient::new(https).map_err(ControlError::Roots)?;
-        let fetches = KeyFetches::start(&web, &spec.keys);
-        let ask = |rules| Validations::new(rules, web.clone(), Arc::clone(&probe));
-        Ok(Self {
-            fetches,
-            validations: spec.validation.map(ask),
-            web,
-            lookups: Lookups::start(core.book.hosts(), settings.resolve_refresh),
-            exporter,
-            core,
-            bell: spec.bell,
-            wake: watch(spec.wake).map_err(setup("the doorbell"))?,
-            clock: Clock::start(),
-            signals: Signals::listen().map_err(setup("the signals"))?,
-            keys: spec.keys,
-            settings,
-            reload: spec.reload,
-            asks: spec.asks,
-            shown: spec.shown,
-            probe,
-            key_poll: every(KEY_POLL),
-            watchdog: systemd::watchdog_interval().map(every),
-        })
-    }
-
-    async fn run(mut self) -> Exit {
-        loop {
-            let mut turn = Turn::Busy;
-            // Mostly the second finds nothing: cheaper than to wait and be told so.
-            for _ in 0..TURNS_IN_A_ROW {
-                turn = self.core.turn(self.clock.now());
-                if self.core.is_done() {
-                    self.finish_exporting().await;
-                    return Exit::Drained;
-                }
-                self.ask_auth_service();
-                if turn == Turn::Idle {
-                    break;
-                }
-            }
-            if turn == Turn::Idle {
-                self.bell.announce_sleep();
-                turn = self.core.turn(self.clock.now());
-            }
-            if self.core.take_hosts_changed() {
-                self.lookups =
-                    Lookups::start(self.core.book.hosts(), self.settings.resolve_refresh);
-            }
-            let woken = self.wait(turn).await;
-            self.bell.awake();
-            match woken {
-                Woken::Rung | Woken::TimeUp => {}
-                Woken::Answer(ask) => self.core.answer(ask, self.clock.now()),
-                Woken::Resolved(answer) => self.learn(answer),
-                Woken::Fetched(fetched) => self.learn_keys(fetched),
-                Woken::Validated(answer) => self.answer_token(answer),
-                Woken::KeysDue => {
-                    self.probe.keys_replaced.add(self.keys.poll() as u64);
-                    let interval = self.settings.unknown_key_interval;
-                    self.fetches.look_for_unknown_keys(self.clock.now().mono, interval);
-                }
-                Woken::WatchdogDue => systemd::notify_watchdog(),
-                Woken::Asked(Request::Reload) => self.reload(),
-                Woken::Asked(Request::Terminate) => {
-                    match self.core.terminate(self.clock.now().mono) {
-                        Termination::Begun => systemd::notify_stopping("draining"),
-                        Termination::Insisted => return Exit::AtOnce,
-                    }
-                }
-            }
-        }
-    }
-
-    /// The last spans leave before the process does, as far as the drain's time reaches.
-    async fn finish_exporting(&mut self) {
-        self.core.spans = None;
-        if let Some(exporter) = self.exporter.take() {
-            let now = self.clock.now().mono;
-            exporter.finish(self.core.ends_by().map_or(Duration::ZERO, |end| end.since(now))).await;
-        }
-    }
-
-    /// Until something is due; after busy turns only until the other tasks had theirs. Order:
-    /// signals first, so that a flood of messages cannot hold off the exit.
-    async fn wait(&mut self, turn: Turn) -> Woken {
-        let busy = turn == Turn::Busy;
-        let pause = self.pause();
-        tokio::select! {
-            biased;
-            request = self.signals.next() => Woken::Asked(request),
-            () = due(self.watchdog.as_mut()) => Woken::WatchdogDue,
-            _ = self.key_poll.tick() => Woken::KeysDue,
-            Some(answer) = self.lookups.next() => Woken::Resolved(answer),
-            Some(ask) = self.asks.recv() => Woken::Answer(ask),
-            Some(fetched) = self.fetches.next() => Woken::Fetched(fetched),
-            answer = answered(self.validations.as_mut()) => Woken::Validated(answer),
-            () = rung(&self.wake) => Woken::Rung,
-            () = tokio::time::sleep(pause) => Woken::TimeUp,
-            () = tokio::task::yield_now(), if busy => Woken::TimeUp,
-        }
-    }
-
-    /// The longest sleep: until the drain's next phase, or a moment while a lane is full.
-    fn pause(&self) -> Duration {
-        let now = self.clock.now().mono;
-        let due = self.core.due().map_or(LONGEST_SLEEP, |due| due.since(now));
-        let lanes = if self.core.has_waiting() { FULL_LANE_RETRY } else { LONGEST_SLEEP };
-        due.min(lanes)
-    }
-
-    fn learn(&mut self, answer: resolve::Answer) {
-        match answer.found {
-            Ok(addresses) => self.core.book.learn(answer.host, addresses),
-            Err(_) => self.probe.resolve_failures.increment(),
-        }
-    }
-
-    fn learn_keys(&mut self, fetched: jwks::Fetched) {
-        let outcome =
-            if fetched.keys.is_some() { FetchOutcome::Fetched } else { FetchOutcome::Failed };
-        self.probe.fetched(outcome);
-        self.keys.learn(&fetched.spec, fetched.keys);
-        self.fetches.settle(fetched.asked);
-    }
-
-    /// Passes on what shards want to know of the auth service.
-    fn ask_auth_service(&mut self) {
-        let questions = self.core.take_questions();
-        if questions.is_empty() {
-            return;
-        }
-        let now = self.clock.now();
-        for question in questions {
-            let Question { shard, key, .. } = question;
-            let asked = self.validations.as_mut().map(|service| service.ask(question, now.mono));
-            if asked != Some(Asked::Waits) {
-                self.core.validated(shard, key, Err(AuthRefusal::Unavailable));
-            }
-        }
-    }
-
-    fn answer_token(&mut self, answer: validation::Answer) {
-        let now = self.clock.now();
-        if let Some(service) = &mut self.validations {
-            let (shard, key) = (answer.shard, answer.key);
-            let told = service.conclude(answer, now);
-            self.core.validated(shard, key, told);
-        }
-    }
-
-    fn reload(&mut self) {
-        if self.core.is_draining() {
-            warn!("configuration not read again: the process is draining");
-            return;
-        }
-        systemd::notify_reloading();
-        match self.take_configuration() {
-            Ok(version) => {
-                self.probe.reloads.increment();
-                info!(version, "configuration taken");
-            }
-            Err(reason) => {
-                self.probe.reloads_refused.increment();
-                error!(%reason, "configuration refused, the old one stays");
-            }
-        }
-        systemd::notify_ready();
-    }
-
-    /// Keys first: they are the last that can be refused.
-    fn take_configuration(&mut self) -> Result<u64, Box<dyn Error + Send + Sync>> {
-        let new = (self.reload)(self.core.snapshot())?;
-        self.web.expect_https(new.keys.jwks.iter().any(|set| set.url.starts_with("https:")))?;
-        self.keys.reload(&new.keys)?;
-        self.shown.store(Arc::new(new.shown));
-        self.fetches = KeyFetches::start(&self.web, &self.keys);
-        self.core.settle(new.settings.clone());
-        self.settings = new.settings;
-        self.core.publish(&new.snapshot, new.targets);
-        self.lookups = Lookups::start(self.core.book.hosts(), self.settings.resolve_refresh);
-        Ok(new.snapshot.version)
-    }
-}
-
-/// The two clocks of a turn.
-#[derive(Debug)]
-struct Clock {
-    started: std::time::Instant,
-}
-
-impl Clock {
-    fn start() -> Self {
-        Self { started: std::time::Instant::now() }
-    }
-
-    fn now(&self) -> Now {
-        let mono = Instant(0) + self.started.elapsed();
-        let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        Now { mono, unix_ms: u64::try_from(unix_ms).unwrap_or(u64::MAX) }
-    }
-}
-
-fn every(period: Duration) -> Interval {
-    let mut interval = tokio::time::interval(period);
-    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    interval
-}
-
-async fn answered(validations: Option<&mut Validations>) -> validation::Answer {
-    match validations {
-        Some(validations) => validations.next().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn due(interval: Option<&mut Interval>) {
-    match interval {
-        Some(interval) => {
-            interval.tick().await;
-        }
-        None => std::future::pending().await,
-    }
-}
-
-#[expect(
-    deprecated,
-    reason = "the replacement is unsafe for types that may change their descriptor; OwnedFd cannot"
-)]
-fn watch(wake: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    AsyncFd::new(wake)
-}
-
-/// Waits for the doorbell and takes its count.
-async fn rung(wake: &AsyncFd<OwnedFd>) {
-    let Ok(mut ready) = wake.readable().await else {
-        warn!(descriptor = wake.as_raw_fd(), "the doorbell cannot be waited for");
-        return std::future::pending().await;
-    };
-    let mut count = [0; 8];
-    // Nothing to take means that an earlier wait took it; the ring is heard all the same.
-    let taken = ready.try_io(|wake| Ok(rustix::io::read(wake, &mut count)?));
-    drop(taken);
-    ready.clear_ready();
-}
-
-/// Busy turns before the other tasks of the control core have theirs.
-const TURNS_IN_A_ROW: usize = 4;
-const KEY_POLL: Duration = Duration::from_secs(1);
-const FULL_LANE_RETRY: Duration = Duration::from_millis(1);
-const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
-/// Look-ups at one time; the rest wait for theirs.
-const BLOCKING_THREADS_MAX: usize = 8;
 
 #[cfg(test)]
 mod tests;

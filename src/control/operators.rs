@@ -11,6 +11,7 @@ use axum::response::Response;
 use axum::routing::get;
 use bytes::Bytes;
 use corelane_shard::id::SessionId;
+use corelane_shard::identity::Identity;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tracing::{info, warn};
@@ -69,14 +70,14 @@ struct SessionShown<'a> {
 
 impl<'a> SessionShown<'a> {
     fn new(listed: &'a ListedSession) -> Self {
-        let account = listed.account.as_ref();
-        let spelled = account.map(|account| account.text(&mut [0; 36]).to_owned());
+        let Identity { session, account, standing, .. } = &*listed.identity;
+        let spelled = account.as_ref().map(|account| account.text(&mut [0; 36]).to_owned());
         Self {
-            session_id: listed.session.to_string(),
+            session_id: session.to_string(),
             account_id: spelled,
-            tenant: &listed.standing.tenant,
-            roles: &listed.standing.roles,
-            authorizations: &listed.standing.authorizations,
+            tenant: &standing.tenant,
+            roles: &standing.roles,
+            authorizations: &standing.authorizations,
             live: listed.live,
         }
     }
@@ -106,8 +107,8 @@ async fn list(
     let mut found = match query.one("account")? {
         Some(account) => {
             let mut found = operators.of_account(account).await?;
-            found.retain(|listed| after.is_none_or(|after| listed.session > after));
-            found.sort_unstable_by_key(|listed| listed.session);
+            found.retain(|listed| after.is_none_or(|after| listed.identity.session > after));
+            found.sort_unstable_by_key(|listed| listed.identity.session);
             found
         }
         None => operators.asker.ask(|answer| Ask::List { after, limit: limit + 1, answer }).await?,
@@ -116,7 +117,7 @@ async fn list(
     found.truncate(limit);
     let last = found.last().filter(|_| !is_last);
     Ok(ok(&Page {
-        next: last.map(|listed| listed.session.to_string()),
+        next: last.map(|listed| listed.identity.session.to_string()),
         sessions: found.iter().map(SessionShown::new).collect(),
     }))
 }
@@ -194,7 +195,7 @@ async fn end_account(
     let mut ended = 0_u32;
     for listed in operators.of_account(account).await? {
         // Those that ended meanwhile do not count.
-        ended += u32::from(operators.end(listed.session, reason).await?.is_ok());
+        ended += u32::from(operators.end(listed.identity.session, reason).await?.is_ok());
     }
     if ended == 0 {
         let detail = format!("account {account:?} has no session that is open or can be taken up");

@@ -154,7 +154,7 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
         let mut admins: Vec<Owner> = Vec::new();
         self.store.each(&mut |known| {
             if let Some(owner) = known.owner
-                && AdminNotices::reach(&known.standing.roles)
+                && AdminNotices::reach(&known.identity.standing.roles)
             {
                 admins.push(owner);
             }

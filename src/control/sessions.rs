@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use corelane_shard::clock::Now;
 use corelane_shard::id::{ConnectionKey, Epoch, Place, SessionId, ShardId};
+use corelane_shard::identity::Identity;
 use corelane_shard::lane::{ClaimRefusal, Content, Delivery, End, ToShard};
 use corelane_shard::wire::guid::{Guid, PeerRoute};
 
 use super::bus::{EventBus, Record, topic};
 use super::mailboxes::{Item, Next};
 use super::port::ShardPort;
-use super::store::{Decision, Ended, Known, Opened, Owner, Released, SessionStore};
+use super::store::{Decision, Ended, Opened, Owner, Released, SessionStore};
 use super::turn::Core;
 use crate::events::gap::{EventGap, GapReason, Stamp};
 use crate::events::outbound::{
@@ -55,10 +56,12 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
         if opened == Opened::Ignored {
             return;
         }
-        self.publish_connected(session, owner, now);
         if opened == Opened::ByReconnect {
             self.probe.resumed.increment();
-            self.publish_reconnected(session, owner, now);
+        }
+        if let Some(known) = self.store.known(session) {
+            let identity = Arc::clone(known.identity);
+            self.publish_opened(&identity, owner, opened, now);
         }
         if let Some(endpoints) = self.granted.get(&session).cloned() {
             let reason = "session_reconnected".into();
@@ -205,42 +208,38 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
         })
     }
 
-    fn publish_connected(&mut self, session: SessionId, owner: Owner, now: Now) {
-        if !self.bus.wants(topic::SESSION_CONNECTED) {
-            return;
+    /// Tells services of a session that can receive; first that it is connected, then how.
+    fn publish_opened(&mut self, identity: &Identity, owner: Owner, opened: Opened, now: Now) {
+        let Identity { session, account, standing, .. } = identity;
+        let (session_id, account_id) = (*session, account.as_ref());
+        let (roles, authorizations) = (&*standing.roles, &*standing.authorizations);
+        let (timestamp, connect_instance_id) = (Timestamp(now.unix_ms), self.instance);
+        if self.bus.wants(topic::SESSION_CONNECTED) {
+            let json = to_json(&SessionConnected {
+                event_id: event_id(&mut self.random),
+                timestamp,
+                session_id,
+                account_id,
+                roles,
+                authorizations,
+                connect_instance_id,
+                peer_guid: self.peer_guid(owner),
+            });
+            self.publish_fact(topic::SESSION_CONNECTED, session_id, json);
         }
-        let id = event_id(&mut self.random);
-        let Some(Known { account, standing, .. }) = self.store.known(session) else { return };
-        let json = to_json(&SessionConnected {
-            event_id: id,
-            timestamp: Timestamp(now.unix_ms),
-            session_id: session,
-            account_id: account,
-            roles: &standing.roles,
-            authorizations: &standing.authorizations,
-            connect_instance_id: self.instance,
-            peer_guid: self.peer_guid(owner),
-        });
-        self.publish_fact(topic::SESSION_CONNECTED, session, json);
-    }
-
-    fn publish_reconnected(&mut self, session: SessionId, owner: Owner, now: Now) {
-        if !self.bus.wants(topic::SESSION_RECONNECTED) {
-            return;
+        if opened == Opened::ByReconnect && self.bus.wants(topic::SESSION_RECONNECTED) {
+            let json = to_json(&SessionReconnected {
+                event_id: event_id(&mut self.random),
+                timestamp,
+                session_id,
+                account_id,
+                roles,
+                authorizations,
+                peer_guid: self.peer_guid(owner),
+                reconnection_context: ReconnectionContext { connect_instance_id },
+            });
+            self.publish_fact(topic::SESSION_RECONNECTED, session_id, json);
         }
-        let id = event_id(&mut self.random);
-        let Some(Known { account, standing, .. }) = self.store.known(session) else { return };
-        let json = to_json(&SessionReconnected {
-            event_id: id,
-            timestamp: Timestamp(now.unix_ms),
-            session_id: session,
-            account_id: account,
-            roles: &standing.roles,
-            authorizations: &standing.authorizations,
-            peer_guid: self.peer_guid(owner),
-            reconnection_context: ReconnectionContext { connect_instance_id: self.instance },
-        });
-        self.publish_fact(topic::SESSION_RECONNECTED, session, json);
     }
 
     /// What is to be published of a session's end, once it is known whether it can come back.
@@ -253,13 +252,13 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
             return None;
         }
         let id = event_id(&mut self.random);
-        let account = self.store.known(session)?.account.cloned();
+        let identity = Arc::clone(self.store.known(session)?.identity);
         Some(move |reconnectable| {
             to_json(&SessionDisconnected {
                 event_id: id,
                 timestamp: Timestamp(now.unix_ms),
                 session_id: session,
-                account_id: account.as_ref(),
+                account_id: identity.account.as_ref(),
                 reason: if reconnectable {
                     DisconnectReason::GracefulDisconnect
                 } else {

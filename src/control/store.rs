@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use corelane_shard::clock::{Instant, Now};
 use corelane_shard::id::{ConnectionKey, Epoch, SessionId, ShardId};
-use corelane_shard::identity::{Account, Standing, UnixSeconds};
+use corelane_shard::identity::Identity;
 use corelane_shard::lane::{Claim, End, ToShard};
 pub use corelane_shard::network::counted_as;
 
@@ -45,14 +45,11 @@ pub struct Decision {
 /// What is known of one session.
 #[derive(Debug, Clone, Copy)]
 pub struct Known<'a> {
-    pub session: SessionId,
+    pub identity: &'a Arc<Identity>,
     /// `None` while it waits to be taken up again.
     pub owner: Option<Owner>,
     /// The owner has had its first messages: what waits for the session may come.
     pub open: bool,
-    pub account: Option<&'a Account>,
-    pub standing: &'a Arc<Standing>,
-    pub expires_at: Option<UnixSeconds>,
 }
 
 /// How a session was opened.

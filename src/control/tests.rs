@@ -107,7 +107,7 @@ impl Shard {
                 phase: shown,
                 probe: Arc::default(),
                 admin: None,
-                internal: None,
+                internal: Vec::new(),
                 shown: ShownConfig::default(),
                 keys: KeyRing::open(&rules()).unwrap(),
                 validation: None,

@@ -24,8 +24,10 @@ use crate::lifecycle::PhaseCell;
 pub(super) struct HttpListeners {
     pub(super) admin: AdminListener,
     pub(super) admin_address: SocketAddr,
-    pub(super) internal: Option<InternalListener>,
+    /// For services, and for players.
+    pub(super) internal: Vec<InternalListener>,
     pub(super) internal_address: Option<SocketAddr>,
+    pub(super) endpoint_meta_address: Option<SocketAddr>,
     /// What the admin listener shows of the configuration.
     pub(super) shown: ShownConfig,
     /// What they ask of the control core.
@@ -52,28 +54,33 @@ impl HttpListeners {
             Arc::clone(phase),
             Operators::new(asking.clone(), Arc::clone(&shown)),
         )?;
-        let ListenInternal { address: wanted, service_token } = &config.listen_internal;
+        let ListenInternal { address: wanted, service_token, endpoint_meta_address } =
+            &config.listen_internal;
+        let parts = InternalParts {
+            asking,
+            tokens: Arc::new(PublishedKeys(keys)),
+            probe: Arc::clone(probe),
+            phase: Arc::clone(phase),
+        };
         // On without a token it was refused with the configuration.
-        let internal = match (wanted, service_token) {
+        let services = match (wanted, service_token) {
             (Some(wanted), Some(token)) => {
-                let parts = InternalParts {
-                    asking,
-                    tokens: Arc::new(PublishedKeys(keys)),
-                    probe: Arc::clone(probe),
-                    phase: Arc::clone(phase),
-                };
-                Some(InternalListener::bind(*wanted, token, parts)?)
+                Some(InternalListener::bind(*wanted, token, parts.clone())?)
             }
             _ => None,
         };
+        let players = endpoint_meta_address
+            .map(|wanted| InternalListener::bind_for_players(wanted, parts))
+            .transpose()?;
+        let address_of = |name, listener: &Option<InternalListener>| {
+            listener.as_ref().map(|it| address(name, it.local_address())).transpose()
+        };
         Ok(Self {
             admin_address: address("admin", admin.local_address())?,
-            internal_address: match &internal {
-                Some(internal) => Some(address("internal", internal.local_address())?),
-                None => None,
-            },
+            internal_address: address_of("internal", &services)?,
+            endpoint_meta_address: address_of("endpoint meta", &players)?,
             admin,
-            internal,
+            internal: services.into_iter().chain(players).collect(),
             shown,
             asks,
         })

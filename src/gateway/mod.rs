@@ -64,6 +64,8 @@ pub struct Ready {
     pub admin: SocketAddr,
     /// Where services reach the gateway, if they do.
     pub internal: Option<SocketAddr>,
+    /// Where players' tokens get descriptions of endpoints, if they do.
+    pub endpoint_meta: Option<SocketAddr>,
     pub shards: usize,
 }
 
@@ -156,8 +158,13 @@ pub fn run(
     code::bring_in();
     let joins = await_starts(&starts, joins)?;
 
-    let (admin, internal) = (http.admin_address, http.internal_address);
-    ready(&Ready { public, admin, internal, shards });
+    ready(&Ready {
+        public,
+        admin: http.admin_address,
+        internal: http.internal_address,
+        endpoint_meta: http.endpoint_meta_address,
+        shards,
+    });
     phase.serve();
     systemd::notify_ready();
     let lanes = Rc::new(RefCell::new(control_lanes));

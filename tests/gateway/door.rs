@@ -10,7 +10,7 @@ use tungstenite::protocol::Role;
 use crate::gateway_process::http::{self, Answer};
 use crate::gateway_process::token::{Claims, KEY_FILE};
 use crate::harness::client::Client;
-use crate::harness::frames::Request;
+use crate::harness::frames::{CLIENT, Request};
 use crate::harness::gateway::{Gateway, Setup};
 use crate::harness::raw::{client_frame, dial, exchange, read_answer, read_head, upgrade};
 
@@ -248,6 +248,19 @@ fn a_key_file_that_changes_is_read_again_and_open_sessions_stay() {
     let mut stream = dial(gateway.public());
     stream.write_all(b"GET /elsewhere HTTP/1.1\r\nHost: a\r\n\r\n").expect("the gateway reads");
     assert_eq!(read_answer(&mut stream).expect("a whole answer").status, 404);
+}
+
+#[test]
+fn one_gateway_serves_several_addresses_of_both_families() {
+    let setup = Setup::new("").set("session.connection_mode", "Relayed");
+    let gateway = setup.set("listen.public.address", "127.0.0.1:0,[::1]:0").start();
+    let addresses = gateway.public_addresses();
+    let &[four, six] = addresses else { panic!("{addresses:?}") };
+    assert_eq!((four.is_ipv4(), six.is_ipv6()), (true, true));
+    let [mut one, mut other] = [four, six].map(|to| Client::connect(to, &gateway.token()));
+    let letter = Request::to(other.peer()).flags(CLIENT).payload("from the other family");
+    assert_eq!(one.call(&letter).code, 0);
+    assert_eq!(other.request(), letter);
 }
 
 #[test]

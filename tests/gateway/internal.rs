@@ -137,6 +137,28 @@ fn a_service_reaches_a_player_and_calls_in_its_name() {
 }
 
 #[test]
+fn descriptions_of_endpoints_have_a_public_server_of_their_own() {
+    let gateway =
+        Setup::new("").set("listen.internal.endpoint_meta_address", "127.0.0.1:0").start();
+    let (_, token, client) = player(&gateway);
+    let ask = |method: &str, path: &str, fields: &str| {
+        let body = json!({ "path": "/demo/other/meta/info" }).to_string();
+        ask(gateway.endpoint_meta(), method, path, fields, &body).status
+    };
+    let bearer = |token: &str| format!("Authorization: Bearer {token}\r\n");
+    let path = "/connect/get-endpoint-meta";
+    // No role has the endpoint.
+    assert_eq!(ask("POST", path, &bearer(&token)), 403);
+    assert_eq!(ask("POST", path, &bearer("forged")), 401);
+    assert_eq!(ask("POST", path, ""), 401, "the service token is nothing here");
+    assert_eq!(ask("GET", path, &bearer(&token)), 405);
+    for path in ["/bus", "/openapi.json", "/health", "/client-capabilities", "/internal/proxy"] {
+        assert_eq!(ask("POST", path, &bearer(&token)), 404, "{path}");
+    }
+    client.leave();
+}
+
+#[test]
 fn a_subscriber_hears_of_sessions() {
     let gateway = setup("").start();
     let mut stream = dial(gateway.internal());

@@ -82,6 +82,7 @@ pub(crate) struct Gateway {
     log: Log,
     public: Vec<SocketAddr>,
     internal: Option<SocketAddr>,
+    endpoint_meta: Option<SocketAddr>,
     admin: SocketAddr,
 }
 
@@ -168,11 +169,13 @@ impl Launch {
         let log = Log::follow(child.stderr.take().expect("standard error is piped"));
         let deadline = Instant::now() + SOON;
         let serving = log.wait_for(deadline, Serving::parse);
-        let Some(Serving { public, internal, admin }) = serving else {
+        let Some(Serving { public, internal, endpoint_meta, admin }) = serving else {
             end_at_once(&mut child);
             panic!("the gateway does not serve; its log:\n{}", log.tail());
         };
-        let gateway = Gateway { launch: self, folder, child, log, public, internal, admin };
+        let launch = self;
+        let gateway =
+            Gateway { launch, folder, child, log, public, internal, endpoint_meta, admin };
         gateway.wait_until("/readyz answers 200", SOON, || {
             http::request(gateway.admin, "GET", "/readyz").is_ok_and(|answer| answer.status == 200)
         });
@@ -215,6 +218,10 @@ impl Gateway {
     #[must_use]
     pub(crate) fn internal(&self) -> SocketAddr {
         self.internal.expect("listen.internal.address is set")
+    }
+
+    pub(crate) fn endpoint_meta(&self) -> SocketAddr {
+        self.endpoint_meta.expect("listen.internal.endpoint_meta_address is set")
     }
 
     #[must_use]
@@ -353,6 +360,7 @@ impl Drop for Gateway {
 struct Serving {
     public: Vec<SocketAddr>,
     internal: Option<SocketAddr>,
+    endpoint_meta: Option<SocketAddr>,
     admin: SocketAddr,
 }
 
@@ -362,13 +370,16 @@ impl Serving {
         if line.get("message")?.as_str()? != "serving" {
             return None;
         }
-        let public = line.get("public")?.as_str()?.trim_matches(['[', ']']);
+        let public = line.get("public")?.as_str()?;
+        let public = public.strip_prefix('[')?.strip_suffix(']')?;
+        let switched = |name| match line.get(name) {
+            Some(address) => address.as_str()?.parse().ok().map(Some),
+            None => Some(None),
+        };
         Some(Self {
             public: public.split(", ").map(|one| one.parse().ok()).collect::<Option<_>>()?,
-            internal: match line.get("internal") {
-                Some(address) => Some(address.as_str()?.parse().ok()?),
-                None => None,
-            },
+            internal: switched("internal")?,
+            endpoint_meta: switched("endpoint_meta")?,
             admin: line.get("admin")?.as_str()?.parse().ok()?,
         })
     }

@@ -3,7 +3,6 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -245,7 +244,7 @@ impl Authenticator for NumberedSessions {
         let standing = Arc::new(standing);
         let identity =
             Identity { session, account: None, standing, expires_at: None, issued_at: None };
-        Judgement::Accepted(Rc::new(identity))
+        Judgement::Accepted(Arc::new(identity))
     }
 
     fn fresh_tokens(&self) -> u64 {
@@ -275,7 +274,7 @@ pub(crate) fn control_loop(
         for &shard in &shards {
             while let Some(message) = lanes.hear(shard) {
                 if let ToControl::Claim { key, claim } = message {
-                    let session = claim.session;
+                    let session = claim.session();
                     epoch += 1;
                     let (epoch, resumed) = (Epoch(epoch), Resumed::Nothing);
                     let granted = ToShard::Granted { key, session, epoch, resumed };

@@ -2,7 +2,6 @@
 //! in when the mode is Internal.
 
 use std::borrow::Cow;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
@@ -146,10 +145,10 @@ pub(super) fn internal_standing() -> Arc<Standing> {
 pub(super) fn internal_identity(
     standing: &Arc<Standing>,
     random: &mut fastrand::Rng,
-) -> Rc<Identity> {
+) -> Arc<Identity> {
     let bytes = random.u128(..).to_be_bytes();
     let session = uuid::Builder::from_random_bytes(bytes).into_uuid().as_u128();
-    Rc::new(Identity {
+    Arc::new(Identity {
         session: SessionId(session),
         account: None,
         standing: Arc::clone(standing),

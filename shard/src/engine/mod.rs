@@ -16,6 +16,7 @@
 
 mod accepting;
 mod calling;
+mod claiming;
 mod compressing;
 mod connection;
 mod control;
@@ -25,15 +26,18 @@ mod deadlines;
 mod delivering;
 mod door;
 mod ending;
+mod greeting;
 mod http_upstream;
 mod link_upstream;
 mod news;
 mod options;
 mod peers;
+mod pinging;
 mod players;
 mod pressure;
 mod proxies;
 mod receiving;
+mod refusing;
 mod sending;
 mod services;
 #[cfg(test)]

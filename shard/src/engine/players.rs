@@ -1,29 +1,23 @@
 //! Authenticated sessions: opening one, executing what its messages are judged to mean, answering.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::calling::{OpenCalls, Question};
-use super::connection::{Hold, Phase};
+use super::connection::Phase;
 use super::{Arrived, Engine, Role, Source};
 use crate::clock::Instant;
 use crate::id::{ConnectionKey, Epoch, Slot};
 use crate::identity::Identity;
-use crate::lane::ToControl;
 use crate::probe::{Route, Shed};
-use crate::session::hello::InternalHello;
-use crate::session::liveness::{DropCause, Liveness, LivenessAction, Pong};
-use crate::session::manifest::{Manifest, ManifestCause};
-use crate::session::notices;
-use crate::session::receipts::{Item, Receipts};
+use crate::session::liveness::Liveness;
+use crate::session::receipts::Receipts;
 use crate::session::routing::{RoutingContext, Session};
 use crate::session::verdict::{CloseReason, TextVerdict, Verdict};
-use crate::snapshot::{CapabilitySource, ConnectionMode, Spelling};
+use crate::snapshot::{CapabilitySource, ConnectionMode};
 use crate::sockets::Sockets;
 use crate::wire::close::CloseCode;
 use crate::wire::code::{ResponseCode, SessionRefusal};
-use crate::wire::frame::{
-    ControlKind, ControlPayload, OpCode, server_header_len, write_server_header,
-};
+use crate::wire::frame::{OpCode, server_header_len, write_server_header};
 use crate::wire::guid::{Guid, PeerRoute};
 use crate::wire::header::{Priority, ReplyTo, ResponseHeader, WantsReply};
 use crate::wire::inbound::DataKind;
@@ -70,7 +64,7 @@ impl<S: Sockets> Engine<S> {
     pub(super) fn open_session(
         &mut self,
         key: ConnectionKey,
-        identity: Rc<Identity>,
+        identity: Arc<Identity>,
         epoch: Epoch,
         resumed: Resumption,
         accepts_brotli: bool,
@@ -282,7 +276,7 @@ impl<S: Sockets> Engine<S> {
         }
     }
 
-    fn leave_for(&mut self, key: ConnectionKey, reason: CloseReason) {
+    pub(super) fn leave_for(&mut self, key: ConnectionKey, reason: CloseReason) {
         let (code, cause) = match reason {
             CloseReason::ShortFrames => (CloseCode::ProtocolError, "too many short frames"),
             CloseReason::RateAbuse => (CloseCode::RateAbuse, "message rate abuse"),
@@ -342,197 +336,6 @@ impl<S: Sockets> Engine<S> {
         });
         if queued.is_err() {
             self.overflowed(key);
-        }
-    }
-
-    /// What is due for a WebSocket by the clock.
-    pub(super) fn liveness_deadline(&mut self, key: ConnectionKey) {
-        loop {
-            let (now, limits) = (self.now.mono, &self.limits.session);
-            let Some(connection) = self.table.get_mut(key) else {
-                return;
-            };
-            let Some(liveness) = connection.role.liveness() else {
-                return;
-            };
-            match liveness.on_deadline(limits, now) {
-                LivenessAction::None => return,
-                LivenessAction::ReleaseFirstFrame => self.release_first_frame(key),
-                LivenessAction::Ping => self.ping(key),
-                LivenessAction::CloseIdle => return self.leave(key, CloseCode::Idle, "idle"),
-                LivenessAction::CloseStalledMessage => {
-                    let cause = "a message was begun and not finished";
-                    return self.leave(key, CloseCode::PolicyViolation, cause);
-                }
-                LivenessAction::Drop(cause) => {
-                    let cause = match cause {
-                        DropCause::PongTimeout => "no pong in time",
-                        DropCause::CloseTimeout => "no close frame in time",
-                    };
-                    return self.lost(key, cause);
-                }
-            }
-        }
-    }
-
-    /// The manifest goes first, then what was held behind it. In the Internal mode the hello takes
-    /// its place.
-    fn release_first_frame(&mut self, key: ConnectionKey) {
-        if let Some(connection) = self.table.get_mut(key) {
-            connection.hold = Hold::Off;
-        }
-        match self.snapshot.mode {
-            ConnectionMode::Internal => self.send_hello(key),
-            ConnectionMode::External | ConnectionMode::Relayed => self.send_first_manifest(key),
-        }
-        self.mark_dirty(key);
-    }
-
-    fn send_hello(&mut self, key: ConnectionKey) {
-        let peer = self.peer_guid(key);
-        let Some(session) = self.player(key).map(|player| player.session.id()) else {
-            return;
-        };
-        let hello = InternalHello::new(session, peer);
-        if self.queue_frame(key, OpCode::Text, hello.as_bytes(), Priority::Urgent).is_err() {
-            self.overflowed(key);
-        }
-    }
-
-    fn send_first_manifest(&mut self, key: ConnectionKey) {
-        let resumed = self.player(key).map(|player| player.resumed);
-        self.send_manifest(
-            key,
-            match resumed {
-                Some(Resumption::TakenUp) => ManifestCause::Reconnected,
-                Some(Resumption::Fresh) | None => ManifestCause::Connected,
-            },
-        );
-        self.send_token(key);
-        // What waits for the session comes behind these, also by its message ids.
-        if let Some(player) = self.player(key) {
-            let (session, epoch) = (player.session.id(), player.epoch);
-            self.news.push(ToControl::Opened { key, session, epoch });
-        }
-    }
-
-    /// Hands out this claim's reconnect token early: a client whose network fails never sees the
-    /// notice before a close.
-    fn send_token(&mut self, key: ConnectionKey) {
-        let now = self.now;
-        let resume = self.limits.session.resume;
-        let Some(player) = self.player(key).filter(|_| resume.early_token) else { return };
-        let (session, epoch, resumed) = (player.session.id(), player.epoch, player.resumed);
-        let token = self.reconnect_keys.token(session, epoch);
-        for &spelling in self.limits.session.dialect.spellings() {
-            let Some(player) = self.player(key) else { return };
-            let message_id = player.session.next_message_id(now);
-            let mut message = std::mem::take(&mut self.notice);
-            message.clear();
-            let (window, random) = (resume.window, &mut self.random);
-            notices::session_token(spelling, &token, window, message_id, now, random, &mut message);
-            let queued = self.queue_notice(key, &message, Priority::Urgent);
-            self.notice = message;
-            if queued.is_err() {
-                return self.overflowed(key);
-            }
-            if resumed == Resumption::TakenUp {
-                self.expect_receipt(key, message_id, Item::Token);
-            }
-        }
-    }
-
-    /// In the Internal mode there is none.
-    pub(super) fn send_manifest(&mut self, key: ConnectionKey, cause: ManifestCause<'_>) {
-        if self.snapshot.mode == ConnectionMode::Internal || !self.may_have_manifest(key) {
-            return;
-        }
-        for &spelling in self.limits.session.dialect.spellings() {
-            self.send_manifest_spelled(key, cause, spelling);
-        }
-    }
-
-    fn send_manifest_spelled(
-        &mut self,
-        key: ConnectionKey,
-        cause: ManifestCause<'_>,
-        spelling: Spelling,
-    ) {
-        let (now, peer) = (self.now, self.peer_guid(key));
-        let mut message = std::mem::take(&mut self.notice);
-        message.clear();
-        if let Some(Role::Session(player)) = self.table.get_mut(key).map(|c| &mut c.role) {
-            let message_id = player.session.next_message_id(now);
-            let manifest = Manifest {
-                session: player.session.id(),
-                capabilities: player.session.capabilities(),
-                shortcuts: player.session.shortcuts(),
-                snapshot: &self.snapshot,
-                peer,
-                cause,
-            };
-            manifest.write(spelling, message_id, now, &mut self.random, &mut message);
-            if self.queue_notice(key, &message, Priority::Urgent).is_err() {
-                self.overflowed(key);
-            }
-        }
-        self.notice = message;
-    }
-
-    pub(super) fn ping(&mut self, key: ConnectionKey) {
-        let now = self.now;
-        let Some(connection) = self.table.get_mut(key) else {
-            return;
-        };
-        let sequence = match &mut connection.role {
-            Role::Session(player) => {
-                player.session.rest();
-                player.session.next_message_id(now)
-            }
-            _ => now.unix_ms,
-        };
-        // Greater than the id of everything sent so far: its Pong confirms all that.
-        let begun = connection.role.liveness().map(|liveness| liveness.begin_ping(sequence));
-        if !matches!(begun, Some(Ok(()))) {
-            return;
-        }
-        let payload = ControlPayload::new(&sequence.to_be_bytes());
-        if self.queue_control(key, ControlKind::Ping, &payload, Priority::Normal).is_err() {
-            return self.overflowed(key);
-        }
-        // It leaves with this turn's send, or waits behind what the peer has not taken; then the
-        // write stall ends the connection before the pong can be late.
-        if let Some(liveness) = self.table.get_mut(key).and_then(|c| c.role.liveness()) {
-            liveness.on_ping_sent(now.mono);
-        }
-        if let Some(receipts) = self.player(key).and_then(|player| player.receipts.as_mut()) {
-            receipts.on_ping();
-        }
-    }
-
-    pub(super) fn pong_arrived(&mut self, key: ConnectionKey, payload: &[u8]) {
-        let (now, rates) = (self.now, self.rates);
-        let Some(connection) = self.table.get_mut(key) else {
-            return;
-        };
-        let Some(pong) = connection.role.liveness().map(|liveness| liveness.on_pong(payload))
-        else {
-            return;
-        };
-        let Role::Session(player) = &mut connection.role else { return };
-        match pong {
-            Pong::Expected { payload } => {
-                if let Some(receipts) = &mut player.receipts {
-                    receipts.on_pong(payload);
-                    self.news.has_received(key);
-                    self.follow_with_ping(key);
-                }
-            }
-            Pong::Unsolicited => {
-                if let Err(reason) = player.session.on_unsolicited_pong(&rates, now) {
-                    self.leave_for(key, reason);
-                }
-            }
         }
     }
 

@@ -82,7 +82,7 @@ impl<S: Sockets> Engine<S> {
         let connection = self.table.get_mut(key)?;
         let peer = connection.peer?;
         let Role::Proxied(head) = &mut connection.role else { return None };
-        let carried = head.take_carry();
+        let carried = head.carry.take();
         let before = carried.as_ref().map_or(0, Block::len);
         let carry = match self.append(carried, bytes) {
             Ok(carry) => carry,
@@ -131,7 +131,7 @@ impl<S: Sockets> Engine<S> {
             return self.refuse(key, Refusal::Full);
         };
         match self.table.get_mut(key).map(|connection| &mut connection.role) {
-            Some(Role::Proxied(head)) => head.keep_carry(carry),
+            Some(Role::Proxied(head)) => head.carry = Some(carry),
             _ => self.blocks.give_back(carry),
         }
     }

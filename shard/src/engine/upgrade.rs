@@ -1,35 +1,26 @@
-//! The door: from the first byte of a request head to an open WebSocket, or a whole refusal.
+//! The door: a request head, from its first byte to the verdict about it. A bounded number of fresh
+//! tokens is judged in a turn.
 //!
-//! `/connect` passes reading, authentication (a bounded number of fresh tokens a turn, a bounded number
-//! of questions to the auth service) and the claim on its session id, which the control core grants;
-//! only then comes the 101.
+//! What a verdict leads to is elsewhere: to a claim, and only then a 101 ([`super::claiming`]), or to
+//! a whole refusal ([`super::refusing`]).
 
-use std::rc::Rc;
-use std::sync::Arc;
-
-use super::connection::{Connection, Fin, Hold};
+use super::claiming::{Claiming, Validation, Visitor};
 use super::door::{Acceptance, internal_identity};
-use super::players::Resumption;
 use super::{Engine, Role};
 use crate::block::Block;
 use crate::clock::Instant;
-use crate::id::{ConnectionKey, Epoch, SessionId};
-use crate::identity::{AuthRefusal, Identity, Judgement, TokenFingerprint, Validated};
-use crate::lane::{
-    Claim, ClaimRefusal, Claimant, Credential as Proof, End, Resumed, ToControl, UpgradeRefused,
-};
+use crate::id::ConnectionKey;
+use crate::identity::{AuthRefusal, Judgement, TokenFingerprint};
 use crate::probe::{CredentialRoute, Upgrade as Outcome};
 use crate::session::liveness::Liveness;
 use crate::snapshot::ConnectionMode;
 use crate::sockets::Sockets;
 use crate::upstream::trace::Trace;
 use crate::wire::handshake::{
-    ACCEPT_BYTES_MAX, Credential, HEALTH_BYTES_MAX, Parsed, REFUSAL_BYTES_MAX, Refusal, Request,
-    health_response, resume,
+    ACCEPT_BYTES_MAX, Credential, HEALTH_BYTES_MAX, Parsed, Refusal, Request, health_response,
+    resume,
 };
-
 use crate::wire::proxy_protocol;
-use crate::wire::reconnect_token::Seal;
 
 /// Fresh tokens judged in one turn; further upgrades wait for the next.
 const FRESH_TOKENS_PER_TURN: u64 = 8;
@@ -42,7 +33,7 @@ const EARLY_BYTES_MAX: usize = 16 << 10;
 pub(super) struct Head {
     /// The head so far, when it did not come in one piece or waits to be authenticated; once the
     /// claim is made, the frames that came early.
-    carry: Option<Block>,
+    pub(super) carry: Option<Block>,
     /// Bytes of `carry` known not to end the head.
     scanned: usize,
     until: Instant,
@@ -52,33 +43,16 @@ pub(super) struct Head {
     pub(super) names_its_client: bool,
     /// Among those who wait, by the address of its connection.
     pub(super) counted: bool,
-    stage: Stage,
+    pub(super) stage: Stage,
 }
 
 #[derive(Debug)]
-enum Stage {
+pub(super) enum Stage {
     Reading,
     /// The head is whole and waits for a turn that may judge its token.
     Authenticating,
     Validating(Validation),
     Claiming(Claiming),
-}
-
-/// A token that the auth service is to judge.
-#[derive(Debug)]
-struct Validation {
-    acceptance: Acceptance,
-    token: TokenFingerprint,
-}
-
-/// A claim that the control core has not answered.
-#[derive(Debug)]
-struct Claiming {
-    acceptance: Acceptance,
-    /// `None` with a reconnect token: the session's record knows.
-    identity: Option<Rc<Identity>>,
-    /// The newest claim that has overtaken this one.
-    evicted: Option<Epoch>,
 }
 
 impl Head {
@@ -92,14 +66,6 @@ impl Head {
             counted: false,
             stage: Stage::Reading,
         }
-    }
-
-    pub(super) fn take_carry(&mut self) -> Option<Block> {
-        self.carry.take()
-    }
-
-    pub(super) fn keep_carry(&mut self, carry: Block) {
-        self.carry = Some(carry);
     }
 
     pub(super) fn until(&self) -> Instant {
@@ -136,13 +102,6 @@ enum Verdict {
 enum Admission {
     Visitor(Visitor),
     Ask(TokenFingerprint, Box<str>),
-}
-
-/// Who is at the door, as far as the shard can tell.
-enum Visitor {
-    Known(Rc<Identity>),
-    /// With a token of the shape of a reconnect token.
-    Returning(SessionId, Seal),
 }
 
 impl<S: Sockets> Engine<S> {
@@ -369,175 +328,8 @@ impl<S: Sockets> Engine<S> {
         }
     }
 
-    fn refused_token(&self, why: AuthRefusal) -> Refusal {
-        self.probe.door.refused(why);
-        match why {
-            AuthRefusal::Unavailable => Refusal::Unavailable,
-            AuthRefusal::Malformed
-            | AuthRefusal::AlgorithmMismatch
-            | AuthRefusal::UnknownKey
-            | AuthRefusal::BadSignature
-            | AuthRefusal::Expired
-            | AuthRefusal::NotYetValid
-            | AuthRefusal::WrongParty
-            | AuthRefusal::NoSession
-            | AuthRefusal::Revoked
-            | AuthRefusal::NotAccepted => Refusal::BadCredential,
-        }
-    }
-
-    /// Asks the control core about a token; the head waits.
-    fn validate(&mut self, key: ConnectionKey, validation: Validation, token: Box<str>) {
-        let question = ToControl::Validate { key, token };
-        if self.lanes.tell_control(question, self.now.mono).is_err() {
-            let refusal = self.refused_token(AuthRefusal::Unavailable);
-            return self.refuse(key, refusal);
-        }
-        self.validating += 1;
-        if let Some(connection) = self.table.get_mut(key)
-            && let Role::Head(head) = &mut connection.role
-        {
-            head.stage = Stage::Validating(validation);
-        }
-    }
-
-    /// The answer to [`Self::validate`].
-    pub(super) fn validated(
-        &mut self,
-        key: ConnectionKey,
-        told: Result<Box<Validated>, AuthRefusal>,
-    ) {
-        self.validating -= 1;
-        let Some(connection) = self.table.get_mut(key) else {
-            return;
-        };
-        let Role::Head(head) = &mut connection.role else {
-            return;
-        };
-        let Validation { acceptance, token } =
-            match std::mem::replace(&mut head.stage, Stage::Reading) {
-                Stage::Validating(validation) => validation,
-                other => {
-                    head.stage = other;
-                    return;
-                }
-            };
-        match told {
-            Ok(told) => {
-                let identity = self.authenticator.learn(token, *told, self.now);
-                self.claim(key, acceptance, Visitor::Known(identity));
-            }
-            Err(why) => {
-                let refusal = self.refused_token(why);
-                self.refuse(key, refusal);
-            }
-        }
-    }
-
     fn may_judge_token(&self) -> bool {
         self.authenticator.fresh_tokens() - self.fresh_before_turn < FRESH_TOKENS_PER_TURN
-    }
-
-    fn claim(&mut self, key: ConnectionKey, acceptance: Acceptance, visitor: Visitor) {
-        let peer = self.table.get(key).and_then(|connection| connection.peer);
-        let (session, credential, identity) = match visitor {
-            Visitor::Known(identity) => {
-                let claimant = Claimant {
-                    account: identity.account.clone(),
-                    standing: Arc::clone(&identity.standing),
-                    expires_at: identity.expires_at,
-                    issued_at: identity.issued_at,
-                };
-                (identity.session, Proof::Token(claimant), Some(identity))
-            }
-            Visitor::Returning(session, seal) => (session, Proof::Reconnect(seal), None),
-        };
-        let claim = Box::new(Claim { session, credential, peer: peer.map(|(address, _)| address) });
-        if self.lanes.tell_control(ToControl::Claim { key, claim }, self.now.mono).is_err() {
-            return self.refuse(key, Refusal::Unavailable);
-        }
-        if let Some(connection) = self.table.get_mut(key)
-            && let Role::Head(head) = &mut connection.role
-        {
-            head.stage = Stage::Claiming(Claiming { acceptance, identity, evicted: None });
-        }
-    }
-
-    /// The control core has granted a claim.
-    pub(super) fn granted(
-        &mut self,
-        key: ConnectionKey,
-        session: SessionId,
-        epoch: Epoch,
-        resumed: Resumed,
-    ) {
-        let claim = self.table.get_mut(key).and_then(|connection| match &mut connection.role {
-            Role::Head(head) => match std::mem::replace(&mut head.stage, Stage::Reading) {
-                Stage::Claiming(claim) => Some((claim, head.carry.take())),
-                Stage::Reading | Stage::Authenticating | Stage::Validating(_) => None,
-            },
-            _ => None,
-        });
-        let Some((Claiming { acceptance, identity, evicted }, early)) = claim else {
-            // The client left while the claim was under way.
-            return self.news.push(ToControl::Release { key, session, epoch, end: End::Resumable });
-        };
-        let (resumption, recorded) = match resumed {
-            Resumed::Nothing => (Resumption::Fresh, None),
-            Resumed::Session(claimant) => (Resumption::TakenUp, claimant),
-        };
-        let identity = identity.or_else(|| recorded.map(|who| Rc::new(who.identity(session))));
-        let identity = match identity {
-            Some(identity) if evicted.is_none_or(|newest| epoch > newest) => identity,
-            _ => {
-                self.blocks_back(early);
-                return self.refuse(key, Refusal::Replaced);
-            }
-        };
-        let mut answer = [0; ACCEPT_BYTES_MAX];
-        let len = acceptance.write(&mut answer);
-        self.probe.upgrade(Outcome::Accepted);
-        self.say(key, &answer[..len]);
-        // The 101 leaves alone; whatever comes next waits for the first frame's time.
-        self.flush_one(key);
-        if let Some(connection) = self.table.get_mut(key) {
-            connection.hold = Hold::On;
-        }
-        self.open_session(key, identity, epoch, resumption, acceptance.accepts_brotli);
-        if let Some(mut early) = early {
-            self.read_early(key, early.as_mut_slice());
-            self.blocks.give_back(early);
-        }
-    }
-
-    pub(super) fn claim_refused(&mut self, key: ConnectionKey, why: ClaimRefusal) {
-        let claiming = self.table.get(key).is_some_and(|connection| {
-            matches!(&connection.role, Role::Head(head) if matches!(head.stage, Stage::Claiming(_)))
-        });
-        if claiming {
-            self.refuse(
-                key,
-                match why {
-                    ClaimRefusal::Full => Refusal::Full,
-                    ClaimRefusal::Draining => Refusal::Draining,
-                    ClaimRefusal::Unavailable => Refusal::Unavailable,
-                    ClaimRefusal::TooMany => Refusal::TooMany,
-                    ClaimRefusal::Unknown | ClaimRefusal::Revoked | ClaimRefusal::Mismatch => {
-                        Refusal::BadCredential
-                    }
-                },
-            );
-        }
-    }
-
-    /// A newer claim has overtaken the one of `key`: told when its own answer comes.
-    pub(super) fn claim_overtaken(&mut self, key: ConnectionKey, epoch: Epoch) {
-        if let Some(connection) = self.table.get_mut(key)
-            && let Role::Head(head) = &mut connection.role
-            && let Stage::Claiming(claim) = &mut head.stage
-        {
-            claim.evicted = claim.evicted.max(Some(epoch));
-        }
     }
 
     fn keep_early(&mut self, key: ConnectionKey, carry: Option<Block>, bytes: &[u8]) {
@@ -603,62 +395,13 @@ impl<S: Sockets> Engine<S> {
         self.end_head(key);
     }
 
-    /// Answers a refusal whole, then ends the connection.
-    pub(super) fn refuse(&mut self, key: ConnectionKey, refusal: Refusal) {
-        let mut answer = [0; REFUSAL_BYTES_MAX];
-        let len = refusal.write(self.retry_after_s(), &mut answer);
-        self.probe.upgrade(refusal.outcome());
-        self.report_refusal(key, refusal);
-        self.say(key, &answer[..len]);
-        self.end_head(key);
-    }
-
-    pub(super) fn head_timed_out(&mut self, key: ConnectionKey) {
-        let ours = self.table.get(key).is_some_and(|connection| {
-            matches!(
-                &connection.role,
-                Role::Head(head) if matches!(head.stage, Stage::Validating(_) | Stage::Claiming(_))
-            )
-        });
-        self.refuse(key, if ours { Refusal::Unavailable } else { Refusal::HeadTimeout });
-    }
-
     pub(super) fn release_head(&mut self, head: Head) {
         self.blocks_back(head.carry);
-    }
-
-    /// One line for the operators; lost when the lane is full, the counter is not.
-    fn report_refusal(&mut self, key: ConnectionKey, refusal: Refusal) {
-        let line = UpgradeRefused {
-            shard: self.options.shard,
-            peer: self.table.get(key).and_then(Connection::peer_address),
-            status: refusal.status(),
-            reason: refusal.label(),
-        };
-        if self.log_lines.take() {
-            drop(self.lanes.tell_control(ToControl::UpgradeRefused(Box::new(line)), self.now.mono));
-        }
-    }
-
-    fn end_head(&mut self, key: ConnectionKey) {
-        self.end_role(key, 0, "refused at the door");
-        self.start_leaving(key, Fin::Flushed);
-    }
-
-    fn say(&mut self, key: ConnectionKey, bytes: &[u8]) {
-        if self.queue_raw(key, bytes).is_err() {
-            self.close(key);
-        }
     }
 
     pub(super) fn blocks_back(&mut self, block: Option<Block>) {
         if let Some(block) = block {
             self.blocks.give_back(block);
         }
-    }
-
-    /// Seconds to come back after, spread so that those refused together do not return together.
-    fn retry_after_s(&mut self) -> u32 {
-        self.random.u32(1..=5)
     }
 }

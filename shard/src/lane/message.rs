@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::id::{ConnectionKey, EndpointId, Epoch, Place, ServiceId, SessionId, ShardId};
-use crate::identity::{Account, AuthRefusal, Identity, Standing, UnixSeconds, Validated};
+use crate::identity::{AuthRefusal, Identity, Validated};
 use crate::session::shortcuts::Shortcut;
 use crate::snapshot::{Address, Snapshot};
 use crate::wire::code::ResponseCode;
@@ -96,37 +96,26 @@ impl ToControl {
 /// Who wants which session.
 #[derive(Debug)]
 pub struct Claim {
-    pub session: SessionId,
     pub credential: Credential,
     pub peer: Option<IpAddr>,
 }
 
+impl Claim {
+    #[must_use]
+    pub fn session(&self) -> SessionId {
+        match &self.credential {
+            Credential::Token(identity) => identity.session,
+            Credential::Reconnect { session, .. } => *session,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub enum Credential {
-    /// A verified token says who it is.
-    Token(Claimant),
+    /// A verified token says who it is, of which session.
+    Token(Arc<Identity>),
     /// A reconnect token: the session's record says who it is, if the seal is of its claim.
-    Reconnect(Seal),
-}
-
-/// What a session's record says of its player.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Claimant {
-    pub account: Option<Account>,
-    pub standing: Arc<Standing>,
-    /// As in [`crate::identity::Identity`].
-    pub expires_at: Option<UnixSeconds>,
-    /// As in [`crate::identity::Identity`].
-    pub issued_at: Option<UnixSeconds>,
-}
-
-impl Claimant {
-    /// The identity of `session`.
-    #[must_use]
-    pub fn identity(self, session: SessionId) -> Identity {
-        let Self { account, standing, expires_at, issued_at } = self;
-        Identity { session, account, standing, expires_at, issued_at }
-    }
+    Reconnect { session: SessionId, seal: Seal },
 }
 
 /// Whether a session may be taken up again.
@@ -227,7 +216,7 @@ pub enum Resumed {
     Nothing,
     /// A session that was: its earlier reconnect token is good until the client has the new one.
     /// Says who the player is if the credential did not.
-    Session(Option<Box<Claimant>>),
+    Session(Option<Arc<Identity>>),
 }
 
 /// Something for one session, in the order in which it is to come.

@@ -35,9 +35,8 @@ pub use eventfd::EventBell;
 pub use lending::{Lending, Returned};
 pub use mesh::{Mesh, MeshShape, Park, ShardLanes, Wake, mesh};
 pub use message::{
-    Claim, ClaimRefusal, Claimant, Content, Credential, Delivery, DrainPhase, End, Resumed,
-    RpcEnded, RpcOutcome, SessionDescription, SessionEnded, Span, ToControl, ToShard,
-    UpgradeRefused,
+    Claim, ClaimRefusal, Content, Credential, Delivery, DrainPhase, End, Resumed, RpcEnded,
+    RpcOutcome, SessionDescription, SessionEnded, Span, ToControl, ToShard, UpgradeRefused,
 };
 pub use receiver::LaneReceiver;
 pub use sender::{LaneSender, Refusal, Refused, lane};

@@ -320,7 +320,7 @@ fn claim() -> ToControl {
     let keys = ReconnectKeys::from_salt("salt");
     let token = keys.token(SessionId(1), Epoch(1));
     let (session, seal) = keys.read(str::from_utf8(&token).unwrap()).unwrap();
-    let claim = Claim { session, credential: Credential::Reconnect(seal), peer: None };
+    let claim = Claim { credential: Credential::Reconnect { session, seal }, peer: None };
     ToControl::Claim { key: KEY, claim: Box::new(claim) }
 }
 

@@ -42,8 +42,8 @@ pub(crate) fn snapshot_of(endpoints: &[(&str, &str)], salt: &str) -> Snapshot {
     }
 }
 
-pub(crate) fn identity(session: SessionId) -> Rc<Identity> {
-    Rc::new(Identity {
+pub(crate) fn identity(session: SessionId) -> Arc<Identity> {
+    Arc::new(Identity {
         session,
         account: None,
         standing: Arc::new(Standing {

@@ -5,6 +5,7 @@
 //! allocates but a full GUID table on the rare path ([`super::guid_index`]).
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{Instant, Now};
@@ -28,7 +29,7 @@ use crate::wire::meta::MetaKind;
 /// One authenticated client connection; owned by its slot on its shard.
 #[derive(Debug)]
 pub struct Session {
-    identity: Rc<Identity>,
+    identity: Arc<Identity>,
     capabilities: Rc<CapabilitySet>,
     index: GuidIndex,
     allowance: Allowance,
@@ -91,7 +92,7 @@ impl Session {
     /// `capabilities` and `snapshot` are of one version. `seed` makes the message ids.
     #[must_use]
     pub fn new(
-        identity: Rc<Identity>,
+        identity: Arc<Identity>,
         capabilities: Rc<CapabilitySet>,
         snapshot: &Snapshot,
         seed: u64,
@@ -120,7 +121,7 @@ impl Session {
     }
 
     #[must_use]
-    pub fn identity(&self) -> &Rc<Identity> {
+    pub fn identity(&self) -> &Arc<Identity> {
         &self.identity
     }
 

@@ -1,8 +1,10 @@
 //! Which identity the claims of a good token spell.
 
+use std::sync::Arc;
+
 use super::*;
 
-fn identity(changes: &Value) -> Rc<Identity> {
+fn identity(changes: &Value) -> Arc<Identity> {
     outcome(Algorithm::Hs256, changes).unwrap()
 }
 
@@ -67,6 +69,29 @@ fn the_first_session_claim_that_is_present_wins() {
     }
     let wrong = by(json!({"session_key": 7, "sid": one}));
     assert_eq!(wrong, Err(AuthRefusal::NoSession), "an unusable claim must not be passed over");
+}
+
+#[test]
+fn a_token_without_session_opens_a_new_one_each_time_where_that_is_allowed() {
+    let rules = |claims: &[&str]| KeyRules {
+        session_claims: claims.iter().map(|claim| (*claim).to_owned()).collect(),
+        ..rules([spec(Algorithm::Hs256)])
+    };
+    let ring = KeyRing::open(&rules(&["session_key", "random"])).unwrap();
+    let mut authenticator = JwtAuthenticator::new(ring.published());
+    let mut session = |changes: Value| {
+        let token = mint(Algorithm::Hs256, &claims_with(&changes));
+        authenticator.verify(&token, now()).map(|identity| identity.session)
+    };
+    assert_eq!(session(json!({})), Ok(UUID));
+    let drawn = [(); 3].map(|()| session(json!({ "session_key": null })).unwrap());
+    for (index, id) in drawn.iter().enumerate() {
+        assert_eq!(id.to_string().as_bytes()[14], b'4', "a random UUID: {id}");
+        assert!(!drawn[..index].contains(id), "{drawn:?}");
+    }
+    assert_eq!(session(json!({ "session_key": 7 })), Err(AuthRefusal::NoSession));
+    let refused = KeyRing::open(&rules(&["random", "jti"])).unwrap_err().to_string();
+    assert!(refused.contains("is not the last"), "{refused}");
 }
 
 #[test]

@@ -82,7 +82,7 @@ async fn of_account(asker: &Asker, account: &str) -> Result<Vec<Box<str>>, Probl
         let detail = format!("account {account:?} has no session that is open or can be taken up");
         return Err(Problem::new(StatusCode::NOT_FOUND, detail, NEXT_NO_SESSION));
     }
-    Ok(found.into_iter().map(|listed| session_key(listed.session)).collect())
+    Ok(found.into_iter().map(|listed| session_key(listed.identity.session)).collect())
 }
 
 fn session_key(session: SessionId) -> Box<str> {

@@ -1,4 +1,5 @@
-//! What every request passes: the service token, the bounds of its body, and the count.
+//! What every request passes: the service token, where one is asked for, the bounds of its body, and
+//! the count.
 
 use std::time::Duration;
 
@@ -30,7 +31,8 @@ fn check(token: &ServiceToken, headers: &HeaderMap) -> Result<(), Problem> {
 /// Handlers get their body whole.
 pub(super) async fn guard(State(inside): State<Shared>, request: Request, next: Next) -> Response {
     let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
-    let response = match check(&inside.service_token, request.headers()) {
+    let checked = inside.service_token.as_ref().map(|token| check(token, request.headers()));
+    let response = match checked.unwrap_or(Ok(())) {
         Err(problem) => {
             inside.probe.internal.token_refused.increment();
             problem.into_response()

@@ -135,6 +135,6 @@ pub(super) async fn of_account(
     let account = account_id.as_str().into();
     let found = inside.asker.ask(|answer| Ask::OfAccount { account, answer }).await;
     let live = found.unwrap_or_default().into_iter().filter(|listed| listed.live);
-    let session_ids = live.map(|listed| listed.session.to_string()).collect();
+    let session_ids = live.map(|listed| listed.identity.session.to_string()).collect();
     Ok(problem::ok(&AccountResponse { account_id, session_ids }))
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use axum::body::Body;
 use axum::http::{Request, header};
 use corelane_shard::id::{EndpointId, ServiceId};
-use corelane_shard::identity::{Account, Standing};
+use corelane_shard::identity::{Account, Identity, Standing};
 use corelane_shard::lane::SessionDescription;
 use corelane_shard::session::shortcuts::Shortcut;
 use corelane_shard::snapshot::{
@@ -81,12 +81,14 @@ impl Fake {
             roles: ["user".into()].into(),
             authorizations: [].into(),
         };
-        ListedSession {
+        let identity = Identity {
             session,
             account: Some(Account::from(ACCOUNT)),
             standing: Arc::new(standing),
-            live: session == LIVE,
-        }
+            expires_at: None,
+            issued_at: None,
+        };
+        ListedSession { identity: Arc::new(identity), live: session == LIVE }
     }
 
     fn described(&self) -> Box<Described> {
@@ -273,7 +275,7 @@ impl Rig {
             probe: Arc::clone(&probe),
             phase: Arc::clone(&phase),
         };
-        let router = router(Inside::new(ServiceToken::new(TOKEN), parts));
+        let router = router(Inside::new(Some(ServiceToken::new(TOKEN)), parts), routes());
         let (answering, count) = (Arc::clone(&core), Arc::clone(&asked));
         tokio::spawn(async move {
             while let Some(ask) = asks.recv().await {

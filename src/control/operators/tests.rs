@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::Request;
 use corelane_shard::id::{EndpointId, ServiceId};
-use corelane_shard::identity::{Account, Standing};
+use corelane_shard::identity::{Account, Identity, Standing};
 use corelane_shard::lane::SessionDescription;
 use corelane_shard::snapshot::{
     BreakerLimits, ConnectionMode, DoorLimits, Endpoint, Method, Service, SessionLimits, Snapshot,
@@ -30,12 +30,14 @@ fn listed(session: u128) -> ListedSession {
         roles: ["user".into()].into(),
         authorizations: ["game:yes".into()].into(),
     };
-    ListedSession {
+    let identity = Identity {
         session: SessionId(session),
         account: session.is_multiple_of(10).then(|| Account::from("anna")),
         standing: Arc::new(standing),
-        live: session != 10,
-    }
+        expires_at: None,
+        issued_at: None,
+    };
+    ListedSession { identity: Arc::new(identity), live: session != 10 }
 }
 
 fn described(listed: ListedSession) -> Described {

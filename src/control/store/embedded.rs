@@ -1,22 +1,26 @@
 //! The store of a node by itself, in memory. Sans-IO: time is an argument.
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use ahash::{AHashMap, RandomState};
+use ahash::AHashMap;
 use corelane_shard::clock::{Instant, Now};
-use corelane_shard::id::{ConnectionKey, Epoch, Generation, SessionId, ShardId, Slot};
-use corelane_shard::identity::{Account, Standing, UnixSeconds};
-use corelane_shard::lane::{Claim, ClaimRefusal, Claimant, Credential, End, Resumed, ToShard};
+use corelane_shard::id::{Epoch, SessionId};
+use corelane_shard::identity::{Account, Identity};
+use corelane_shard::lane::{Claim, ClaimRefusal, Credential, End, Resumed, ToShard};
 use corelane_shard::wire::reconnect_token::{ReconnectKeys, Seal};
-use hashbrown::HashTable;
-use uuid::fmt::Hyphenated;
 
+use self::addresses::AddressCounts;
+use self::records::{Open, Place, Record, Records, State};
+use self::revocations::Revocations;
 use super::{
     Admission, Claimed, Decision, Ended, Known, Opened, Owner, Released, SessionStore, StoreRules,
     counted_as,
 };
+
+mod addresses;
+mod records;
+mod revocations;
 
 /// One record a session, live or waiting, each at most [`StoreRules::sessions_max`].
 #[derive(Debug)]
@@ -24,116 +28,24 @@ pub struct EmbeddedStore {
     rules: StoreRules,
     admission: Admission,
     keys: ReconnectKeys,
-    records: Vec<Option<Record>>,
-    free: Vec<u32>,
-    /// Indices of `records` by session.
-    sessions: HashTable<u32>,
-    /// Indices of `records` by account.
-    accounts: HashTable<u32>,
-    hasher: RandomState,
+    records: Records,
     live: usize,
     waiting: usize,
     /// When which record is to be forgotten, in the order in which they began to wait.
     ends: VecDeque<(Instant, SessionId, Epoch)>,
     /// The epoch of the claim before, for those whose earlier token is good yet.
     previous: AHashMap<SessionId, Epoch>,
-    /// Live sessions by address; empty while nobody asks for a bound.
-    addresses: AHashMap<IpAddr, u32>,
-    /// Where each of them is counted.
-    counted: AHashMap<SessionId, IpAddr>,
-    /// Unix seconds at which sessions were ended for good.
-    revoked: AHashMap<SessionId, u64>,
-    revocations: VecDeque<(Instant, SessionId)>,
+    addresses: AddressCounts,
+    revocations: Revocations,
     decided: VecDeque<Decision>,
     /// The greatest epoch that left with its record: a session that comes back gets a greater one
     /// even if the clock stood still or went back.
     retired: Epoch,
 }
 
-#[derive(Debug, Clone)]
-struct Record {
-    session: SessionId,
-    account: Option<Account>,
-    standing: Arc<Standing>,
-    expires_at: Option<UnixSeconds>,
-    /// Of the newest claim. Its token is current.
-    epoch: Epoch,
-    state: State,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Live {
-        place: Place,
-        open: Open,
-    },
-    /// Its tokens are good until then.
-    Waiting {
-        until: Instant,
-    },
-}
-
-/// How far a live session has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Open {
-    /// Granted to somebody with a token of a new session.
-    Fresh,
-    /// Granted to somebody with a token of a session that was there.
-    Returned,
-    /// Granted for a reconnect token.
-    Reconnected,
-    Opened,
-    /// Its connection is being closed for good.
-    Ending,
-}
-
-/// A connection in 8 bytes: shard, slot and generation, 8, 24 and 32 bits wide.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Place(u64);
-
-impl Place {
-    fn of(shard: ShardId, key: ConnectionKey) -> Self {
-        let (slot, generation) = (u64::from(key.slot.0), u64::from(key.generation.0));
-        Self(u64::from(shard.0) << 56 | slot << 32 | generation)
-    }
-
-    fn owner(self, epoch: Epoch) -> Owner {
-        let Self(place) = self;
-        let slot = Slot((place >> 32) as u32 & 0x00FF_FFFF);
-        let key = ConnectionKey { slot, generation: Generation(place as u32) };
-        Owner { shard: ShardId((place >> 56) as u8), key, epoch }
-    }
-}
-
-const _: () = assert!(size_of::<Option<Record>>() <= 80, "what a session pays here");
-
-impl Record {
-    fn owner(&self) -> Option<Owner> {
-        match self.state {
-            State::Live { place, .. } => Some(place.owner(self.epoch)),
-            State::Waiting { .. } => None,
-        }
-    }
-
-    fn is_of(&self, owner: Owner) -> bool {
-        self.owner() == Some(owner)
-    }
-
-    fn known(&self) -> Known<'_> {
-        Known {
-            session: self.session,
-            owner: self.owner(),
-            open: matches!(self.state, State::Live { open: Open::Opened, .. }),
-            account: self.account.as_ref(),
-            standing: &self.standing,
-            expires_at: self.expires_at,
-        }
-    }
-}
-
 /// What a claim finds and leaves.
 struct Granted {
-    claimant: Claimant,
+    identity: Arc<Identity>,
     /// The epoch whose token stays good until the new one is there.
     previous: Option<Epoch>,
     open: Open,
@@ -145,75 +57,26 @@ impl EmbeddedStore {
         Self {
             admission: Admission::Open,
             keys: ReconnectKeys::from_salt(server_salt),
-            records: Vec::new(),
-            free: Vec::new(),
-            // At once: a table that grows moves every entry while claims wait.
-            sessions: HashTable::with_capacity(rules.sessions_max),
-            accounts: HashTable::with_capacity(rules.sessions_max),
-            hasher: RandomState::new(),
+            records: Records::new(rules.sessions_max),
             live: 0,
             waiting: 0,
             ends: VecDeque::new(),
             previous: AHashMap::new(),
-            addresses: AHashMap::new(),
-            counted: AHashMap::new(),
-            revoked: AHashMap::new(),
-            revocations: VecDeque::new(),
+            addresses: AddressCounts::default(),
+            revocations: Revocations::default(),
             decided: VecDeque::new(),
             retired: Epoch(0),
             rules,
         }
     }
 
-    fn index(&self, session: SessionId) -> Option<u32> {
-        let hash = self.hasher.hash_one(Some(session));
-        self.sessions.find(hash, |at| session_at(&self.records, *at) == Some(session)).copied()
-    }
-
-    fn record(&self, session: SessionId) -> Option<&Record> {
-        self.records.get(self.index(session)? as usize)?.as_ref()
-    }
-
-    fn record_mut(&mut self, session: SessionId) -> Option<&mut Record> {
-        let at = self.index(session)?;
-        self.records.get_mut(at as usize)?.as_mut()
-    }
-
-    fn insert(&mut self, record: Record) {
-        let (session, account) = (record.session, account_text(record.account.as_ref()));
-        let at = self.free.pop().unwrap_or_else(|| {
-            self.records.push(None);
-            (self.records.len() - 1) as u32
-        });
-        self.records[at as usize] = Some(record);
-        let (records, hasher) = (&self.records, &self.hasher);
-        let hash = hasher.hash_one(Some(session));
-        self.sessions.insert_unique(hash, at, |at| hasher.hash_one(session_at(records, *at)));
-        if let Some(account) = account {
-            let hash = hasher.hash_one(Some(account));
-            self.accounts.insert_unique(hash, at, |at| hasher.hash_one(account_at(records, *at)));
-        }
-    }
-
     fn remove(&mut self, session: SessionId) -> Option<Record> {
-        let at = self.index(session)?;
-        let hash = self.hasher.hash_one(Some(session));
-        if let Ok(entry) = self.sessions.find_entry(hash, |found| *found == at) {
-            entry.remove();
-        }
-        if let Some(account) = account_at(&self.records, at) {
-            let hash = self.hasher.hash_one(Some(account));
-            if let Ok(entry) = self.accounts.find_entry(hash, |found| *found == at) {
-                entry.remove();
-            }
-        }
-        let record = self.records[at as usize].take()?;
-        self.free.push(at);
+        let record = self.records.remove(session)?;
         match record.state {
             State::Live { .. } => self.live -= 1,
             State::Waiting { .. } => self.waiting -= 1,
         }
-        self.forget_address(session);
+        self.addresses.forget(session);
         self.previous.remove(&session);
         self.retired = self.retired.max(record.epoch);
         Some(record)
@@ -224,46 +87,41 @@ impl EmbeddedStore {
         if self.admission == Admission::Draining {
             return Err(ClaimRefusal::Draining);
         }
-        let record = self.record(claim.session);
+        let record = self.records.get(claim.session());
         let granted = match &claim.credential {
-            Credential::Token(claimant) => self.judge_token(claim.session, claimant, record)?,
-            Credential::Reconnect(seal) => self.judge_reconnect(*seal, record, now)?,
+            Credential::Token(identity) => self.judge_token(identity, record)?,
+            Credential::Reconnect { seal, .. } => self.judge_reconnect(*seal, record, now)?,
         };
         let takes_over = record.is_some_and(|record| record.owner().is_some());
         if !takes_over {
             if self.live >= self.rules.sessions_max {
                 return Err(ClaimRefusal::Full);
             }
-            self.count(claim, &granted.claimant)?;
+            self.keep_bounds(claim, &granted.identity)?;
         }
         Ok(granted)
     }
 
     fn judge_token(
         &self,
-        session: SessionId,
-        claimant: &Claimant,
+        identity: &Arc<Identity>,
         record: Option<&Record>,
     ) -> Result<Granted, ClaimRefusal> {
-        // By the second: one of the very second in which the session was ended is refused.
-        if self
-            .revoked
-            .get(&session)
-            .is_some_and(|ended| claimant.issued_at.map_or(0, UnixSeconds::get) <= *ended)
-        {
+        if self.revocations.refuse(identity) {
             return Err(ClaimRefusal::Revoked);
         }
+        let identity = Arc::clone(identity);
         let Some(record) = record else {
-            return Ok(Granted { claimant: claimant.clone(), previous: None, open: Open::Fresh });
+            return Ok(Granted { identity, previous: None, open: Open::Fresh });
         };
-        let same = record.account == claimant.account
-            && record.standing.tenant == claimant.standing.tenant;
+        let same = record.identity.account == identity.account
+            && record.identity.standing.tenant == identity.standing.tenant;
         if !same {
             return Err(ClaimRefusal::Mismatch);
         }
         // The one that its client surely has.
-        let previous = self.previous.get(&session).copied().or(Some(record.epoch));
-        Ok(Granted { claimant: claimant.clone(), previous, open: Open::Returned })
+        let previous = self.previous.get(&identity.session).copied().or(Some(record.epoch));
+        Ok(Granted { identity, previous, open: Open::Returned })
     }
 
     fn judge_reconnect(
@@ -277,31 +135,26 @@ impl EmbeddedStore {
             State::Live { open, .. } => open == Open::Ending,
             State::Waiting { until } => until <= now.mono,
         };
-        let previous = self.previous.get(&record.session).copied();
+        let session = record.identity.session;
+        let previous = self.previous.get(&session).copied();
         let used = [Some(record.epoch), previous].into_iter().flatten();
-        let used = { used }.find(|epoch| self.keys.is_of(seal, record.session, *epoch));
+        let used = { used }.find(|epoch| self.keys.is_of(seal, session, *epoch));
         let used = used.filter(|_| !over).ok_or(ClaimRefusal::Unknown)?;
-        let claimant = Claimant {
-            account: record.account.clone(),
-            standing: Arc::clone(&record.standing),
-            expires_at: record.expires_at,
-            issued_at: None,
-        };
-        Ok(Granted { claimant, previous: Some(used), open: Open::Reconnected })
+        let identity = Arc::clone(&record.identity);
+        Ok(Granted { identity, previous: Some(used), open: Open::Reconnected })
     }
 
-    fn count(&self, claim: &Claim, claimant: &Claimant) -> Result<(), ClaimRefusal> {
-        if let (Some(max), Some(peer)) = (self.rules.per_address_max, claim.peer)
-            && self.addresses.get(&counted_as(peer)).is_some_and(|count| *count >= max)
+    /// Of sessions for each address and each account.
+    fn keep_bounds(&self, claim: &Claim, identity: &Identity) -> Result<(), ClaimRefusal> {
+        let StoreRules { per_address_max, per_account_max, .. } = self.rules;
+        if let (Some(max), Some(peer)) = (per_address_max, claim.peer)
+            && self.addresses.of(counted_as(peer)) >= max
         {
             return Err(ClaimRefusal::TooMany);
         }
-        if let (Some(max), Some(account)) =
-            (self.rules.per_account_max, account_text(claimant.account.as_ref()))
-        {
-            let mut live = 0;
-            self.of_account(&account, &mut |known| live += u32::from(known.owner.is_some()));
-            if live >= max {
+        if let (Some(max), Some(account)) = (per_account_max, &identity.account) {
+            let records = self.records.of_account(account);
+            if records.filter(|record| record.owner().is_some()).count() >= max as usize {
                 return Err(ClaimRefusal::TooMany);
             }
         }
@@ -310,36 +163,26 @@ impl EmbeddedStore {
 
     fn grant(&mut self, claimed: &Claimed, granted: Granted, unix_ms: u64) -> Decision {
         let Claimed { shard, key, claim } = claimed;
-        let (shard, key, session) = (*shard, *key, claim.session);
+        let (shard, key, session) = (*shard, *key, claim.session());
+        let Granted { identity, previous, open } = granted;
         let old = self.remove(session);
         let stored = old.as_ref().map_or(self.retired, |record| record.epoch);
         let epoch = Epoch(unix_ms.max(stored.0.saturating_add(1)));
         let evicted = old.as_ref().and_then(Record::owner);
         let other = evicted.filter(|owner| (owner.shard, owner.key) != (shard, key));
-        let counted = claim.peer.filter(|_| self.rules.per_address_max.is_some()).map(counted_as);
-        if let Some(address) = counted {
-            *self.addresses.entry(address).or_default() += 1;
-            self.counted.insert(session, address);
+        if let Some(peer) = claim.peer.filter(|_| self.rules.per_address_max.is_some()) {
+            self.addresses.count(session, counted_as(peer));
         }
-        if let Some(previous) = granted.previous {
+        if let Some(previous) = previous {
             self.previous.insert(session, previous);
         }
-        let resumed = match (&old, granted.open) {
+        let resumed = match (&old, open) {
             (None, _) => Resumed::Nothing,
-            (Some(_), Open::Reconnected) => {
-                Resumed::Session(Some(Box::new(granted.claimant.clone())))
-            }
+            (Some(_), Open::Reconnected) => Resumed::Session(Some(Arc::clone(&identity))),
             (Some(_), _) => Resumed::Session(None),
         };
-        let Claimant { account, standing, expires_at, .. } = granted.claimant;
-        self.insert(Record {
-            session,
-            account,
-            standing,
-            expires_at,
-            epoch,
-            state: State::Live { place: Place::of(shard, key), open: granted.open },
-        });
+        let state = State::Live { place: Place::of(shard, key), open };
+        self.records.insert(Record { identity, epoch, state });
         self.live += 1;
         Decision {
             // The old epoch, not the new one: it can reach nobody but the old owner.
@@ -353,39 +196,18 @@ impl EmbeddedStore {
     fn wait(&mut self, session: SessionId, now: Now) {
         let until = now.mono + self.rules.window;
         let ends = until + self.rules.extension;
-        let Some(record) = self.record_mut(session) else { return };
+        let Some(record) = self.records.get_mut(session) else { return };
         record.state = State::Waiting { until };
-        let epoch = record.epoch;
-        self.forget_address(session);
-        self.ends.push_back((ends, session, epoch));
+        self.ends.push_back((ends, session, record.epoch));
+        self.addresses.forget(session);
         self.live -= 1;
         self.waiting += 1;
     }
 
-    fn forget_address(&mut self, session: SessionId) {
-        let Some(address) = self.counted.remove(&session) else { return };
-        if let Some(count) = self.addresses.get_mut(&address) {
-            *count -= 1;
-            if *count == 0 {
-                self.addresses.remove(&address);
-            }
-        }
-    }
-
     fn is_waiting(&self, session: SessionId, epoch: Epoch) -> bool {
-        self.record(session).is_some_and(|record| {
+        self.records.get(session).is_some_and(|record| {
             record.epoch == epoch && matches!(record.state, State::Waiting { .. })
         })
-    }
-
-    fn remember_end(&mut self, session: SessionId, now: Now) {
-        if self.revocations.len() >= REVOCATIONS_MAX
-            && let Some((_, oldest)) = self.revocations.pop_front()
-        {
-            self.revoked.remove(&oldest);
-        }
-        self.revoked.insert(session, now.unix_ms / 1000);
-        self.revocations.push_back((now.mono + self.rules.revocation_life, session));
     }
 }
 
@@ -406,7 +228,8 @@ impl SessionStore for EmbeddedStore {
     }
 
     fn opened(&mut self, session: SessionId, owner: Owner) -> Opened {
-        let Some(record) = self.record_mut(session).filter(|record| record.is_of(owner)) else {
+        let Some(record) = self.records.get_mut(session).filter(|record| record.is_of(owner))
+        else {
             return Opened::Ignored;
         };
         let State::Live { open, .. } = &mut record.state else { return Opened::Ignored };
@@ -424,13 +247,13 @@ impl SessionStore for EmbeddedStore {
     }
 
     fn token_received(&mut self, session: SessionId, epoch: Epoch) {
-        if self.record(session).is_some_and(|record| record.epoch == epoch) {
+        if self.records.get(session).is_some_and(|record| record.epoch == epoch) {
             self.previous.remove(&session);
         }
     }
 
     fn release(&mut self, session: SessionId, owner: Owner, end: End, now: Now) -> Released {
-        let Some(record) = self.record(session).filter(|record| record.is_of(owner)) else {
+        let Some(record) = self.records.get(session).filter(|record| record.is_of(owner)) else {
             return Released::Ignored;
         };
         let State::Live { open, .. } = record.state else { return Released::Ignored };
@@ -455,8 +278,8 @@ impl SessionStore for EmbeddedStore {
     }
 
     fn end(&mut self, session: SessionId, now: Now) -> Ended {
-        self.remember_end(session, now);
-        let Some(record) = self.record_mut(session) else { return Ended::Unknown };
+        self.revocations.revoke(session, now, self.rules.revocation_life);
+        let Some(record) = self.records.get_mut(session) else { return Ended::Unknown };
         match &mut record.state {
             State::Live { open: Open::Ending, .. } => Ended::Unknown,
             State::Live { place, open } => {
@@ -471,23 +294,16 @@ impl SessionStore for EmbeddedStore {
     }
 
     fn known(&self, session: SessionId) -> Option<Known<'_>> {
-        self.record(session).map(Record::known)
+        self.records.get(session).map(Record::known)
     }
 
     fn of_account(&self, account: &str, each: &mut dyn FnMut(Known<'_>)) {
-        let named = Some(Box::from(account));
-        let hash = self.hasher.hash_one(&named);
-        for at in self.accounts.iter_hash(hash) {
-            if account_at(&self.records, *at) == named
-                && let Some(Some(record)) = self.records.get(*at as usize)
-            {
-                each(record.known());
-            }
-        }
+        let account = Account::from(account);
+        self.records.of_account(&account).for_each(|record| each(record.known()));
     }
 
     fn each(&self, each: &mut dyn FnMut(Known<'_>)) {
-        self.records.iter().flatten().for_each(|record| each(record.known()));
+        self.records.iter().for_each(|record| each(record.known()));
     }
 
     fn expire(&mut self, now: Now, forgotten: &mut dyn FnMut(SessionId)) {
@@ -501,15 +317,7 @@ impl SessionStore for EmbeddedStore {
                 forgotten(session);
             }
         }
-        while let Some(&(until, session)) = self.revocations.front()
-            && until <= now.mono
-        {
-            self.revocations.pop_front();
-            // One that was ended again since has a later entry of its own.
-            if !self.revocations.iter().any(|(_, other)| *other == session) {
-                self.revoked.remove(&session);
-            }
-        }
+        self.revocations.expire(now.mono);
     }
 
     fn rule(&mut self, rules: StoreRules) {
@@ -522,8 +330,7 @@ impl SessionStore for EmbeddedStore {
 
     fn due(&self) -> Option<Instant> {
         let ends = self.ends.front().map(|(ends, ..)| *ends);
-        let revocation = self.revocations.front().map(|(until, _)| *until);
-        [ends, revocation].into_iter().flatten().min()
+        [ends, self.revocations.due()].into_iter().flatten().min()
     }
 
     fn live(&self) -> usize {
@@ -534,21 +341,6 @@ impl SessionStore for EmbeddedStore {
         self.waiting
     }
 }
-
-fn session_at(records: &[Option<Record>], at: u32) -> Option<SessionId> {
-    Some(records.get(at as usize)?.as_ref()?.session)
-}
-
-fn account_at(records: &[Option<Record>], at: u32) -> Option<Box<str>> {
-    account_text(records.get(at as usize)?.as_ref()?.account.as_ref())
-}
-
-fn account_text(account: Option<&Account>) -> Option<Box<str>> {
-    account.map(|account| account.text(&mut [0; Hyphenated::LENGTH]).into())
-}
-
-/// Sessions ended for good that are remembered; beyond it the oldest is forgotten.
-const REVOCATIONS_MAX: usize = 1 << 16;
 
 #[cfg(test)]
 mod tests;

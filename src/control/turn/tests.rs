@@ -8,6 +8,7 @@ use std::time::Duration;
 use corelane_shard::id::{
     ConnectionKey, EndpointId, Epoch, Generation, ServiceId, SessionId, Slot,
 };
+use corelane_shard::identity::{Identity, Standing};
 use corelane_shard::lane::{
     Claim, ClaimRefusal, Content, Credential, Delivery, End, Resumed, RpcEnded, RpcOutcome,
 };
@@ -537,7 +538,8 @@ fn coming_back_with_a_token_is_published_twice_and_with_a_jwt_once() {
     let keys = ReconnectKeys::from_salt("salt");
     let token = keys.token(ALICE, first);
     let (_, seal) = keys.read(str::from_utf8(&token).unwrap()).unwrap();
-    let claim = Claim { session: ALICE, credential: Credential::Reconnect(seal), peer: None };
+    let credential = Credential::Reconnect { session: ALICE, seal };
+    let claim = Claim { credential, peer: None };
     bench.lanes[0].says(ToControl::Claim { key: key(2), claim: Box::new(claim) });
     bench.turn(12);
     let heard = bench.lanes[0].heard();
@@ -612,12 +614,11 @@ fn errors_reach_administrators_only() {
     let mut bench = Bench::new();
     bench.open(1, ALICE, 10);
     let mut admin = fixtures::token_claim(SessionId(9));
-    if let Credential::Token(claimant) = &mut admin.credential {
-        let standing = corelane_shard::identity::Standing {
-            roles: [Box::from("Admin")].into(),
-            ..corelane_shard::identity::Standing::clone(&claimant.standing)
-        };
-        claimant.standing = Arc::new(standing);
+    if let Credential::Token(identity) = &mut admin.credential {
+        let standing =
+            Standing { roles: [Box::from("Admin")].into(), ..Standing::clone(&identity.standing) };
+        *identity =
+            Arc::new(Identity { standing: Arc::new(standing), ..Identity::clone(identity) });
     }
     bench.lanes[0].says(ToControl::Claim { key: key(2), claim: admin });
     bench.turn(10);

@@ -4,11 +4,13 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { once } from "node:events";
+import { readFileSync } from "node:fs";
 import { brotliDecompressSync } from "node:zlib";
 import WebSocket from "ws";
 import { BrokenWire } from "./broken_wire.js";
 import { Client, META, Refused } from "./client.mjs";
 import { within, withDevGateway } from "./dev_gateway.js";
+import { Player } from "./hundred_lines.mjs";
 import { Services } from "./services.js";
 
 const PATIENCE_MS = 15_000;
@@ -194,6 +196,51 @@ async function aForcedEndAsksForANewLogin({ url, tokens, config }, services) {
   await next.leave();
 }
 
+async function aHundredLinesAreEnough({ url, tokens }, services) {
+  const source = readFileSync(new URL("hundred_lines.mjs", import.meta.url), "utf8");
+  assert.ok(source.trimEnd().split("\n").length <= 100);
+  const wire = await BrokenWire.before(url);
+  const [player, other] = [new Player(wire.url, tokens[0]), new Player(url, tokens[1])];
+  const heard = { events: [], letters: [] };
+  player.on.event = (event) => event.eventName === COUNTED && heard.events.push(event.count);
+  player.on.peer = (letter) => heard.letters.push(JSON.parse(letter));
+  player.on.rpc = (question) => ({ question });
+  const ended = new Promise((resolve) => (player.on.closed = resolve));
+  const { sessionId } = await within(PATIENCE_MS, "the manifest", player.connect());
+  await within(PATIENCE_MS, "the manifest", other.connect());
+
+  assert.deepEqual(await player.call("/demo/echo", { hello: "world" }), { hello: "world" });
+  await assert.rejects(player.call("/demo/echo", {}, 5000), { code: 13 });
+  assert.equal((await other.sendToPeer(player.peerGuid, "a letter")).Status, "delivered");
+  other.broadcast("to all");
+  const asked = await within(PATIENCE_MS, "an answer", services.callClient(sessionId, 9, "well?"));
+  assert.deepEqual([asked.code, JSON.parse(asked.payload)], [0, { question: "well?" }]);
+  await services.publish(sessionId, { eventName: COUNTED, count: 1 });
+  await eventually(() => assert.deepEqual(heard, { events: [1], letters: ["a letter", "to all"] }));
+
+  wire.cut();
+  await within(PATIENCE_MS, "the end", ended);
+  await services.publish(sessionId, { eventName: COUNTED, count: 2 });
+  wire.mend();
+  const again = await within(PATIENCE_MS, "the manifest", player.connect());
+  assert.equal(again.sessionId, sessionId);
+  assert.match(wire.heads.at(-1), /^Authorization: Reconnect /m);
+  await eventually(() => assert.deepEqual(heard.events, [1, 2]));
+  for (const each of [player, other]) each.leave();
+  wire.close();
+}
+
+/** Until the assertion holds. */
+async function eventually(assertion) {
+  for (const deadline = Date.now() + PATIENCE_MS; ; await new Promise((done) => setTimeout(done, 5))) {
+    try {
+      return assertion();
+    } catch (error) {
+      if (Date.now() > deadline) throw error;
+    }
+  }
+}
+
 const expectations = [
   eachRouteOfATokenOpensASession,
   callsAndQuestionsAreAnswered,
@@ -205,6 +252,7 @@ const expectations = [
   aCutConnectionIsResumedByJwt,
   whoIsReplacedStaysAway,
   aForcedEndAsksForANewLogin,
+  aHundredLinesAreEnough,
 ];
 
 let failed = 0;

@@ -5,7 +5,7 @@ mod lifecycle;
 mod traffic;
 
 use super::calling::CallRef;
-use super::connection::Phase;
+use super::connection::{Connection, Phase};
 use super::services::BackendId;
 use super::{Engine, Role};
 use crate::block::Block;
@@ -14,7 +14,8 @@ use crate::id::{ConnectionKey, ServiceId, SessionId};
 use crate::outbox::{Memory, Outbox, OutboxLimits};
 use crate::session::calls::Credit;
 use crate::sockets::Sockets;
-use crate::upstream::link::{Link, LinkState, SendBuffer};
+use crate::table::Table;
+use crate::upstream::link::{Client, Link, LinkState, SendBuffer};
 use crate::wire::header::Priority;
 
 /// One link of this shard.
@@ -64,6 +65,39 @@ impl SendBuffer for OutboxBuffer<'_> {
     }
 }
 
+/// What writing to a link takes besides its connection.
+struct Desk<'a> {
+    #[expect(clippy::vec_box, reason = "as the engine keeps them")]
+    outboxes: &'a mut Vec<Box<Outbox>>,
+    dirty: &'a mut Vec<ConnectionKey>,
+    limits: OutboxLimits,
+    memory: Memory<'a>,
+}
+
+impl Desk<'_> {
+    fn act<T>(
+        self,
+        key: ConnectionKey,
+        connection: &mut Connection<Role>,
+        act: impl FnOnce(&mut Link<CallRef>, &mut OutboxBuffer<'_>) -> T,
+    ) -> Option<T> {
+        if connection.phase != Phase::Open {
+            return None;
+        }
+        let Role::Link(link) = &mut connection.role else {
+            return None;
+        };
+        let Self { outboxes, dirty, limits, memory } = self;
+        let outbox = connection.outbox.get_or_insert_with(|| outboxes.pop().unwrap_or_default());
+        let outcome = act(&mut link.link, &mut OutboxBuffer { outbox, limits, memory });
+        if !connection.dirty {
+            connection.dirty = true;
+            dirty.push(key);
+        }
+        Some(outcome)
+    }
+}
+
 impl<S: Sockets> Engine<S> {
     /// Runs `act` on a link and its outbox, and sends what it wrote.
     fn with_link<T>(
@@ -71,27 +105,32 @@ impl<S: Sockets> Engine<S> {
         key: ConnectionKey,
         act: impl FnOnce(&mut Link<CallRef>, &mut OutboxBuffer<'_>) -> T,
     ) -> Option<T> {
-        let connection = self.table.get_mut(key)?;
-        if connection.phase != Phase::Open {
-            return None;
-        }
-        let Role::Link(link) = &mut connection.role else {
+        let (table, desk) = self.link_desk();
+        desk.act(key, table.get_mut(key)?, act)
+    }
+
+    /// As [`Self::with_link`], for a session that is open on `client`.
+    fn with_link_for<T>(
+        &mut self,
+        key: ConnectionKey,
+        client: ConnectionKey,
+        act: impl FnOnce(&mut Link<CallRef>, &Client<'_>, &mut OutboxBuffer<'_>) -> T,
+    ) -> Option<T> {
+        let (table, desk) = self.link_desk();
+        let (connection, beside) = table.get_mut_beside(key, client)?;
+        let Role::Session(player) = &beside.role else {
             return None;
         };
-        let outbox =
-            connection.outbox.get_or_insert_with(|| self.outboxes.pop().unwrap_or_default());
-        let memory = Memory {
-            blocks: &mut self.blocks,
-            buffers: &mut self.buffers,
-            copies: &mut self.copies,
-        };
-        let mut out = OutboxBuffer { outbox, limits: self.limits.link_outbox, memory };
-        let outcome = act(&mut link.link, &mut out);
-        if !connection.dirty {
-            connection.dirty = true;
-            self.dirty.push(key);
-        }
-        Some(outcome)
+        let identity = player.session.identity();
+        let client = Client { owner: client, identity, peer: beside.peer_address() };
+        desk.act(key, connection, |link, out| act(link, &client, out))
+    }
+
+    /// The connections, and what writing to a link's takes besides.
+    fn link_desk(&mut self) -> (&mut Table<Connection<Role>>, Desk<'_>) {
+        let Self { table, outboxes, dirty, blocks, buffers, copies, limits, .. } = self;
+        let memory = Memory { blocks, buffers, copies };
+        (table, Desk { outboxes, dirty, limits: limits.link_outbox, memory })
     }
 
     /// Takes calls of `session`: is open, or goes away and has that session open still.

@@ -1,6 +1,5 @@
 //! What passes over links: calls and their answers, pushes, RPCs, and the ends of sessions.
 
-use std::rc::Rc;
 use std::time::Duration;
 
 use crate::engine::calling::{CallEnd, CallRef, Question};
@@ -12,9 +11,7 @@ use crate::probe::Shed;
 use crate::session::calls::{Reply, Request};
 use crate::session::rpc::{PendingRpc, RpcSender};
 use crate::sockets::Sockets;
-use crate::upstream::link::{
-    Client, Data, Dropped, Inbound as LinkInbound, NO_ENDPOINT, NotSent, Push,
-};
+use crate::upstream::link::{Data, Dropped, Inbound as LinkInbound, NO_ENDPOINT, NotSent, Push};
 use crate::upstream::trace::Trace;
 use crate::wire::code::{ResponseCode, SessionRefusal};
 use crate::wire::frame::{ControlPayload, OpCode};
@@ -33,24 +30,17 @@ impl<S: Sockets> Engine<S> {
         trace: Option<Trace>,
         message: &[u8],
     ) {
-        let client = self.table.get(call.client).and_then(|connection| match &connection.role {
-            Role::Session(player) => {
-                Some((Rc::clone(player.session.identity()), connection.peer_address()))
-            }
-            _ => None,
-        });
-        let Some((identity, peer)) = client else {
+        if self.player(call.client).is_none() {
             self.end_span(call, None);
             return self.service_freed(request.service);
-        };
+        }
         let sent = link.and_then(|key| {
-            let client = Client { owner: call.client, identity: &identity, peer };
-            self.with_link(key, |link, out| {
+            self.with_link_for(key, call.client, |link, client, out| {
                 let endpoint = link.endpoint(what.endpoint).unwrap_or(NO_ENDPOINT);
                 let data = Data { endpoint, trace, frame: [message, &[]] };
                 match request.reply {
-                    Reply::Wanted => link.call(&client, data, call, request.deadline, out),
-                    Reply::None => link.post(&client, data, out),
+                    Reply::Wanted => link.call(client, data, call, request.deadline, out),
+                    Reply::None => link.post(client, data, out),
                 }
             })
         });
@@ -207,12 +197,12 @@ impl<S: Sockets> Engine<S> {
     }
 
     fn post_rpc_answer(&mut self, client: ConnectionKey, link: ConnectionKey, frame: &[u8]) {
-        let Some(connection) = self.table.get(client) else { return };
-        let Role::Session(player) = &connection.role else { return };
-        let identity = Rc::clone(player.session.identity());
-        let client = Client { owner: client, identity: &identity, peer: connection.peer_address() };
+        if self.player(client).is_none() {
+            return;
+        }
         let data = Data { endpoint: NO_ENDPOINT, trace: None, frame: [frame, &[]] };
-        let sent = self.with_link(link, |link, out| link.post(&client, data, out));
+        let sent =
+            self.with_link_for(link, client, |link, client, out| link.post(client, data, out));
         if !matches!(sent, Some(Ok(()))) {
             self.probe.shed(Shed::UnmatchedAnswer);
         }

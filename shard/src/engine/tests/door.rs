@@ -4,7 +4,6 @@
 mod keeping_out;
 mod proxies;
 
-use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
@@ -49,7 +48,7 @@ impl Authenticator for Judge {
             .and_then(crate::identity::UnixSeconds::new);
         let session = SessionId(session);
         let standing = Arc::new(standing());
-        Judgement::Accepted(Rc::new(Identity {
+        Judgement::Accepted(Arc::new(Identity {
             session,
             account: None,
             standing,
@@ -58,9 +57,9 @@ impl Authenticator for Judge {
         }))
     }
 
-    fn learn(&mut self, token: TokenFingerprint, told: Validated, _: Now) -> Rc<Identity> {
+    fn learn(&mut self, token: TokenFingerprint, told: Validated, _: Now) -> Arc<Identity> {
         self.learnt.push(token);
-        Rc::new(told.into())
+        Arc::new(told.into())
     }
 
     fn fresh_tokens(&self) -> u64 {
@@ -226,7 +225,7 @@ fn a_server_is_told_who_it_is_and_reaches_the_others_and_nothing_else() {
     let ((mut anna, annas), (ben, bens)) = (hello(&mut rig), hello(&mut rig));
     assert_ne!(annas["SessionId"], bens["SessionId"]);
     assert_eq!(annas.as_object().unwrap().len(), 2);
-    let roles: Vec<_> = rig.sessions().map(|session| Rc::clone(session.identity())).collect();
+    let roles: Vec<_> = rig.sessions().map(|session| Arc::clone(session.identity())).collect();
     assert!(roles.iter().all(|identity| *identity.standing.roles == ["internal".into()]));
     assert!(roles.iter().all(|identity| identity.account.is_none()));
 

@@ -179,10 +179,10 @@ impl Rig {
         while let Some(message) = self.control.hear(ShardId(0)) {
             match message {
                 ToControl::Claim { key, claim } => match &mut self.claims {
-                    Some(kept) => kept.push((key, claim.session)),
+                    Some(kept) => kept.push((key, claim.session())),
                     None => {
                         self.epoch += 1;
-                        let (session, epoch) = (claim.session, Epoch(self.epoch));
+                        let (session, epoch) = (claim.session(), Epoch(self.epoch));
                         let resumed = Resumed::Nothing;
                         self.tell(ToShard::Granted { key, session, epoch, resumed });
                     }

@@ -1,6 +1,10 @@
 //! Claims, takeovers, resumes and ends; `model` tries the interleavings of claims.
 
+use std::net::IpAddr;
 use std::time::Duration;
+
+use corelane_shard::id::{ConnectionKey, Generation, ShardId, Slot};
+use corelane_shard::identity::{Standing, UnixSeconds};
 
 use super::*;
 
@@ -18,17 +22,11 @@ impl Clone for EmbeddedStore {
             admission: self.admission,
             keys: self.keys.clone(),
             records: self.records.clone(),
-            free: self.free.clone(),
-            sessions: self.sessions.clone(),
-            accounts: self.accounts.clone(),
-            hasher: self.hasher.clone(),
             live: self.live,
             waiting: self.waiting,
             ends: self.ends.clone(),
             previous: self.previous.clone(),
             addresses: self.addresses.clone(),
-            counted: self.counted.clone(),
-            revoked: self.revoked.clone(),
             revocations: self.revocations.clone(),
             decided: VecDeque::new(),
             retired: self.retired,
@@ -60,30 +58,32 @@ fn at(seconds: u64) -> Now {
     Now { mono: Instant(seconds * 1_000_000_000), unix_ms: (1_000_000 + seconds) * 1000 }
 }
 
-fn claimant(account: &str, issued_at: u64) -> Claimant {
+fn identity(session: SessionId, account: &str, issued_at: u64) -> Identity {
     let standing = Standing {
         tenant: "default".into(),
         roles: [Box::from("user")].into(),
         authorizations: Box::default(),
     };
-    let standing = Arc::new(standing);
-    Claimant {
+    Identity {
+        session,
         account: Some(account.into()),
-        standing,
+        standing: Arc::new(standing),
         expires_at: None,
         issued_at: UnixSeconds::new(issued_at),
     }
 }
 
+fn token(session: SessionId, account: &str, issued_at: u64) -> Credential {
+    Credential::Token(Arc::new(identity(session, account, issued_at)))
+}
+
 fn ask(
     store: &mut EmbeddedStore,
     key: ConnectionKey,
-    session: SessionId,
     credential: Credential,
     now: Now,
 ) -> Decision {
-    let peer = Some(IpAddr::from([192, 0, 2, 1]));
-    let claim = Box::new(Claim { session, credential, peer });
+    let claim = Box::new(Claim { credential, peer: Some(IpAddr::from([192, 0, 2, 1])) });
     store.claim(Claimed { shard: ShardId(0), key, claim }, now);
     store.decided().expect("a claim is decided at once")
 }
@@ -95,8 +95,7 @@ fn claim(
     session: SessionId,
     unix_ms: u64,
 ) -> Decision {
-    let credential = Credential::Token(claimant("anna", 0));
-    let claim = Box::new(Claim { session, credential, peer: None });
+    let claim = Box::new(Claim { credential: token(session, "anna", 0), peer: None });
     store.claim(Claimed { shard, key, claim }, Now { mono: Instant(0), unix_ms });
     store.decided().expect("a claim is decided at once")
 }
@@ -121,8 +120,7 @@ fn owner(store: &EmbeddedStore, session: SessionId) -> Option<Owner> {
 
 /// Opens a session with a token and says who owns it.
 fn open(store: &mut EmbeddedStore, slot: u32, session: SessionId, now: Now) -> Owner {
-    let credential = Credential::Token(claimant("anna", now.unix_ms / 1000));
-    let decision = ask(store, key(slot), session, credential, now);
+    let decision = ask(store, key(slot), token(session, "anna", now.unix_ms / 1000), now);
     let owner = Owner { shard: ShardId(0), key: key(slot), epoch: granted(&decision) };
     assert_eq!(store.opened(session, owner), Opened::ByToken);
     owner
@@ -139,7 +137,7 @@ fn reconnect(
     let keys = ReconnectKeys::from_salt("salt");
     let token = keys.token(session, epoch);
     let (session, seal) = keys.read(str::from_utf8(&token).unwrap()).unwrap();
-    ask(store, key(slot), session, Credential::Reconnect(seal), now)
+    ask(store, key(slot), Credential::Reconnect { session, seal }, now)
 }
 
 #[test]
@@ -165,13 +163,8 @@ fn epochs_grow_when_the_clock_stands_still_or_goes_back() {
     store.end(ALICE, at(0));
     let owner = Owner { shard: ShardId(0), key: key(3), epoch: third };
     assert_eq!(store.release(ALICE, owner, End::Final, at(0)), Released::Over);
-    let fourth = ask(
-        &mut store,
-        key(4),
-        BOB,
-        Credential::Token(claimant("b", 0)),
-        Now { mono: Instant(0), unix_ms: 10 },
-    );
+    let stopped = Now { mono: Instant(0), unix_ms: 10 };
+    let fourth = ask(&mut store, key(4), token(BOB, "b", 0), stopped);
     assert_eq!(granted(&fourth), Epoch(1003));
 }
 
@@ -275,12 +268,12 @@ fn a_failed_reconnect_evicts_nobody() {
 fn a_token_of_another_account_or_tenant_does_not_get_the_session() {
     let mut store = store(10);
     let live = open(&mut store, 1, ALICE, at(0));
-    let other_account = Credential::Token(claimant("bert", 2_000_000));
-    let mut foreign = claimant("anna", 2_000_000);
+    let other_account = token(ALICE, "bert", 2_000_000);
+    let mut foreign = identity(ALICE, "anna", 2_000_000);
     foreign.standing =
         Arc::new(Standing { tenant: "other".into(), ..Standing::clone(&foreign.standing) });
-    for credential in [other_account, Credential::Token(foreign)] {
-        let decision = ask(&mut store, key(2), ALICE, credential, at(1));
+    for credential in [other_account, Credential::Token(Arc::new(foreign))] {
+        let decision = ask(&mut store, key(2), credential, at(1));
         assert_eq!(refusal(&decision), Some(ClaimRefusal::Mismatch));
     }
     assert_eq!(owner(&store, ALICE), Some(live));
@@ -292,12 +285,11 @@ fn an_ended_session_stays_ended_for_every_token_made_before() {
     let live = open(&mut store, 1, ALICE, at(0));
     assert_eq!(store.end(ALICE, at(5)), Ended::Live(live));
     assert_eq!(store.end(ALICE, at(5)), Ended::Unknown, "it is ending already");
-    let token = reconnect(&mut store, 2, ALICE, live.epoch, at(6));
-    assert_eq!(refusal(&token), Some(ClaimRefusal::Unknown));
+    let early = reconnect(&mut store, 2, ALICE, live.epoch, at(6));
+    assert_eq!(refusal(&early), Some(ClaimRefusal::Unknown));
     assert_eq!(store.release(ALICE, live, End::Resumable, at(6)), Released::Over);
     let ask_with = |store: &mut EmbeddedStore, issued_at| {
-        let credential = Credential::Token(claimant("anna", issued_at));
-        ask(store, key(3), ALICE, credential, at(7))
+        ask(store, key(3), token(ALICE, "anna", issued_at), at(7))
     };
     assert_eq!(refusal(&ask_with(&mut store, 1_000_005)), Some(ClaimRefusal::Revoked));
     granted(&ask_with(&mut store, 1_000_006));
@@ -330,12 +322,11 @@ fn a_revocation_is_forgotten_when_no_token_from_before_it_can_be_alive() {
     store.release(ALICE, live, End::Final, at(5));
     let ask_at = |store: &mut EmbeddedStore, seconds| {
         store.expire(at(seconds), &mut |_| {});
-        let credential = Credential::Token(claimant("anna", 1_000_001));
-        ask(store, key(2), ALICE, credential, at(seconds))
+        ask(store, key(2), token(ALICE, "anna", 1_000_001), at(seconds))
     };
     assert_eq!(refusal(&ask_at(&mut store, 86_404)), Some(ClaimRefusal::Revoked));
     granted(&ask_at(&mut store, 86_406));
-    assert!(store.revoked.is_empty());
+    assert!(store.revocations.is_empty());
 }
 
 #[test]
@@ -392,19 +383,19 @@ fn addresses_and_accounts_have_their_bounds_and_takeovers_pass() {
         "salt",
         StoreRules { per_address_max: Some(2), per_account_max: Some(1), ..rules(10) },
     );
-    let token = |account: &str| Credential::Token(claimant(account, 0));
-    let first = ask(&mut store, key(1), SessionId(1), token("a"), at(0));
-    let second = ask(&mut store, key(2), SessionId(2), token("a"), at(0));
+    let token = |session, account: &str| token(SessionId(session), account, 0);
+    let first = ask(&mut store, key(1), token(1, "a"), at(0));
+    let second = ask(&mut store, key(2), token(2, "a"), at(0));
     assert_eq!(refusal(&second), Some(ClaimRefusal::TooMany), "one of an account");
-    granted(&ask(&mut store, key(3), SessionId(3), token("b"), at(0)));
-    let third = ask(&mut store, key(4), SessionId(4), token("c"), at(0));
+    granted(&ask(&mut store, key(3), token(3, "b"), at(0)));
+    let third = ask(&mut store, key(4), token(4, "c"), at(0));
     assert_eq!(refusal(&third), Some(ClaimRefusal::TooMany), "two of an address");
-    let again = granted(&ask(&mut store, key(5), SessionId(1), token("a"), at(0)));
+    let again = granted(&ask(&mut store, key(5), token(1, "a"), at(0)));
     assert!(again > granted(&first));
     let owner = Owner { shard: ShardId(0), key: key(5), epoch: again };
     store.opened(SessionId(1), owner);
     store.release(SessionId(1), owner, End::Resumable, at(1));
-    granted(&ask(&mut store, key(6), SessionId(4), token("c"), at(1)));
+    granted(&ask(&mut store, key(6), token(4, "c"), at(1)));
 }
 
 #[test]
@@ -412,8 +403,7 @@ fn the_sessions_of_an_account_are_found() {
     let mut store = store(100);
     let account = |n: u32| format!("account-{}", n % 7);
     for n in 0..50 {
-        let credential = Credential::Token(claimant(&account(n), 0));
-        ask(&mut store, key(n), SessionId(n.into()), credential, at(0));
+        ask(&mut store, key(n), token(SessionId(n.into()), &account(n), 0), at(0));
     }
     for n in (0..50).step_by(3) {
         store.end(SessionId(n), at(0));
@@ -422,7 +412,7 @@ fn the_sessions_of_an_account_are_found() {
     }
     for wanted in 0..7 {
         let mut found = Vec::new();
-        store.of_account(&account(wanted), &mut |known| found.push(known.session.0));
+        store.of_account(&account(wanted), &mut |known| found.push(known.identity.session.0));
         found.sort_unstable();
         let expected: Vec<u128> =
             (0..50).filter(|n| n % 3 != 0 && *n as u32 % 7 == wanted).collect();

@@ -1,0 +1,78 @@
+//! The end at the door: a whole answer, a line for the operators, and the connection ends.
+
+use super::connection::{Connection, Fin};
+use super::upgrade::Stage;
+use super::{Engine, Role};
+use crate::id::ConnectionKey;
+use crate::identity::AuthRefusal;
+use crate::lane::{ToControl, UpgradeRefused};
+use crate::sockets::Sockets;
+use crate::wire::handshake::{REFUSAL_BYTES_MAX, Refusal};
+
+impl<S: Sockets> Engine<S> {
+    pub(super) fn refused_token(&self, why: AuthRefusal) -> Refusal {
+        self.probe.door.refused(why);
+        match why {
+            AuthRefusal::Unavailable => Refusal::Unavailable,
+            AuthRefusal::Malformed
+            | AuthRefusal::AlgorithmMismatch
+            | AuthRefusal::UnknownKey
+            | AuthRefusal::BadSignature
+            | AuthRefusal::Expired
+            | AuthRefusal::NotYetValid
+            | AuthRefusal::WrongParty
+            | AuthRefusal::NoSession
+            | AuthRefusal::Revoked
+            | AuthRefusal::NotAccepted => Refusal::BadCredential,
+        }
+    }
+
+    /// Answers a refusal whole, then ends the connection.
+    pub(super) fn refuse(&mut self, key: ConnectionKey, refusal: Refusal) {
+        let mut answer = [0; REFUSAL_BYTES_MAX];
+        let len = refusal.write(self.retry_after_s(), &mut answer);
+        self.probe.upgrade(refusal.outcome());
+        self.report_refusal(key, refusal);
+        self.say(key, &answer[..len]);
+        self.end_head(key);
+    }
+
+    pub(super) fn head_timed_out(&mut self, key: ConnectionKey) {
+        let ours = self.table.get(key).is_some_and(|connection| {
+            matches!(
+                &connection.role,
+                Role::Head(head) if matches!(head.stage, Stage::Validating(_) | Stage::Claiming(_))
+            )
+        });
+        self.refuse(key, if ours { Refusal::Unavailable } else { Refusal::HeadTimeout });
+    }
+
+    /// One line for the operators; lost when the lane is full, the counter is not.
+    fn report_refusal(&mut self, key: ConnectionKey, refusal: Refusal) {
+        let line = UpgradeRefused {
+            shard: self.options.shard,
+            peer: self.table.get(key).and_then(Connection::peer_address),
+            status: refusal.status(),
+            reason: refusal.label(),
+        };
+        if self.log_lines.take() {
+            drop(self.lanes.tell_control(ToControl::UpgradeRefused(Box::new(line)), self.now.mono));
+        }
+    }
+
+    pub(super) fn end_head(&mut self, key: ConnectionKey) {
+        self.end_role(key, 0, "refused at the door");
+        self.start_leaving(key, Fin::Flushed);
+    }
+
+    pub(super) fn say(&mut self, key: ConnectionKey, bytes: &[u8]) {
+        if self.queue_raw(key, bytes).is_err() {
+            self.close(key);
+        }
+    }
+
+    /// Seconds to come back after, spread so that those refused together do not return together.
+    fn retry_after_s(&mut self) -> u32 {
+        self.random.u32(1..=5)
+    }
+}
