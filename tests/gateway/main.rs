@@ -10,6 +10,8 @@ mod auth_services;
 mod compression;
 mod door;
 mod events;
+mod framing_rules;
+mod handshake_rules;
 mod harness;
 mod http_backends;
 mod internal;

@@ -2,13 +2,16 @@
 //! they come. Knows RFC 6455 and the 31- and 16-byte headers, and shares no code with the gateway.
 
 use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
+pub(crate) const TEXT: u8 = 1;
 pub(crate) const BINARY: u8 = 2;
 pub(crate) const CLOSE: u8 = 8;
+pub(crate) const PING: u8 = 9;
+pub(crate) const PONG: u8 = 10;
 
 /// One frame from the gateway.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -146,6 +149,11 @@ impl Client {
             let api = apis.iter().find(|api| api["endpoint"] == endpoint)?;
             Some(uuid::Uuid::parse_str(api["serviceId"].as_str()?).ok()?.into_bytes())
         })
+    }
+
+    /// FIN behind what was sent; the other direction stays open.
+    pub(crate) fn finish_sending(&self) {
+        self.stream.shutdown(Shutdown::Write).expect("an open socket can be shut down");
     }
 
     /// FIN behind what was sent; what was not read is lost.

@@ -40,10 +40,20 @@ impl<S: Sockets> Engine<S> {
         reason: &str,
         cause: &'static str,
     ) {
-        let upstream = self.limits.session.upstream_close_codes;
-        let written = if upstream { code.as_upstream() } else { code.code() };
-        let payload = ControlPayload::close(written, reason);
+        let payload = self.close_payload(code, reason);
         self.say_goodbye(key, &payload, Fin::Answered, code.code(), cause);
+    }
+
+    /// As [`Self::leave`], when nothing that the client sends can be read any more: an answer is not
+    /// waited for.
+    pub(super) fn hang_up(&mut self, key: ConnectionKey, code: CloseCode, cause: &'static str) {
+        let payload = self.close_payload(code, code.reason());
+        self.say_goodbye(key, &payload, Fin::Flushed, code.code(), cause);
+    }
+
+    fn close_payload(&self, code: CloseCode, reason: &str) -> ControlPayload {
+        let upstream = self.limits.session.upstream_close_codes;
+        ControlPayload::close(if upstream { code.as_upstream() } else { code.code() }, reason)
     }
 
     /// The peer has sent a close frame.

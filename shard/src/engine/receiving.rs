@@ -162,7 +162,7 @@ impl<S: Sockets> Engine<S> {
     fn broken_frames(&mut self, key: ConnectionKey, code: CloseCode) {
         match self.table.get(key).map(|connection| &connection.role) {
             Some(Role::Link(_)) => self.link_misframed(key, code),
-            _ => self.leave(key, code, "protocol error"),
+            _ => self.hang_up(key, code, "protocol error"),
         }
     }
 

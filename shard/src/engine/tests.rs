@@ -448,6 +448,31 @@ fn a_close_is_answered_with_its_code_and_the_peer_hangs_up_first() {
 }
 
 #[test]
+fn whoever_breaks_the_framing_is_hung_up_on_and_not_waited_for() {
+    // Nothing of this test waits for it.
+    let close_timeout = 3 * PATIENCE;
+    let session = SessionLimits { close_timeout, ..Shape::default().session };
+    let mut rig = Shape { session, ..Shape::default() }.build();
+    let address = rig.address;
+    let cases = [(b"\x82\x01\0".to_vec(), 1002_u16), (whole(TEXT, b"\xff"), 1007)];
+    for (broken, code) in cases {
+        let client = thread::spawn(move || {
+            let mut client = Client::open(address);
+            // What stands behind it is not looked at.
+            client.write(&[broken, whole(BINARY, b"behind")].concat());
+            let (opcode, payload) = client.next().unwrap();
+            assert_eq!((opcode, &payload[..2]), (CLOSE, &code.to_be_bytes()[..]));
+            assert!(client.rest().unwrap().is_empty(), "FIN behind the close frame");
+            // A client that is still sending meets no reset.
+            client.write(&whole(BINARY, &[0; 64 << 10]));
+            client.send(CLOSE, &code.to_be_bytes());
+        });
+        rig.run(client);
+        rig.until_nothing_is_left();
+    }
+}
+
+#[test]
 fn what_was_asked_before_the_close_is_answered_before_it() {
     let mut rig = Shape::default().build();
     let address = rig.address;

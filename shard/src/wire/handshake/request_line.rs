@@ -55,6 +55,11 @@ pub(super) fn request_line<'a>(
     }
     match rest.len() - matching {
         0 => Ok(None),
+        // Another line end than CR LF.
+        _ if matching > VERSION.len() => Err(Malformed::ControlByte.into()),
+        _ if matching == VERSION.len() && rest[matching].is_ascii_control() => {
+            Err(Malformed::ControlByte.into())
+        }
         _ if matching >= b"HTTP/".len() => Err(Malformed::HttpVersion.into()),
         _ => Err(Malformed::RequestLine.into()),
     }
@@ -151,6 +156,9 @@ pub(super) fn is_token68(token: &str) -> bool {
     !body.is_empty() && body.bytes().fold(true, |all, byte| all & belongs(byte))
 }
 
+const VERSION: &[u8] = b"HTTP/1.1";
+
+/// [`VERSION`] and the line end.
 const VERSION_LINE: &[u8] = b"HTTP/1.1\r\n";
 
 /// Longer than any registered method; a first word beyond it is not HTTP.

@@ -186,7 +186,9 @@ fn line_ends_and_control_characters_are_strict() {
     ] {
         assert_eq!(refused(bad.as_bytes()), Malformed::ControlByte.into(), "{bad:?}");
     }
-    assert_eq!(refused(b"GET / HTTP/1.1\n"), Malformed::HttpVersion.into());
+    for bad in ["GET / HTTP/1.1\n", "GET / HTTP/1.1\rHost", "GET / HTTP/1.1\0"] {
+        assert_eq!(refused(bad.as_bytes()), Malformed::ControlByte.into(), "{bad:?}");
+    }
     assert_eq!(refused(b"\r\nGET / HTTP/1.1\r\n"), Malformed::RequestLine.into());
 }
 
