@@ -105,9 +105,15 @@ impl<S: Sockets> Engine<S> {
         let Some(connection) = self.table.get_mut(key) else {
             return;
         };
+        // Whatever has come further stays there.
+        if !matches!(connection.phase, Phase::Open | Phase::Leaving(_)) {
+            return;
+        }
         connection.phase = Phase::Leaving(fin);
         connection.closes_at = until;
-        connection.hold = Hold::Off;
+        if connection.hold == Hold::On {
+            connection.hold = Hold::ThisTurn;
+        }
         if connection.receiving == Receiving::Ended {
             connection.phase = Phase::Leaving(Fin::Flushed);
         }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::connection::{Connection, Fin, Hold};
 use super::door::{Acceptance, internal_identity};
 use super::players::Resumption;
+use super::sending::NotQueued;
 use super::{Engine, Role};
 use crate::block::Block;
 use crate::clock::Instant;
@@ -458,10 +459,15 @@ impl<S: Sockets> Engine<S> {
         };
         let mut answer = [0; ACCEPT_BYTES_MAX];
         let len = acceptance.write(&mut answer);
+        if self.say(key, &answer[..len]).is_err() {
+            self.blocks_back(early);
+            return self.news.push(ToControl::Release { key, session, epoch, end: End::Resumable });
+        }
         self.probe.upgrade(Outcome::Accepted);
-        self.say(key, &answer[..len]);
-        // The 101 leaves alone; whatever comes next waits for the first frame's time.
+        // The 101 leaves alone; whatever comes next waits for the first frame's time. The mark that
+        // it made goes with it.
         self.flush_one(key);
+        self.dirty.pop_if(|marked| *marked == key);
         if let Some(connection) = self.table.get_mut(key) {
             connection.hold = Hold::On;
         }
@@ -552,14 +558,14 @@ impl<S: Sockets> Engine<S> {
             connection.role = Role::Echo(Box::new(liveness));
         }
         self.set_deadline(key);
-        self.say(key, &answer[..len]);
+        let _said = self.say(key, &answer[..len]);
     }
 
     fn answer_health(&mut self, key: ConnectionKey) {
         let mut answer = [0; HEALTH_BYTES_MAX];
         let len = health_response(self.drain.health(), &mut answer);
         self.probe.upgrade(Outcome::Health);
-        self.say(key, &answer[..len]);
+        let _said = self.say(key, &answer[..len]);
         self.end_head(key);
     }
 
@@ -569,7 +575,7 @@ impl<S: Sockets> Engine<S> {
         let len = refusal.write(self.retry_after_s(), &mut answer);
         self.probe.upgrade(refusal.outcome());
         self.report_refusal(key, refusal);
-        self.say(key, &answer[..len]);
+        let _said = self.say(key, &answer[..len]);
         self.end_head(key);
     }
 
@@ -605,10 +611,13 @@ impl<S: Sockets> Engine<S> {
         self.start_leaving(key, Fin::Flushed);
     }
 
-    fn say(&mut self, key: ConnectionKey, bytes: &[u8]) {
-        if self.queue_raw(key, bytes).is_err() {
-            self.close(key);
+    /// Without room for the answer the client is let go.
+    fn say(&mut self, key: ConnectionKey, bytes: &[u8]) -> Result<(), NotQueued> {
+        let said = self.queue_raw(key, bytes);
+        if said.is_err() {
+            self.lost(key, "no room for the answer at the door");
         }
+        said
     }
 
     pub(super) fn blocks_back(&mut self, block: Option<Block>) {
