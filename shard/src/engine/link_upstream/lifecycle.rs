@@ -23,6 +23,10 @@ const UPGRADE_BYTES_MAX: usize = 16 << 10;
 
 impl<S: Sockets> Engine<S> {
     pub(in crate::engine) fn dial_link(&mut self, backend: BackendId, place: usize) {
+        // One that was to be tried again comes due whatever the shard is about to do.
+        if self.drain.is_ending() {
+            return;
+        }
         let Some(entry) = self.upstreams.backend(backend) else {
             return;
         };
