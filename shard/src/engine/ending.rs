@@ -55,6 +55,9 @@ impl<S: Sockets> Engine<S> {
             *fin = Fin::Flushed;
             return self.finish_if_flushed(key);
         }
+        if matches!(connection.role, Role::Link(_)) {
+            return self.link_closed(key, code);
+        }
         let session = matches!(connection.role, Role::Session(_));
         if session && self.snapshot.mode == ConnectionMode::Internal {
             // No close frame answers a server's.

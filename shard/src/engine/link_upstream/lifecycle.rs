@@ -238,6 +238,14 @@ impl<S: Sockets> Engine<S> {
         self.start_leaving(key, Fin::Flushed);
     }
 
+    /// The backend has sent a close frame: it is answered as a client answers, masked.
+    pub(in crate::engine) fn link_closed(&mut self, key: ConnectionKey, code: Option<u16>) {
+        let code = code.unwrap_or(1000);
+        let _said = self.with_link(key, |link, out| link.close(code, "", out));
+        self.end_role(key, code, "closed by backend");
+        self.start_leaving(key, Fin::Flushed);
+    }
+
     /// The backend takes no new sessions here: a fresh link is dialled and takes this one's place
     /// once it is ready. What runs here goes on until the backend closes.
     pub(super) fn replace_link(&mut self, key: ConnectionKey) {

@@ -405,7 +405,7 @@ impl Client {
     }
 
     /// The network fails under this client.
-    pub(super) fn is_cut(&mut self, network: &mut Network) {
+    pub(super) fn is_cut(&self, network: &mut Network) {
         if let Some(wire) = self.wire {
             network.wire(wire).reset();
         }

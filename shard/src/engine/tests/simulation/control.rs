@@ -135,7 +135,7 @@ impl Control {
         &mut self,
         now: Instant,
         calm: bool,
-        trace: &mut Trace,
+        trace: &Trace,
         ring: impl FnMut(ShardId),
     ) {
         for shard in (0..self.orders.len() as u8).map(ShardId) {

@@ -35,6 +35,7 @@ struct LinkServed {
 pub(super) struct LinkBackend {
     connections: Vec<LinkServed>,
     rpcs: u64,
+    closed: usize,
 }
 
 impl LinkBackend {
@@ -58,14 +59,19 @@ impl LinkBackend {
         network: &mut Network,
         rng: &mut fastrand::Rng,
     ) {
-        let rpcs = &mut self.rpcs;
+        let (rpcs, closed) = (&mut self.rpcs, &mut self.closed);
         self.connections.retain_mut(|link| {
-            link.read(now, calm, network, rng);
+            *closed += link.read(now, calm, network, rng);
             if !calm && link.upgraded {
                 link.begin(rpcs, rng);
             }
             link.write(now, network, rng)
         });
+    }
+
+    /// Close frames that came.
+    pub(super) fn closed(&self) -> usize {
+        self.closed
     }
 
     pub(super) fn due(&self) -> Option<Instant> {
@@ -74,7 +80,15 @@ impl LinkBackend {
 }
 
 impl LinkServed {
-    fn read(&mut self, now: Instant, calm: bool, network: &mut Network, rng: &mut fastrand::Rng) {
+    /// Says how many close frames there were.
+    fn read(
+        &mut self,
+        now: Instant,
+        calm: bool,
+        network: &mut Network,
+        rng: &mut fastrand::Rng,
+    ) -> usize {
+        let mut closed = 0;
         let bytes = network.wire(self.wire).read(rng.usize(1..8000));
         if self.upgraded {
             self.frames.push(&bytes);
@@ -89,10 +103,12 @@ impl LinkServed {
                 CLOSE => {
                     self.out.extend(unmasked(CLOSE, &frame.payload[..frame.payload.len().min(2)]));
                     self.ends = true;
+                    closed += 1;
                 }
                 _ => {}
             }
         }
+        closed
     }
 
     fn upgrade(&mut self, rng: &mut fastrand::Rng, calm: bool) {
@@ -221,6 +237,7 @@ impl LinkServed {
             (55, _) => self.put(&[(); 40].map(|()| rng.u8(..))),
             (56, _) => self.out.extend([(); 30].map(|()| rng.u8(..))),
             (57, _) => self.ends = true,
+            (60..62, _) => self.out.extend(unmasked(CLOSE, &1001_u16.to_be_bytes())),
             (58, _) => self.out.extend(unmasked(PING, b"there?")),
             (59, _) => {
                 let tag = rng.u32(1..20);

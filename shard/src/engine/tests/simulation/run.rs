@@ -158,7 +158,7 @@ impl Run {
             0..2 => self.reload(),
             2..4 => self.publish_addresses(),
             4..12 => {
-                if let Some(client) = self.rng.choice(&mut self.clients) {
+                if let Some(client) = self.rng.choice(&self.clients) {
                     client.is_cut(&mut self.network);
                 }
             }
@@ -246,7 +246,7 @@ impl Run {
         self.control.wakes();
         let shards = &mut self.shards;
         let ring = |shard: ShardId| shards[usize::from(shard.0)].sockets.ring();
-        self.control.act(now, self.calm, &mut self.trace, ring);
+        self.control.act(now, self.calm, &self.trace, ring);
         self.control_sleeps = self.control.sleeps();
     }
 

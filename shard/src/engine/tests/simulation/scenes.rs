@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::clock::Clock;
-use super::frames::{Frame, FrameReader, Writer};
+use super::frames::{Frame, FrameReader, Writer, unmasked};
 use super::invariants;
 use super::kernel::Kernel;
+use super::link_backend::LinkBackend;
 use super::network::{Network, WireId, address_of};
 use super::setting::{HTTP, LINK, SHARDS, Setting};
 use super::talk::{Asked, Talk};
@@ -230,6 +231,25 @@ fn a_link_that_was_to_be_dialled_again_is_not_once_all_is_cut() {
     scene.clock.advance(Duration::from_secs(10));
     scene.turns();
     assert!(scene.shard.is_done());
+}
+
+#[test]
+fn the_close_of_a_backend_is_answered_with_a_masked_frame() {
+    let mut scene = Scene::new(|_| {});
+    scene.addresses(LINK, 2);
+    let (_, wire) = scene.network.dialled.pop().unwrap();
+    let (mut backend, mut rng) = (LinkBackend::default(), fastrand::Rng::with_seed(1));
+    backend.take(wire);
+    // Whatever it reads must be frames of a client.
+    for step in 0..60 {
+        if step == 30 {
+            scene.network.wire(wire).write(&unmasked(CLOSE, &1001_u16.to_be_bytes()));
+        }
+        scene.turn();
+        backend.act(scene.clock.now().mono, true, &mut scene.network, &mut rng);
+    }
+    assert_eq!(backend.closed(), 1);
+    assert_eq!(scene.shard.upstreams.redials, 1);
 }
 
 #[test]
