@@ -206,14 +206,18 @@ impl LinkServed {
         self.put(&message);
     }
 
-    /// The answer of one session under the name of another: nobody may get it.
+    /// The answer of one session under the name of another, or to the call of another: nobody may
+    /// get it.
     fn misaddress(&mut self, answer: &[u8], rng: &mut fastrand::Rng) {
-        if let Some(other) = rng.choice(self.open.keys().copied()) {
-            let mut wrong = answer.to_vec();
-            if other.0.to_be_bytes() != wrong[8..24] {
-                wrong[8..24].copy_from_slice(&other.0.to_be_bytes());
-                self.put(&wrong);
-            }
+        let mut wrong = answer.to_vec();
+        if rng.bool() {
+            let other = rng.choice(self.open.keys().copied()).unwrap_or(SessionId(1));
+            wrong[8..24].copy_from_slice(&other.0.to_be_bytes());
+        } else {
+            wrong[7] = wrong[7].wrapping_sub(rng.u8(1..4));
+        }
+        if wrong[8..24] != answer[8..24] || wrong[7] != answer[7] {
+            self.put(&wrong);
         }
     }
 
