@@ -24,6 +24,8 @@ struct LinkServed {
     frames: FrameReader,
     /// Sessions that are open here, with the credit that each is owed.
     open: BTreeMap<SessionId, (u32, u32)>,
+    /// Tags of calls, and whose they are.
+    asked: Vec<(u32, SessionId)>,
     /// Messages to be sent, from when on.
     due: Vec<(Instant, Vec<u8>)>,
     out: Vec<u8>,
@@ -46,6 +48,7 @@ impl LinkBackend {
             upgraded: false,
             frames: FrameReader::new(Writer::Client),
             open: BTreeMap::new(),
+            asked: Vec::new(),
             due: Vec::new(),
             out: Vec::new(),
             ends: false,
@@ -172,6 +175,7 @@ impl LinkServed {
             }
             return;
         }
+        self.asked.push((prefix.tag, session));
         let header = RequestHeader::parse(body).expect("a call is a whole message");
         let payload = &body[RequestHeader::LEN..];
         let meta = header.flags.contains(Flags::META);
@@ -199,7 +203,7 @@ impl LinkServed {
                 return self.due.push((now + wait, message));
             }
             25..30 => self.put(&message),
-            30..33 => self.misaddress(&message, rng),
+            30..33 => self.misaddress(session, &message, rng),
             33..35 => message.truncate(PREFIX_LEN + rng.usize(..ResponseHeader::LEN)),
             _ => {}
         }
@@ -208,17 +212,17 @@ impl LinkServed {
 
     /// The answer of one session under the name of another, or to the call of another: nobody may
     /// get it.
-    fn misaddress(&mut self, answer: &[u8], rng: &mut fastrand::Rng) {
+    fn misaddress(&mut self, session: SessionId, answer: &[u8], rng: &mut fastrand::Rng) {
+        let others = self.asked.iter().filter(|(_, other)| *other != session);
+        let others: Vec<(u32, SessionId)> = others.rev().take(4).copied().collect();
+        let Some((tag, other)) = rng.choice(others) else { return };
         let mut wrong = answer.to_vec();
         if rng.bool() {
-            let other = rng.choice(self.open.keys().copied()).unwrap_or(SessionId(1));
-            wrong[8..24].copy_from_slice(&other.0.to_be_bytes());
+            wrong[4..8].copy_from_slice(&tag.to_be_bytes());
         } else {
-            wrong[7] = wrong[7].wrapping_sub(rng.u8(1..4));
+            wrong[8..24].copy_from_slice(&other.0.to_be_bytes());
         }
-        if wrong[8..24] != answer[8..24] || wrong[7] != answer[7] {
-            self.put(&wrong);
-        }
+        self.put(&wrong);
     }
 
     /// What a backend does without being asked.

@@ -259,6 +259,9 @@ impl Run {
         let due = shard.next_deadline().is_some_and(|deadline| deadline <= now.mono);
         let long_ago = now.mono.since(turned) >= TURNS_WITHIN;
         let wakes = shard.sockets.has_news() || due || long_ago || park == Park::NotYet;
+        if !shard.sockets.has_news() && park == Park::Now {
+            assert_eq!(shard.announce_sleep(), park, "shard {at} sleeps, and its lanes hold news");
+        }
         // A core that has much to do comes late.
         if !wakes || (!self.calm && self.rng.u8(..6) == 0) {
             return;
