@@ -27,7 +27,12 @@ impl<S: Sockets> Engine<S> {
     pub(super) fn accept_again_now(&mut self) {
         self.accept_again_at = None;
         for listener in self.accept_again.drain(..) {
-            self.sockets.accept(listener);
+            // One that was not armed when accepting was stopped has not heard of it.
+            if self.drain.refuses_sessions() {
+                self.sockets.close_listener(listener);
+            } else {
+                self.sockets.accept(listener);
+            }
         }
     }
 

@@ -154,7 +154,13 @@ impl<S: Sockets> Engine<S> {
         what: Question,
         message: &[u8],
     ) {
-        let state = &mut self.upstreams.services[usize::from(request.service.0)];
+        let service = usize::from(request.service.0);
+        let running_max = self.snapshot.services[service].running_max;
+        let state = &mut self.upstreams.services[service];
+        // A call that has waited may find that others have come before it.
+        if state.running >= running_max {
+            return self.fail_call(call, SessionRefusal::ServiceBusy);
+        }
         state.running += 1;
         self.running += 1;
         let trace = self.begin_trace(call, what);

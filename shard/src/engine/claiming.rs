@@ -138,10 +138,15 @@ impl<S: Sockets> Engine<S> {
         };
         let mut answer = [0; ACCEPT_BYTES_MAX];
         let len = acceptance.write(&mut answer);
+        if self.say(key, &answer[..len]).is_err() {
+            self.blocks_back(early);
+            return self.news.push(ToControl::Release { key, session, epoch, end: End::Resumable });
+        }
         self.probe.upgrade(Outcome::Accepted);
-        self.say(key, &answer[..len]);
-        // The 101 leaves alone; whatever comes next waits for the first frame's time.
+        // The 101 leaves alone; whatever comes next waits for the first frame's time. The mark that
+        // it made goes with it.
         self.flush_one(key);
+        self.dirty.pop_if(|marked| *marked == key);
         if let Some(connection) = self.table.get_mut(key) {
             connection.hold = Hold::On;
         }

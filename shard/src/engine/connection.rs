@@ -86,6 +86,8 @@ pub(super) enum Sending {
 pub(super) enum Hold {
     Off,
     On,
+    /// It leaves, and the 101 may have gone in this very turn: the last bytes go with the next.
+    ThisTurn,
 }
 
 /// Receive buffers taken in one turn. Turns are told apart by their lower half: whoever comes back

@@ -65,6 +65,9 @@ impl<S: Sockets> Engine<S> {
             *fin = Fin::Flushed;
             return self.finish_if_flushed(key);
         }
+        if matches!(connection.role, Role::Link(_)) {
+            return self.link_closed(key, code);
+        }
         let session = matches!(connection.role, Role::Session(_));
         if session && self.snapshot.mode == ConnectionMode::Internal {
             // No close frame answers a server's.
@@ -115,9 +118,15 @@ impl<S: Sockets> Engine<S> {
         let Some(connection) = self.table.get_mut(key) else {
             return;
         };
+        // Whatever has come further stays there.
+        if !matches!(connection.phase, Phase::Open | Phase::Leaving(_)) {
+            return;
+        }
         connection.phase = Phase::Leaving(fin);
         connection.closes_at = until;
-        connection.hold = Hold::Off;
+        if connection.hold == Hold::On {
+            connection.hold = Hold::ThisTurn;
+        }
         if connection.receiving == Receiving::Ended {
             connection.phase = Phase::Leaving(Fin::Flushed);
         }

@@ -65,19 +65,22 @@ impl HttpConnection {
 
 impl<S: Sockets> Engine<S> {
     /// Finds a connection for a call, or makes one, or lets it wait for one.
-    pub(super) fn place_job(&mut self, job: Job) {
+    pub(super) fn place_job(&mut self, job: Job) -> Placed {
         let now = self.now.mono;
         if now >= job.deadline {
-            return self.job_failed(job, SessionRefusal::CallTimedOut);
+            return self.refuse_job(job, SessionRefusal::CallTimedOut);
+        }
+        if self.drain.is_ending() {
+            return self.refuse_job(job, SessionRefusal::Departing);
         }
         let Some(config) = self.snapshot.services.get(usize::from(job.service.0)) else {
-            return self.job_failed(job, SessionRefusal::BackendUnreachable);
+            return self.refuse_job(job, SessionRefusal::BackendUnreachable);
         };
         let (breaker_limits, connections_max) = (&config.breaker, config.connections_max);
         let upstreams = &mut self.upstreams;
         let state = &mut upstreams.services[usize::from(job.service.0)];
         if state.backends.is_empty() {
-            return self.job_failed(job, SessionRefusal::BackendUnreachable);
+            return self.refuse_job(job, SessionRefusal::BackendUnreachable);
         }
         let full = state.connections >= connections_max;
         let loads = state.backends.iter().map(|id| {
@@ -93,24 +96,32 @@ impl<S: Sockets> Engine<S> {
                 .any(|id| upstreams.backends[id.0].breaker.admits(now, breaker_limits));
             if any_open {
                 state.queue.push_back(job);
-                return;
+                return Placed::Yes;
             }
-            return self.job_failed(job, SessionRefusal::BreakerOpen);
+            return self.refuse_job(job, SessionRefusal::BreakerOpen);
         };
         state.turn = at + 1;
         let id = state.backends[at];
         let backend = &mut upstreams.backends[id.0];
         let Some(pass) = backend.breaker.admit(now, breaker_limits) else {
-            return self.job_failed(job, SessionRefusal::BreakerOpen);
+            return self.refuse_job(job, SessionRefusal::BreakerOpen);
         };
         backend.in_flight += 1;
         match backend.idle.pop() {
-            Some(key) => self.start_job(key, job, pass, UsedBefore::Yes),
+            Some(key) => {
+                self.start_job(key, job, pass, UsedBefore::Yes);
+                Placed::Yes
+            }
             None => self.dial_http(id, job, pass),
         }
     }
 
-    fn dial_http(&mut self, id: BackendId, job: Job, pass: Pass) {
+    fn refuse_job(&mut self, job: Job, refusal: SessionRefusal) -> Placed {
+        self.job_failed(job, refusal);
+        Placed::No
+    }
+
+    fn dial_http(&mut self, id: BackendId, job: Job, pass: Pass) -> Placed {
         let service = job.service;
         let config = &self.snapshot.services[usize::from(service.0)];
         let until = (self.now.mono + config.connect_timeout).min(job.deadline);
@@ -130,15 +141,17 @@ impl<S: Sockets> Engine<S> {
                 self.count_upstreams();
                 self.sockets.open(key, &address);
                 self.set_deadline(key);
+                Placed::Yes
             }
             Err(connection) => {
                 let Role::Http(http) = connection.role else {
-                    return;
+                    return Placed::No;
                 };
                 if let HttpState::Connecting { job, pass } = http.state {
                     self.end_pass(id, pass, Health::Unknown);
                     self.job_failed(job, SessionRefusal::ServiceBusy);
                 }
+                Placed::No
             }
         }
     }
@@ -276,10 +289,15 @@ impl<S: Sockets> Engine<S> {
         self.place_waiting(service);
     }
 
+    /// A connection is free or gone: the next call may have its place. One that fails instead, for
+    /// it has waited too long, leaves the place to those behind it.
     fn place_waiting(&mut self, service: ServiceId) {
-        let waiting = self.upstreams.service(service).and_then(|state| state.queue.pop_front());
-        if let Some(job) = waiting {
-            self.place_job(job);
+        while let Some(state) = self.upstreams.service(service)
+            && let Some(job) = state.queue.pop_front()
+        {
+            if self.place_job(job) == Placed::Yes {
+                return;
+            }
         }
     }
 
@@ -422,6 +440,14 @@ impl<S: Sockets> Engine<S> {
         let connections: usize = self.upstreams.backends.iter().map(|b| b.connections).sum();
         self.probe.upstream_connections.set(connections as u64);
     }
+}
+
+/// Whether a call has got a connection, or a place among those that wait for one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Placed {
+    Yes,
+    /// It has failed.
+    No,
 }
 
 /// What a call has shown of its backend.

@@ -46,6 +46,11 @@ impl News {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
     fn is_empty(&self) -> bool {
         self.waiting.is_empty() && self.received.is_empty()
     }

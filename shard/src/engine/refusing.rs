@@ -1,6 +1,7 @@
 //! The end at the door: a whole answer, a line for the operators, and the connection ends.
 
 use super::connection::{Connection, Fin};
+use super::sending::NotQueued;
 use super::upgrade::Stage;
 use super::{Engine, Role};
 use crate::id::ConnectionKey;
@@ -33,7 +34,7 @@ impl<S: Sockets> Engine<S> {
         let len = refusal.write(self.retry_after_s(), &mut answer);
         self.probe.upgrade(refusal.outcome());
         self.report_refusal(key, refusal);
-        self.say(key, &answer[..len]);
+        let _said = self.say(key, &answer[..len]);
         self.end_head(key);
     }
 
@@ -65,10 +66,13 @@ impl<S: Sockets> Engine<S> {
         self.start_leaving(key, Fin::Flushed);
     }
 
-    pub(super) fn say(&mut self, key: ConnectionKey, bytes: &[u8]) {
-        if self.queue_raw(key, bytes).is_err() {
-            self.close(key);
+    /// Without room for the answer the client is let go.
+    pub(super) fn say(&mut self, key: ConnectionKey, bytes: &[u8]) -> Result<(), NotQueued> {
+        let said = self.queue_raw(key, bytes);
+        if said.is_err() {
+            self.lost(key, "no room for the answer at the door");
         }
+        said
     }
 
     /// Seconds to come back after, spread so that those refused together do not return together.

@@ -311,6 +311,11 @@ impl<S: Sockets> Engine<S> {
         let (Some(socket), Some(outbox)) = (connection.socket, connection.outbox.as_mut()) else {
             return;
         };
+        if connection.hold == Hold::ThisTurn {
+            connection.hold = Hold::Off;
+            connection.dirty = true;
+            return self.dirty.push(key);
+        }
         let sendable = matches!(connection.phase, Phase::Open | Phase::Leaving(_));
         if connection.sending == Sending::Waiting || connection.hold == Hold::On || !sendable {
             return;

@@ -3,6 +3,7 @@
 mod client;
 mod door;
 mod rig;
+mod simulation;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr};

@@ -384,14 +384,14 @@ impl<S: Sockets> Engine<S> {
             self.left_the_door(&opened, peer);
         }
         self.set_deadline(key);
-        self.say(key, &answer[..len]);
+        let _said = self.say(key, &answer[..len]);
     }
 
     fn answer_health(&mut self, key: ConnectionKey) {
         let mut answer = [0; HEALTH_BYTES_MAX];
         let len = health_response(self.drain.health(), &mut answer);
         self.probe.upgrade(Outcome::Health);
-        self.say(key, &answer[..len]);
+        let _said = self.say(key, &answer[..len]);
         self.end_head(key);
     }
 

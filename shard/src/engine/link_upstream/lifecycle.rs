@@ -23,6 +23,10 @@ const UPGRADE_BYTES_MAX: usize = 16 << 10;
 
 impl<S: Sockets> Engine<S> {
     pub(in crate::engine) fn dial_link(&mut self, backend: BackendId, place: usize) {
+        // One that was to be tried again comes due whatever the shard is about to do.
+        if self.drain.is_ending() {
+            return;
+        }
         let Some(entry) = self.upstreams.backend(backend) else {
             return;
         };
@@ -231,6 +235,14 @@ impl<S: Sockets> Engine<S> {
         let reason = code.reason();
         let _said = self.with_link(key, |link, out| link.close(code.code(), reason, out));
         self.end_role(key, code.code(), "link frames broken");
+        self.start_leaving(key, Fin::Flushed);
+    }
+
+    /// The backend has sent a close frame: it is answered as a client answers, masked.
+    pub(in crate::engine) fn link_closed(&mut self, key: ConnectionKey, code: Option<u16>) {
+        let code = code.unwrap_or(1000);
+        let _said = self.with_link(key, |link, out| link.close(code, "", out));
+        self.end_role(key, code, "closed by backend");
         self.start_leaving(key, Fin::Flushed);
     }
 

@@ -77,7 +77,12 @@ impl<C> Link<C> {
         let session = client.identity.session;
         let bytes = saturated(data.bytes());
         let tag = self.tags.issue(Pending { call, session, opening, bytes }, deadline);
-        self.write_data(session, opening, tag, data, out)
+        let sent = self.write_data(session, opening, tag, data, out);
+        if sent.is_err() {
+            // Opening the session may have taken the room that there was: nobody will answer.
+            self.tags.redeem(tag);
+        }
+        sent
     }
 
     /// Sends what wants no answer: an event request, or a client's answer to an RPC.
@@ -233,12 +238,13 @@ impl<C> Link<C> {
         data: Data<'_>,
         out: &mut impl SendBuffer,
     ) -> Result<(), NotSent> {
+        let prefix = Prefix { kind: Kind::Data, endpoint: data.endpoint, tag, session };
+        let mask = self.mask();
+        write_message(out, mask, prefix, data.trace, data.frame)?;
         if let Some(open) = self.sessions.at(opening) {
             open.sent.take(data.bytes());
         }
-        let prefix = Prefix { kind: Kind::Data, endpoint: data.endpoint, tag, session };
-        let mask = self.mask();
-        write_message(out, mask, prefix, data.trace, data.frame)
+        Ok(())
     }
 
     fn write_close_session(

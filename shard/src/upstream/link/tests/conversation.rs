@@ -320,6 +320,32 @@ fn what_finds_no_room_is_sent_later() {
     assert_eq!(text(&sent_messages(&mut out)[0].1), r#"{"messages":1,"bytes":600}"#);
 }
 
+/// Has room until something is written: a batch takes more of a pool than what it is begun for.
+struct Once(Vec<u8>);
+
+impl SendBuffer for Once {
+    fn room(&self) -> usize {
+        if self.0.is_empty() { 1000 } else { 0 }
+    }
+
+    fn reserve(&mut self, len: usize) -> &mut [u8] {
+        self.0.resize(len, 0);
+        &mut self.0
+    }
+}
+
+#[test]
+fn a_call_whose_opening_took_the_room_is_not_under_way() {
+    let mut link = open_link();
+    let who = identity(1);
+    let sent = link.call(&client(&who), data(b"call"), 1, START, &mut Once(Vec::new()));
+    assert_eq!(sent, Err(NotSent::NoRoom));
+    assert_eq!((link.outstanding(), link.expire(START)), (0, None));
+    // Nor has it used up credit: two may go.
+    call(&mut link, &who, 2, b"call");
+    call(&mut link, &who, 3, b"call");
+}
+
 #[test]
 fn calls_beyond_the_bound_get_no_tag() {
     let mut link = open_link();
