@@ -85,6 +85,8 @@ pub(super) enum Sending {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Hold {
     Off,
+    /// The 101 leaves with this turn's send; what is queued behind it waits.
+    BehindThis,
     On,
 }
 

@@ -105,6 +105,10 @@ impl<S: Sockets> Engine<S> {
         let Some(connection) = self.table.get_mut(key) else {
             return;
         };
+        // Whoever has said its last word goes on to its end: the socket may be another's by now.
+        if !matches!(connection.phase, Phase::Open | Phase::Leaving(_)) {
+            return;
+        }
         connection.phase = Phase::Leaving(fin);
         connection.closes_at = until;
         connection.hold = Hold::Off;
@@ -162,6 +166,11 @@ impl<S: Sockets> Engine<S> {
         if let Some(Role::Head(_)) = self.table.get(key).map(|connection| &connection.role) {
             self.probe.upgrade(Upgrade::ClientGone);
         }
+        self.cut(key, cause);
+    }
+
+    /// Ends a connection that cannot even be told so.
+    pub(super) fn cut(&mut self, key: ConnectionKey, cause: &'static str) {
         self.end_role(key, ABNORMAL, cause);
         self.close(key);
     }

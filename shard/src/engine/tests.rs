@@ -2,6 +2,8 @@
 
 mod client;
 mod door;
+mod draining;
+mod early;
 mod rig;
 
 use std::io::{ErrorKind, Read, Write};

@@ -7,7 +7,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::connection::{Connection, Fin, Hold};
+use super::connection::{Connection, Fin, Hold, Phase};
 use super::door::{Acceptance, internal_identity};
 use super::players::Resumption;
 use super::{Engine, Role};
@@ -460,11 +460,14 @@ impl<S: Sockets> Engine<S> {
         let len = acceptance.write(&mut answer);
         self.probe.upgrade(Outcome::Accepted);
         self.say(key, &answer[..len]);
-        // The 101 leaves alone; whatever comes next waits for the first frame's time.
-        self.flush_one(key);
-        if let Some(connection) = self.table.get_mut(key) {
-            connection.hold = Hold::On;
-        }
+        let opening = self.table.get_mut(key).filter(|connection| connection.phase == Phase::Open);
+        let Some(connection) = opening else {
+            // The 101 found no room.
+            self.blocks_back(early);
+            return self.news.push(ToControl::Release { key, session, epoch, end: End::Resumable });
+        };
+        // Whatever comes next waits for the first frame's time.
+        connection.hold = Hold::BehindThis;
         self.open_session(key, identity, epoch, resumption, acceptance.accepts_brotli);
         if let Some(mut early) = early {
             self.read_early(key, early.as_mut_slice());
@@ -607,7 +610,7 @@ impl<S: Sockets> Engine<S> {
 
     fn say(&mut self, key: ConnectionKey, bytes: &[u8]) {
         if self.queue_raw(key, bytes).is_err() {
-            self.close(key);
+            self.cut(key, "no block for the answer at the door");
         }
     }
 
