@@ -28,12 +28,19 @@ fn a_drain_does_not_take_up_again_whoever_has_said_its_last_word() {
         client
     });
     let client = rig.run(client);
+    let lingering = |rig: &Rig| {
+        let connections = rig.engine.table.iter();
+        connections.map(|(_, c)| (c.phase, c.closes_at)).collect::<Vec<_>>()
+    };
+    rig.turn();
+    let before = lingering(&rig);
+    assert!(matches!(before[..], [(Phase::Lingering, _)]), "{before:?}");
+    rig.ahead += Duration::from_secs(1);
     rig.tell(ToShard::Drain(DrainPhase::Closing));
     rig.until("the goodbye", |engine| {
         engine.drain.phase.is_some() && engine.next_goodbye().is_none()
     });
-    let phases: Vec<_> = rig.engine.table.iter().map(|(_, c)| c.phase).collect();
-    assert_eq!(phases, [Phase::Lingering]);
+    assert_eq!(lingering(&rig), before, "no later than it would have ended");
     drop(client);
     rig.until_nothing_is_left();
 }
