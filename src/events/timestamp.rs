@@ -10,15 +10,20 @@ use time::format_description::well_known::Rfc3339;
 pub struct Timestamp(pub u64);
 
 impl Timestamp {
+    /// The last millisecond of the year 9999.
+    const LAST: Self = Self(253_402_300_799_999);
+
     /// Reads ISO 8601 in the form of RFC 3339, down to the millisecond below. A time without an
-    /// offset is taken as UTC, one before 1970 as 1970.
+    /// offset is taken as UTC, one before 1970 as 1970. One that is past the year 9999 only in UTC is
+    /// none: it could not be written again.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let moment = OffsetDateTime::parse(text, &Rfc3339)
             .or_else(|_| OffsetDateTime::parse(&format!("{text}Z"), &Rfc3339))
             .ok()?;
         let ms = moment.unix_timestamp_nanos() / 1_000_000;
-        Some(Self(u64::try_from(ms).unwrap_or(0)))
+        let moment = Self(u64::try_from(ms).unwrap_or(0));
+        (moment <= Self::LAST).then_some(moment)
     }
 }
 
@@ -52,8 +57,15 @@ mod tests {
 
     #[test]
     fn what_is_no_moment_is_refused() {
-        let bad =
-            ["", "soon", "2026-03-02", "2026-13-02T14:56:21Z", "2026-03-02T14:56:21+25:00", "1772"];
+        let bad = [
+            "",
+            "soon",
+            "2026-03-02",
+            "2026-13-02T14:56:21Z",
+            "2026-03-02T14:56:21+25:00",
+            "1772",
+            "9999-12-31T23:59:59-00:01",
+        ];
         for text in bad {
             assert_eq!(Timestamp::parse(text), None, "{text}");
         }

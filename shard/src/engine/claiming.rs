@@ -143,12 +143,9 @@ impl<S: Sockets> Engine<S> {
             return self.news.push(ToControl::Release { key, session, epoch, end: End::Resumable });
         }
         self.probe.upgrade(Outcome::Accepted);
-        // The 101 leaves alone; whatever comes next waits for the first frame's time. The mark that
-        // it made goes with it.
-        self.flush_one(key);
-        self.dirty.pop_if(|marked| *marked == key);
+        // The 101 leaves alone; whatever comes next waits for the first frame's time.
         if let Some(connection) = self.table.get_mut(key) {
-            connection.hold = Hold::On;
+            connection.hold = Hold::BehindThis;
         }
         self.open_session(key, identity, epoch, resumption, acceptance.accepts_brotli);
         if let Some(mut early) = early {

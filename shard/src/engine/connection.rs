@@ -85,9 +85,9 @@ pub(super) enum Sending {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Hold {
     Off,
+    /// The 101 leaves with this turn's send; what is queued behind it waits.
+    BehindThis,
     On,
-    /// It leaves, and the 101 may have gone in this very turn: the last bytes go with the next.
-    ThisTurn,
 }
 
 /// Receive buffers taken in one turn. Turns are told apart by their lower half: whoever comes back

@@ -118,15 +118,13 @@ impl<S: Sockets> Engine<S> {
         let Some(connection) = self.table.get_mut(key) else {
             return;
         };
-        // Whatever has come further stays there.
+        // Whoever has said its last word goes on to its end: the socket may be another's by now.
         if !matches!(connection.phase, Phase::Open | Phase::Leaving(_)) {
             return;
         }
         connection.phase = Phase::Leaving(fin);
         connection.closes_at = until;
-        if connection.hold == Hold::On {
-            connection.hold = Hold::ThisTurn;
-        }
+        connection.hold = Hold::Off;
         if connection.receiving == Receiving::Ended {
             connection.phase = Phase::Leaving(Fin::Flushed);
         }
@@ -182,6 +180,11 @@ impl<S: Sockets> Engine<S> {
         if let Some(Role::Proxied(_) | Role::Head(_)) = role {
             self.probe.upgrade(Upgrade::ClientGone);
         }
+        self.cut(key, cause);
+    }
+
+    /// Ends a connection that cannot even be told so.
+    pub(super) fn cut(&mut self, key: ConnectionKey, cause: &'static str) {
         self.end_role(key, ABNORMAL, cause);
         self.close(key);
     }

@@ -70,7 +70,7 @@ impl<S: Sockets> Engine<S> {
     pub(super) fn say(&mut self, key: ConnectionKey, bytes: &[u8]) -> Result<(), NotQueued> {
         let said = self.queue_raw(key, bytes);
         if said.is_err() {
-            self.lost(key, "no room for the answer at the door");
+            self.cut(key, "no room for the answer at the door");
         }
         said
     }

@@ -100,10 +100,11 @@ impl<S: Sockets> Engine<S> {
         })
     }
 
-    /// Queues bytes that are no frame: what is said before and instead of a WebSocket.
+    /// Queues bytes that are no frame: what is said before and instead of a WebSocket. Not even the
+    /// Pong to a Ping that came behind the request overtakes it.
     pub(super) fn queue_raw(&mut self, to: ConnectionKey, bytes: &[u8]) -> Result<(), NotQueued> {
         let write = |room: &mut [u8]| room.copy_from_slice(bytes);
-        self.queue_lone(to, bytes.len(), Priority::Normal, write)
+        self.queue_lone(to, bytes.len(), Priority::Urgent, write)
     }
 
     /// As [`Self::queue_frame`], for what the gateway may have to say to everybody in one turn.
@@ -193,8 +194,10 @@ impl<S: Sockets> Engine<S> {
         priority: Priority,
     ) -> Result<(), NotQueued> {
         let len = lent.len();
-        let waits =
-            self.table.get(to).is_some_and(|c| c.sending == Sending::Waiting || c.hold == Hold::On);
+        let waits = self
+            .table
+            .get(to)
+            .is_some_and(|c| c.sending == Sending::Waiting || c.hold != Hold::Off);
         let Some((outbox, limits, mut memory)) = self.outbox_of(to) else {
             self.buffers.give_back(lent);
             return Err(NotQueued::Gone);
@@ -303,7 +306,7 @@ impl<S: Sockets> Engine<S> {
         self.flushing = keys;
     }
 
-    pub(super) fn flush_one(&mut self, key: ConnectionKey) {
+    fn flush_one(&mut self, key: ConnectionKey) {
         let Some(connection) = self.table.get_mut(key) else {
             return;
         };
@@ -311,11 +314,6 @@ impl<S: Sockets> Engine<S> {
         let (Some(socket), Some(outbox)) = (connection.socket, connection.outbox.as_mut()) else {
             return;
         };
-        if connection.hold == Hold::ThisTurn {
-            connection.hold = Hold::Off;
-            connection.dirty = true;
-            return self.dirty.push(key);
-        }
         let sendable = matches!(connection.phase, Phase::Open | Phase::Leaving(_));
         if connection.sending == Sending::Waiting || connection.hold == Hold::On || !sendable {
             return;
@@ -324,6 +322,9 @@ impl<S: Sockets> Engine<S> {
             self.probe.sends.increment();
             self.probe.bytes_out.add(outgoing.as_slice().len() as u64);
             self.sockets.send(socket, key, outgoing);
+            if connection.hold == Hold::BehindThis {
+                connection.hold = Hold::On;
+            }
         }
         if outbox.is_empty() {
             self.outboxes.extend(connection.outbox.take());

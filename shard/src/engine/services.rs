@@ -168,7 +168,8 @@ impl Backend {
     }
 
     fn is_unused(&self) -> bool {
-        !self.listed && self.connections == 0 && self.in_flight == 0
+        let idle = self.connections == 0 && self.in_flight == 0;
+        !self.listed && idle && self.links.iter().all(|place| place.dial_at.is_none())
     }
 }
 
@@ -259,7 +260,7 @@ impl<S: Sockets> Engine<S> {
         self.upstreams.redials += 1;
     }
 
-    /// Dials links whose pause is over. Cheap when none waits.
+    /// Dials links whose pause is over, if they are still wanted. Cheap when none waits.
     pub(super) fn dial_due_links(&mut self) {
         if self.upstreams.redials == 0 {
             return;
@@ -267,11 +268,15 @@ impl<S: Sockets> Engine<S> {
         let now = self.now.mono;
         for at in 0..self.upstreams.backends.len() {
             for place in 0..self.upstreams.backends[at].links.len() {
-                let link = &mut self.upstreams.backends[at].links[place];
+                let backend = &mut self.upstreams.backends[at];
+                let wanted = backend.listed && !self.drain.is_ending();
+                let link = &mut backend.links[place];
                 if link.dial_at.is_some_and(|due| due <= now) {
                     link.dial_at = None;
                     self.upstreams.redials -= 1;
-                    self.dial_link(BackendId(at), place);
+                    if wanted {
+                        self.dial_link(BackendId(at), place);
+                    }
                 }
             }
         }

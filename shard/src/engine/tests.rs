@@ -2,6 +2,8 @@
 
 mod client;
 mod door;
+mod draining;
+mod early;
 mod rig;
 mod simulation;
 
