@@ -83,7 +83,10 @@ impl<S: Sockets> Engine<S> {
 
     /// Makes sure that the wheel wakes `key` at `at` or earlier.
     pub(super) fn wake_by(&mut self, key: ConnectionKey, at: Instant) {
-        if self.table.get(key).is_some() {
+        let closing = |connection: &Connection<Role>| {
+            matches!(connection.phase, Phase::Closing | Phase::Closed)
+        };
+        if self.table.get(key).is_some_and(|connection| !closing(connection)) {
             self.timers.set_by(key.slot.0, at);
         }
     }

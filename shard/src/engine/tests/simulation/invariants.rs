@@ -150,7 +150,8 @@ pub(super) fn nothing_is_left(shard: &mut Shard) {
     assert_eq!(shard.sockets.open_descriptors(), 0);
     assert!(!shard.sockets.is_listening());
     assert!(shard.outboxes.iter().all(|outbox| outbox.is_empty()));
-    assert_eq!(shard.timers.next_deadline(), None, "nothing is timed");
+    let timed: Vec<_> = shard.table.slots().filter(|slot| shard.timers.is_set(slot.0)).collect();
+    assert_eq!(timed, [], "nothing is timed");
     assert_eq!(shard.validating, 0);
     for backend in &shard.upstreams.backends {
         assert_eq!((backend.connections, backend.in_flight, backend.idle.len()), (0, 0, 0));
