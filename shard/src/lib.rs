@@ -25,5 +25,6 @@ pub mod snapshot;
 pub mod sockets;
 pub mod table;
 pub mod timer;
+pub mod tls;
 pub mod upstream;
 pub mod wire;

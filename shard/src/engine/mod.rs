@@ -78,7 +78,7 @@ pub use door::{CredentialRoutes, DoorRules, InternalAccess, ServiceToken};
 use http_upstream::HttpConnection;
 use link_upstream::LinkConnection;
 use news::News;
-pub use options::{EngineOptions, Surroundings};
+pub use options::{EngineOptions, Surroundings, TlsOptions};
 use options::{LINK_BATCH_BYTES, Limits, PLAYER_BATCH_BYTES};
 use players::Player;
 use pressure::Pressure;

@@ -4,6 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+use rustls::ServerConfig;
+
 use super::BLOCK_HEADROOM;
 use super::door::DoorRules;
 use crate::id::ShardId;
@@ -39,6 +42,8 @@ pub struct EngineOptions {
     /// How long a session's running calls are waited for then.
     pub drain_calls: Duration,
     pub listeners: u8,
+    /// `None` where no listener speaks TLS.
+    pub tls: Option<TlsOptions>,
     /// Client connections.
     pub connections_max: usize,
     /// Connections to backends.
@@ -49,6 +54,18 @@ pub struct EngineOptions {
     /// Path of the echo route, if it is on.
     pub echo_path: Option<Box<str>>,
     pub seed: u64,
+}
+
+/// TLS of one shard.
+#[derive(Debug, Clone)]
+pub struct TlsOptions {
+    /// The first of the listeners that speak TLS; all behind it do.
+    pub first_listener: u8,
+    /// What handshakes begin with, as [`crate::tls`] wants it; replaced while they go on.
+    pub config: Arc<ArcSwap<ServerConfig>>,
+    /// Clients that may shake hands at one time; one more is closed.
+    pub handshakes_max: usize,
+    pub handshake_timeout: Duration,
 }
 
 /// What a shard is given by the process around it.

@@ -21,8 +21,8 @@ use thiserror::Error;
 use self::handshake::Shaken;
 use self::records::{Content, RecordFault, Records};
 
-/// Longest record with its header: whoever sends more breaks the protocol.
-pub const RECORD_BYTES_MAX: usize = records::HEADER_LEN + records::CIPHERTEXT_MAX;
+/// The only protocol that is offered (RFC 7301): there is no other way to a WebSocket here.
+pub const ALPN: &[u8] = b"http/1.1";
 
 /// The TLS of one connection.
 #[derive(Debug)]
