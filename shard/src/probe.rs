@@ -158,7 +158,7 @@ closed_list! {
     }
 }
 mod door;
-pub use door::{CredentialRoute, DoorProbe};
+pub use door::{CredentialRoute, DoorProbe, TlsOutcome};
 
 /// Counters of one shard; lives for the whole process.
 #[derive(Debug)]

@@ -151,6 +151,7 @@ pub(crate) fn options(shard: ShardId, shards: usize) -> EngineOptions {
         drain_spread: Duration::from_millis(1),
         drain_calls: Duration::from_millis(1),
         listeners: 1,
+        tls: None,
         connections_max: CONNECTIONS_MAX,
         upstreams_max: UPSTREAMS_MAX,
         block_pool_bytes: 64 << 20,

@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use super::connection::{Connection, Receiving};
 use super::crowd::Arrival;
+use super::sealing::Greeting;
 use super::upgrade::Head;
 use super::{ACCEPTS_PER_TURN, Engine, Role};
-use crate::probe::Shed;
+use crate::probe::{Shed, TlsOutcome};
 use crate::sockets::{AcceptEnd, ListenerId, Pending, Socket, Sockets};
 use crate::wire::handshake::Refusal;
 
 /// How long the head of somebody who came at the wrong moment is read before the 503.
-const CROWDED_PATIENCE: Duration = Duration::from_secs(1);
+pub(super) const CROWDED_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Pause before a listener that has failed is tried again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -50,15 +51,31 @@ impl<S: Sockets> Engine<S> {
                     continue;
                 }
             };
-            let patience = turned_away.map_or(self.options.head_timeout, |_| CROWDED_PATIENCE);
+            let tls = match self.greeting(listener) {
+                Greeting::Plain => None,
+                Greeting::Sealed(tls) => Some(tls),
+                Greeting::Crowded => {
+                    self.probe.door.tls(TlsOutcome::Crowded);
+                    self.close_unheard(socket);
+                    continue;
+                }
+            };
+            let patience = match (&self.options.tls, turned_away) {
+                (Some(options), _) if tls.is_some() => options.handshake_timeout,
+                (_, Some(_)) => CROWDED_PATIENCE,
+                (_, None) => self.options.head_timeout,
+            };
             let until = self.now.mono + patience;
             let head = Box::new(Head::new(until, turned_away));
             let named_first = self.asks_for_names_first();
             let mut connection = Connection::new(Some(socket), Role::Head(head), self.now.mono);
+            let handshaking = usize::from(tls.is_some());
+            connection.tls = tls;
             connection.receiving = if named_first { Receiving::Off } else { Receiving::Armed };
             match self.table.insert(connection, self.now.mono) {
                 Ok(key) => {
                     self.downstream += 1;
+                    self.handshaking += handshaking;
                     self.crowd.enters();
                     self.sockets.peer_name(listener, socket, key);
                     if !named_first {

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::sealing::Tls;
 use crate::clock::Instant;
 use crate::outbox::Outbox;
 use crate::sockets::{Pending, Socket};
@@ -21,6 +22,7 @@ pub(super) struct Connection<R> {
     /// On the list of connections to be flushed at the end of the turn.
     pub(super) dirty: bool,
     pub(super) hold: Hold,
+    pub(super) tls: Option<Box<Tls>>,
     /// The client has asked for compressed messages.
     pub(super) accepts_brotli: bool,
     pub(super) inbound: Inbound,
@@ -130,6 +132,7 @@ impl<R> Connection<R> {
             sending: Sending::Free,
             dirty: false,
             hold: Hold::Off,
+            tls: None,
             accepts_brotli: false,
             inbound: Inbound::new(),
             outbox: None,
@@ -163,6 +166,6 @@ impl<R> Connection<R> {
     }
 
     pub(super) fn has_nothing_to_send(&self) -> bool {
-        self.outbox.is_none() && self.sending == Sending::Free
+        self.outbox.is_none() && self.sending == Sending::Free && !self.has_tls_to_send()
     }
 }

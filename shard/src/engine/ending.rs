@@ -7,7 +7,7 @@ use super::{Engine, Role};
 use crate::block::Block;
 use crate::id::ConnectionKey;
 use crate::lane::{End, SessionEnded, ToControl};
-use crate::probe::Upgrade;
+use crate::probe::{TlsOutcome, Upgrade};
 use crate::session::notices::Disconnect;
 use crate::snapshot::ConnectionMode;
 use crate::sockets::Sockets;
@@ -16,7 +16,7 @@ use crate::wire::frame::{ControlKind, ControlPayload, OpCode};
 use crate::wire::header::Priority;
 
 /// Counted for an end without a close frame.
-const ABNORMAL: u16 = 1006;
+pub(super) const ABNORMAL: u16 = 1006;
 
 /// Whether a session survives an end with this close code.
 fn end_of(code: u16) -> End {
@@ -145,6 +145,10 @@ impl<S: Sockets> Engine<S> {
         if !connection.has_nothing_to_send() {
             return;
         }
+        if connection.tls.as_ref().is_some_and(|tls| tls.owes_goodbye()) {
+            // The flush that says it comes back here.
+            return self.mark_dirty(key);
+        }
         let Some(socket) = connection.socket else {
             return self.close(key);
         };
@@ -177,8 +181,12 @@ impl<S: Sockets> Engine<S> {
     /// The connection is broken: no goodbye.
     pub(super) fn lost(&mut self, key: ConnectionKey, cause: &'static str) {
         let role = self.table.get(key).map(|connection| &connection.role);
-        if let Some(Role::Proxied(_) | Role::Head(_)) = role {
-            self.probe.upgrade(Upgrade::ClientGone);
+        match role {
+            Some(Role::Head(_)) if self.is_handshaking(key) => {
+                self.probe.door.tls(TlsOutcome::ClientGone);
+            }
+            Some(Role::Proxied(_) | Role::Head(_)) => self.probe.upgrade(Upgrade::ClientGone),
+            _ => {}
         }
         self.cut(key, cause);
     }
@@ -192,6 +200,7 @@ impl<S: Sockets> Engine<S> {
     /// Closes the socket now, whatever waits.
     pub(super) fn close(&mut self, key: ConnectionKey) {
         self.clear_outbox(key);
+        self.unseal(key);
         let Some(connection) = self.table.get_mut(key) else {
             return;
         };

@@ -38,6 +38,7 @@ mod pressure;
 mod proxies;
 mod receiving;
 mod refusing;
+mod sealing;
 mod sending;
 mod services;
 #[cfg(test)]
@@ -204,6 +205,8 @@ pub struct Engine<S> {
     accept_again_at: Option<Instant>,
     downstream: usize,
     crowd: Crowd,
+    /// Of these connections, those whose TLS handshake is under way.
+    handshaking: usize,
     pressure: Pressure,
     copies: u64,
     /// Sessions of this shard.
@@ -270,6 +273,7 @@ impl<S: Sockets> Engine<S> {
             accept_again: Vec::new(),
             accept_again_at: None,
             downstream: 0,
+            handshaking: 0,
             crowd: Crowd::new(&snapshot.door),
             pressure: pressure_of(&snapshot.door, options.block_pool_bytes),
             copies: 0,
@@ -454,6 +458,7 @@ impl<S: Sockets> Engine<S> {
         self.probe.connections.set(self.downstream as u64);
         self.probe.door.validating.set(self.validating as u64);
         self.probe.door.waiting.set(self.crowd.waiting() as u64);
+        self.probe.door.handshaking.set(self.handshaking as u64);
     }
 }
 

@@ -1,5 +1,7 @@
 //! Bytes from a socket become messages and verdicts.
 
+use std::ops::Range;
+
 use super::connection::{Fin, Phase, Receiving};
 use super::{Arrived, BUFFERS_PER_TURN, Engine, Role, Source};
 use crate::buffers::{BufferId, Received};
@@ -25,7 +27,7 @@ impl<S: Sockets> Engine<S> {
             }
             match connection.phase {
                 Phase::Open | Phase::Leaving(Fin::Answered) => {
-                    self.read(key, &mut received, 0);
+                    self.take_in(key, &mut received, 0);
                 }
                 Phase::Leaving(Fin::Flushed)
                 | Phase::Lingering
@@ -36,44 +38,58 @@ impl<S: Sockets> Engine<S> {
         self.buffers.done(received);
     }
 
-    /// Everything behind the first `start` bytes.
-    fn read(&mut self, key: ConnectionKey, received: &mut Received, start: usize) {
+    /// Everything behind the first `start` bytes, as it left the peer.
+    fn take_in(&mut self, key: ConnectionKey, received: &mut Received, start: usize) {
         let Some(connection) = self.table.get_mut(key) else {
             return;
         };
-        let from = match &mut connection.role {
-            Role::Proxied(_) => {
-                // What comes behind it is read as if the client itself had connected.
-                if let Some(len) = self.read_proxy_header(key, received.from(start)) {
-                    self.read(key, received, start + len);
-                }
-                return;
+        if let Role::Proxied(_) = connection.role {
+            // What comes behind it is read as if the client itself had connected.
+            if let Some(len) = self.read_proxy_header(key, received.from(start)) {
+                self.take_in(key, received, start + len);
             }
-            Role::Head(_) => self.read_head(key, received.from(start)).map(|from| start + from),
-            Role::Http(_) => return self.read_response(key, received),
-            Role::Link(_) => self.read_upgrade(key, received),
-            Role::Echo(_) | Role::Session(_) | Role::Gone => Some(0),
+        } else if connection.tls.is_some() {
+            self.read_sealed(key, received, start);
+        } else {
+            let end = received.len();
+            self.read(key, Kept::Buffer(received), start..end);
+        }
+    }
+
+    /// Reads a range of `kept`, in which nothing is sealed any more.
+    pub(super) fn read(&mut self, key: ConnectionKey, mut kept: Kept<'_>, range: Range<usize>) {
+        let Some(connection) = self.table.get_mut(key) else {
+            return;
+        };
+        let from = match (&mut connection.role, &mut kept) {
+            (Role::Head(_), _) => self.read_head(key, kept.range(range.clone())),
+            // Backends are spoken to without TLS: what they say is all of a buffer.
+            (Role::Http(_), Kept::Buffer(received)) => return self.read_response(key, received),
+            (Role::Link(_), Kept::Buffer(received)) => self.read_upgrade(key, received),
+            (Role::Proxied(_) | Role::Http(_) | Role::Link(_), _) => None,
+            (Role::Echo(_) | Role::Session(_) | Role::Gone, _) => Some(0),
         };
         if let Some(liveness) = self.table.get_mut(key).and_then(|c| c.role.liveness()) {
             liveness.on_bytes(self.now.mono);
         }
         if let Some(from) = from {
-            self.read_frames(key, Kept::Buffer(received), from);
+            self.read_frames(key, kept, range.start + from..range.end);
         }
     }
 
     /// Frames that came while the connection was still at the door.
     pub(super) fn read_early(&mut self, key: ConnectionKey, bytes: &mut [u8]) {
-        self.read_frames(key, Kept::Aside(bytes), 0);
+        let len = bytes.len();
+        self.read_frames(key, Kept::Aside(bytes), 0..len);
     }
 
-    fn read_frames(&mut self, key: ConnectionKey, mut kept: Kept<'_>, from: usize) {
-        let mut at = from;
+    fn read_frames(&mut self, key: ConnectionKey, mut kept: Kept<'_>, range: Range<usize>) {
+        let mut at = range.start;
         loop {
             let Some(connection) = self.table.get_mut(key) else {
                 return;
             };
-            let input = kept.from(at);
+            let input = kept.range(at..range.end);
             let limits = match connection.role {
                 Role::Link(_) => &self.limits.link_inbound,
                 _ => &self.limits.inbound,
@@ -261,16 +277,24 @@ impl<S: Sockets> Engine<S> {
 }
 
 /// Where the input of a connection is kept while it is read.
-enum Kept<'a> {
+pub(super) enum Kept<'a> {
     Buffer(&'a mut Received),
     Aside(&'a mut [u8]),
 }
 
 impl Kept<'_> {
-    fn from(&mut self, start: usize) -> &mut [u8] {
+    pub(super) fn range(&mut self, range: Range<usize>) -> &mut [u8] {
         match self {
-            Self::Buffer(received) => received.from(start),
-            Self::Aside(bytes) => &mut bytes[start..],
+            Self::Buffer(received) => received.range(range),
+            Self::Aside(bytes) => &mut bytes[range],
+        }
+    }
+
+    /// The same, for somebody who takes it.
+    pub(super) fn again(&mut self) -> Kept<'_> {
+        match self {
+            Self::Buffer(received) => Kept::Buffer(received),
+            Self::Aside(bytes) => Kept::Aside(bytes),
         }
     }
 

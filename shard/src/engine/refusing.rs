@@ -7,6 +7,7 @@ use super::{Engine, Role};
 use crate::id::ConnectionKey;
 use crate::identity::AuthRefusal;
 use crate::lane::{ToControl, UpgradeRefused};
+use crate::probe::TlsOutcome;
 use crate::sockets::Sockets;
 use crate::wire::handshake::{REFUSAL_BYTES_MAX, Refusal};
 
@@ -30,12 +31,34 @@ impl<S: Sockets> Engine<S> {
 
     /// Answers a refusal whole, then ends the connection.
     pub(super) fn refuse(&mut self, key: ConnectionKey, refusal: Refusal) {
+        if self.is_handshaking(key) {
+            if !self.awaits_proxy_header(key) {
+                return self.refuse_unheard(key, refusal);
+            }
+            // Proxies are spoken to in plain.
+            self.unseal(key);
+        }
         let mut answer = [0; REFUSAL_BYTES_MAX];
         let len = refusal.write(self.retry_after_s(), &mut answer);
         self.probe.upgrade(refusal.outcome());
         self.report_refusal(key, refusal);
         let _said = self.say(key, &answer[..len]);
         self.end_head(key);
+    }
+
+    /// Before hands are shaken nothing can be said.
+    fn refuse_unheard(&mut self, key: ConnectionKey, refusal: Refusal) {
+        self.probe.door.tls(match refusal {
+            Refusal::HeadTimeout => TlsOutcome::TimedOut,
+            _ => TlsOutcome::Refused,
+        });
+        self.probe.upgrade(refusal.outcome());
+        self.report_refusal(key, refusal);
+        self.cut(key, "refused before the TLS handshake was over");
+    }
+
+    fn awaits_proxy_header(&self, key: ConnectionKey) -> bool {
+        matches!(self.table.get(key).map(|connection| &connection.role), Some(Role::Proxied(_)))
     }
 
     pub(super) fn head_timed_out(&mut self, key: ConnectionKey) {

@@ -311,6 +311,9 @@ impl<S: Sockets> Engine<S> {
             return;
         };
         connection.dirty = false;
+        if connection.tls.is_some() {
+            return self.flush_sealed(key);
+        }
         let (Some(socket), Some(outbox)) = (connection.socket, connection.outbox.as_mut()) else {
             return;
         };
@@ -369,7 +372,7 @@ impl<S: Sockets> Engine<S> {
         };
         if connection.sending == Sending::Waiting {
             connection.sending = Sending::Free;
-            if connection.outbox.is_some() && !connection.dirty {
+            if !connection.has_nothing_to_send() && !connection.dirty {
                 connection.dirty = true;
                 self.dirty.push(key);
             }

@@ -5,6 +5,7 @@ mod door;
 mod draining;
 mod early;
 mod rig;
+mod sealed;
 mod simulation;
 
 use std::io::{ErrorKind, Read, Write};

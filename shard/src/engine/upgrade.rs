@@ -71,6 +71,14 @@ impl Head {
     pub(super) fn until(&self) -> Instant {
         self.until
     }
+
+    pub(super) fn wait_until(&mut self, until: Instant) {
+        self.until = until;
+    }
+
+    pub(super) fn is_turned_away(&self) -> bool {
+        self.turned_away.is_some()
+    }
 }
 
 /// What is to be done about a head.

@@ -17,12 +17,32 @@ closed_list! {
     }
 }
 
+closed_list! {
+    /// How a TLS handshake ended.
+    TlsOutcome {
+        Full => "full",
+        /// Cut short by a ticket.
+        Resumed => "resumed",
+        Failed => "failed",
+        NotTls => "not_tls",
+        TimedOut => "timed_out",
+        ClientGone => "client_gone",
+        /// Ended by us for what is known of the client without it.
+        Refused => "refused",
+        /// Not begun: as many were under way as may be.
+        Crowded => "crowded",
+    }
+}
+
 #[derive(Debug)]
 pub struct DoorProbe {
     /// Clients that are not let in yet.
     pub waiting: Counter,
     /// Tokens that the control core is asked about.
     pub validating: Counter,
+    /// TLS handshakes under way.
+    pub handshaking: Counter,
+    handshakes: [Counter; TlsOutcome::ALL.len()],
     routes: [Counter; CredentialRoute::ALL.len()],
     refusals: [Counter; AuthRefusal::ALL.len()],
 }
@@ -32,6 +52,8 @@ impl Default for DoorProbe {
         Self {
             waiting: Counter::default(),
             validating: Counter::default(),
+            handshaking: Counter::default(),
+            handshakes: std::array::from_fn(|_| Counter::default()),
             routes: std::array::from_fn(|_| Counter::default()),
             refusals: std::array::from_fn(|_| Counter::default()),
         }
@@ -39,6 +61,10 @@ impl Default for DoorProbe {
 }
 
 impl DoorProbe {
+    pub fn tls(&self, outcome: TlsOutcome) {
+        self.handshakes[outcome as usize].increment();
+    }
+
     pub fn credential(&self, route: CredentialRoute) {
         self.routes[route as usize].increment();
     }
@@ -54,6 +80,15 @@ impl DoorProbe {
         let help = "Tokens that wait for the auth service's judgement";
         let value = self.validating.read();
         each(Sample { name: "tokens_validating", help, kind: Kind::Gauge, label: None, value });
+        let help = "TLS handshakes under way";
+        let value = self.handshaking.read();
+        each(Sample { name: "tls_handshaking", help, kind: Kind::Gauge, label: None, value });
+        let handshakes = TlsOutcome::ALL.iter().map(|outcome| outcome.label()).zip(&self.handshakes);
+        for (outcome, counter) in handshakes {
+            let (name, help) = ("tls_handshakes", "TLS handshakes by outcome");
+            let (label, value) = (Some(("outcome", outcome)), counter.read());
+            each(Sample { name, help, kind: Kind::Counter, label, value });
+        }
         let routes = CredentialRoute::ALL.iter().map(|route| route.label()).zip(&self.routes);
         for (route, counter) in routes {
             let (name, help) = ("credentials", "Credentials presented, by route");

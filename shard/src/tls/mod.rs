@@ -15,7 +15,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use rustls::server::UnbufferedServerConnection;
-use rustls::{Error as RustlsError, ServerConfig};
+use rustls::{Error as RustlsError, HandshakeKind, ServerConfig};
 use thiserror::Error;
 
 use self::handshake::Shaken;
@@ -23,6 +23,9 @@ use self::records::{Content, RecordFault, Records};
 
 /// The only protocol that is offered (RFC 7301): there is no other way to a WebSocket here.
 pub const ALPN: &[u8] = b"http/1.1";
+
+/// Longest record of [`TlsStream::say_goodbye`]: header, explicit nonce, alert, type, tag.
+pub const GOODBYE_MAX: usize = 5 + 8 + 2 + 1 + 16;
 
 /// The TLS of one connection.
 #[derive(Debug)]
@@ -32,6 +35,7 @@ pub struct TlsStream {
     outgoing: Vec<u8>,
     /// The first byte was one of TLS.
     begun: bool,
+    resumed: bool,
 }
 
 #[derive(Debug)]
@@ -73,7 +77,7 @@ impl TlsStream {
     /// `config` allows the extraction of secrets and has no early data.
     pub fn new(config: Arc<ServerConfig>) -> Result<Self, RustlsError> {
         let connection = UnbufferedServerConnection::new(config)?;
-        Ok(Self { stage: Stage::Handshake(Box::new(connection)), outgoing: Vec::new(), begun: false })
+        Ok(Self { stage: Stage::Handshake(Box::new(connection)), outgoing: Vec::new(), begun: false, resumed: false })
     }
 
     #[must_use]
@@ -85,6 +89,22 @@ impl TlsStream {
     #[must_use]
     pub fn is_open(&self) -> bool {
         matches!(self.stage, Stage::Open(_))
+    }
+
+    /// Whether the handshake was cut short by a ticket.
+    #[must_use]
+    pub fn is_resumed(&self) -> bool {
+        self.resumed
+    }
+
+    /// How many bytes belong behind `begun`, which is the beginning of a record, before it is worth
+    /// opening. A handshake takes all that comes: its messages may be spread over records.
+    #[must_use]
+    pub fn missing(&self, begun: &[u8]) -> usize {
+        match &self.stage {
+            Stage::Open(_) => records::missing(begun),
+            Stage::Handshake(_) | Stage::Over => usize::MAX,
+        }
     }
 
     /// Opens the first record of `input`.
@@ -160,6 +180,7 @@ impl TlsStream {
                 else {
                     return Ok(Opened::Nothing { consumed });
                 };
+                self.resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
                 let records = Records::take_over(*connection).map_err(TlsFault::Handshake)?;
                 self.stage = Stage::Open(Box::new(records));
                 Ok(match plain.is_empty() {
@@ -191,5 +212,7 @@ fn open_record(
     }
 }
 
+#[cfg(test)]
+pub(crate) mod fixtures;
 #[cfg(test)]
 mod tests;

@@ -249,6 +249,17 @@ impl Records {
     }
 }
 
+/// How many bytes the record that begins with `begun` lacks before its length is known, or then before
+/// it is whole.
+pub(super) fn missing(begun: &[u8]) -> usize {
+    let len = match begun {
+        [_, _, _, high, low, ..] => HEADER_LEN + usize::from(u16::from_be_bytes([*high, *low])),
+        _ => HEADER_LEN,
+    };
+    // One at least, so that a caller gets on.
+    len.saturating_sub(begun.len()).max(1)
+}
+
 impl Layout {
     fn overhead(self) -> usize {
         HEADER_LEN + self.in_front() + TAG_LEN + self.behind()

@@ -10,6 +10,7 @@ mod message;
 mod receiver;
 mod session;
 mod shard;
+mod tls;
 
 #[cfg(feature = "gateway")]
 mod events;
@@ -24,6 +25,7 @@ pub use link::link;
 pub use message::message;
 pub use session::session;
 pub use shard::shard;
+pub use tls::tls;
 
 #[cfg(feature = "gateway")]
 pub use events::events;
@@ -46,6 +48,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "http", check: http },
     Target { name: "link", check: link },
     Target { name: "shard", check: shard },
+    Target { name: "tls", check: tls },
     #[cfg(feature = "gateway")]
     Target { name: "events", check: events },
     #[cfg(feature = "gateway")]

@@ -19,8 +19,8 @@ pub(super) const HEAD: &[u8] = b"GET /echo HTTP/1.1\r\nHost: test\r\nUpgrade: we
     Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
-pub(super) struct Client {
-    pub(super) stream: TcpStream,
+pub(super) struct Client<S = TcpStream> {
+    pub(super) stream: S,
 }
 
 /// A masked frame.
@@ -80,6 +80,13 @@ impl Client {
         client
     }
 
+    /// Ends the connection with a reset.
+    pub(super) fn reset(self) {
+        SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();
+    }
+}
+
+impl<S: Read + Write> Client<S> {
     /// Asks for the echo route, with `early` right behind the request.
     pub(super) fn upgrade(&mut self, early: &[u8]) {
         self.ask(early);
@@ -156,11 +163,6 @@ impl Client {
         let mut bytes = Vec::new();
         self.stream.read_to_end(&mut bytes)?;
         Ok(bytes)
-    }
-
-    /// Ends the connection with a reset.
-    pub(super) fn reset(self) {
-        SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();
     }
 
     fn read<const N: usize>(&mut self) -> [u8; N] {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant as Moment};
 use rustix::event::{EventfdFlags, eventfd};
 use socket2::SockRef;
 
-use super::super::{DoorRules, Engine, EngineOptions, Surroundings};
+use super::super::{DoorRules, Engine, EngineOptions, Surroundings, TlsOptions};
 use super::client::PATIENCE;
 use crate::buffers::ReceiveBuffers;
 use crate::clock::Now;
@@ -33,6 +33,7 @@ pub(super) struct Shape {
     pub(super) limits: DoorLimits,
     pub(super) mode: ConnectionMode,
     pub(super) door: DoorRules,
+    pub(super) tls: Option<TlsOptions>,
     pub(super) authenticator: Box<dyn Authenticator>,
 }
 
@@ -57,6 +58,7 @@ impl Default for Shape {
             limits: DoorLimits::default(),
             mode: ConnectionMode::External,
             door: DoorRules::default(),
+            tls: None,
             authenticator: Box::new(Nobody::default()),
         }
     }
@@ -118,6 +120,7 @@ impl Shape {
             drain_spread: Duration::ZERO,
             drain_calls: Duration::ZERO,
             listeners: 1,
+            tls: self.tls,
             connections_max: self.connections_max,
             upstreams_max: 0,
             block_pool_bytes: 64 << 20,
@@ -232,6 +235,7 @@ impl Rig {
         self.turn();
         let engine = &mut self.engine;
         assert_eq!(engine.downstream, 0);
+        assert_eq!(engine.handshaking, 0);
         assert!(engine.crowd.is_gone());
         assert!(engine.traces.is_empty());
         assert_eq!(engine.blocks.in_use(), 0);

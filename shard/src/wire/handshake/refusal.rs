@@ -17,6 +17,8 @@ pub enum Refusal {
     Malformed(Malformed),
     #[error("This port speaks plain HTTP, not TLS. Use ws:// or the TLS port.")]
     PlainTls,
+    #[error("This port speaks TLS, not plain HTTP. Use wss:// or the plain port.")]
+    NotTls,
     #[error("This port speaks HTTP/1.1. Disable HTTP/2 for this connection.")]
     Http2Preface,
     #[error("The request head is too large. Send fewer or shorter header fields.")]
@@ -102,7 +104,11 @@ impl Refusal {
     #[must_use]
     pub fn status(self) -> u16 {
         match self {
-            Self::Malformed(_) | Self::PlainTls | Self::Http2Preface | Self::NoProxyHeader => 400,
+            Self::Malformed(_)
+            | Self::PlainTls
+            | Self::NotTls
+            | Self::Http2Preface
+            | Self::NoProxyHeader => 400,
             Self::NoCredential | Self::BadCredential => 401,
             Self::OriginRefused | Self::Forbidden | Self::Denied | Self::ForeignProxyHeader => 403,
             Self::NotFound => 404,
@@ -127,6 +133,7 @@ impl Refusal {
         match self {
             Self::Malformed(rule) => rule.label(),
             Self::PlainTls => "plain_tls",
+            Self::NotTls => "not_tls",
             Self::Http2Preface => "http2_preface",
             Self::HeadTooLarge => "head_too_large",
             Self::HeadTimeout => "head_timeout",
@@ -161,7 +168,9 @@ impl Refusal {
             Self::Malformed(Malformed::ProxyHeader)
             | Self::NoProxyHeader
             | Self::ForeignProxyHeader => Outcome::ProxyHeader,
-            Self::Malformed(_) | Self::PlainTls | Self::Http2Preface => Outcome::Malformed,
+            Self::Malformed(_) | Self::PlainTls | Self::NotTls | Self::Http2Preface => {
+                Outcome::Malformed
+            }
             Self::HeadTooLarge => Outcome::HeadTooLarge,
             Self::HeadTimeout => Outcome::HeadTimeout,
             Self::NotFound => Outcome::NotFound,
@@ -268,7 +277,7 @@ const BODY_BYTES_MAX: usize = 160;
 mod tests {
     use super::*;
 
-    const ALL: [Refusal; 38] = [
+    const ALL: [Refusal; 39] = [
         Refusal::Malformed(Malformed::RequestLine),
         Refusal::Malformed(Malformed::Target),
         Refusal::Malformed(Malformed::HttpVersion),
@@ -284,6 +293,7 @@ mod tests {
         Refusal::Malformed(Malformed::ProxyHeader),
         Refusal::Malformed(Malformed::Forwarded),
         Refusal::PlainTls,
+        Refusal::NotTls,
         Refusal::Http2Preface,
         Refusal::HeadTooLarge,
         Refusal::HeadTimeout,

@@ -39,6 +39,7 @@ pub(super) fn options(setting: &Setting, block_pool_bytes: usize) -> EngineOptio
         drain_spread: Duration::from_secs(1),
         drain_calls: Duration::from_secs(2),
         listeners: 1,
+        tls: None,
         connections_max: CONNECTIONS,
         upstreams_max: UPSTREAMS,
         block_pool_bytes,

@@ -163,6 +163,7 @@ impl Setting {
             drain_spread: self.drain,
             drain_calls: self.drain,
             listeners: 1,
+            tls: None,
             connections_max: self.connections_max,
             upstreams_max: 16,
             block_pool_bytes: self.block_pool_bytes,
