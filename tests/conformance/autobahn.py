@@ -23,7 +23,16 @@ START_WITHIN = 30
 SUITE_WITHIN = 300
 STOP_WITHIN = 30
 # Which fields of the gateway's line `serving` name listeners, and how those are spoken to.
-LISTENERS = {"public": "ws"}
+LISTENERS = {"public": "ws", "tls": "wss"}
+# What the TLS listener adds to the configuration.
+TLS = """
+[listen.tls]
+address = ["127.0.0.1:0"]
+
+[[listen.tls.certificate]]
+certificate = "{folder}/certificate.pem"
+key = "{folder}/key.pem"
+"""
 
 
 def read_expected(text: str) -> tuple[int, dict[str, str]]:
@@ -144,11 +153,26 @@ def listening(log: Path) -> list[str] | None:
     return None
 
 
+def make_certificate(folder: Path):
+    """One for the loopback address, which the suite does not check."""
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    command += ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "7"]
+    command += ["-keyout", folder / "key.pem", "-out", folder / "certificate.pem"]
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+    except FileNotFoundError:
+        raise SystemExit("openssl is missing: the certificate for wss is made with it") from None
+
+
 @contextmanager
 def gateway(binary: str, profile: str, log: Path):
     """URLs of a gateway that serves while the block runs."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    command = [binary, "serve", "-c", str(HERE / "corelane.toml"), "--set", f"limits.profile={profile}"]
+    folder = log.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    make_certificate(folder)
+    config = folder / "corelane.toml"
+    config.write_text((HERE / "corelane.toml").read_text() + TLS.format(folder=folder))
+    command = [binary, "serve", "-c", str(config), "--set", f"limits.profile={profile}"]
     with log.open("w") as stderr, subprocess.Popen(command, stderr=stderr) as process:
         try:
             deadline = time.monotonic() + START_WITHIN
