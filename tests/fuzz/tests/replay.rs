@@ -47,7 +47,7 @@ macro_rules! replays {
     };
 }
 
-replays!(frame, message, handshake, header, session, http, link, shard, events, token);
+replays!(frame, message, handshake, header, session, http, link, shard, tls, events, token);
 
 #[test]
 fn every_target_is_replayed_and_every_folder_is_a_targets() {
