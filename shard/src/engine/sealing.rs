@@ -22,10 +22,10 @@ pub(super) struct Tls {
 }
 
 /// Why nothing could be sealed.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 enum Unsealed {
     Blocks,
-    Fault(TlsFault),
+    KeysUsedUp,
 }
 
 /// Whether a new connection begins with TLS.
@@ -66,9 +66,9 @@ impl Tls {
         }
         let mut block = blocks.take(room).ok_or(Unsealed::Blocks)?;
         block.append(&first);
-        if let Err(fault) = self.stream.seal(plain, block.reserve(sealed_len)) {
+        if self.stream.seal(plain, block.reserve(sealed_len)).is_err() {
             blocks.give_back(block);
-            return Err(Unsealed::Fault(fault));
+            return Err(Unsealed::KeysUsedUp);
         }
         if last {
             self.stream.say_goodbye();
@@ -99,7 +99,12 @@ impl<S: Sockets> Engine<S> {
     }
 
     /// Reads everything behind the first `start` bytes, which are records.
-    pub(super) fn read_sealed(&mut self, key: ConnectionKey, received: &mut Received, start: usize) {
+    pub(super) fn read_sealed(
+        &mut self,
+        key: ConnectionKey,
+        received: &mut Received,
+        start: usize,
+    ) {
         let (mut at, end) = (start, received.len());
         while at < end
             && let Some((begun, missing)) = self.take_begun(key)
@@ -272,8 +277,7 @@ impl<S: Sockets> Engine<S> {
             connection.dirty = true;
             self.dirty.push(key);
         }
-        let last =
-            connection.outbox.is_none() && connection.phase == Phase::Leaving(Fin::Flushed);
+        let last = connection.outbox.is_none() && connection.phase == Phase::Leaving(Fin::Flushed);
         let bytes = plain.as_ref().map_or(&[][..], Outgoing::as_slice);
         let packed = tls.pack(bytes, last, &mut self.blocks);
         if let Some(plain) = plain {
@@ -287,7 +291,7 @@ impl<S: Sockets> Engine<S> {
             }
             Ok(None) => self.finish_if_flushed(key),
             Err(Unsealed::Blocks) => self.lost(key, "no block for a TLS record"),
-            Err(Unsealed::Fault(_)) => self.lost(key, "the TLS keys are used up"),
+            Err(Unsealed::KeysUsedUp) => self.lost(key, "the TLS keys are used up"),
         }
     }
 

@@ -83,7 +83,8 @@ impl DoorProbe {
         let help = "TLS handshakes under way";
         let value = self.handshaking.read();
         each(Sample { name: "tls_handshaking", help, kind: Kind::Gauge, label: None, value });
-        let handshakes = TlsOutcome::ALL.iter().map(|outcome| outcome.label()).zip(&self.handshakes);
+        let handshakes =
+            TlsOutcome::ALL.iter().map(|outcome| outcome.label()).zip(&self.handshakes);
         for (outcome, counter) in handshakes {
             let (name, help) = ("tls_handshakes", "TLS handshakes by outcome");
             let (label, value) = (Some(("outcome", outcome)), counter.read());

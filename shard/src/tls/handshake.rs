@@ -6,9 +6,14 @@ use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, Unbuffered
 
 /// How far the handshake got. All up to `consumed` is done with.
 pub(super) enum Shaken {
-    NeedMore { consumed: usize },
+    NeedMore {
+        consumed: usize,
+    },
     /// `plain` came right behind it.
-    Done { consumed: usize, plain: Vec<u8> },
+    Done {
+        consumed: usize,
+        plain: Vec<u8>,
+    },
     /// The peer has thought better of it.
     Closed,
 }
@@ -48,7 +53,7 @@ pub(super) fn advance(
             Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => Some(Shaken::Closed),
             Ok(_) => return Err(Error::General("a state of early data, which is off".into())),
             Err(error) => {
-                encode_alert(connection, outgoing);
+                encode_alert(connection, &mut input[consumed + discard..], outgoing);
                 return Err(error);
             }
         };
@@ -77,13 +82,15 @@ fn encode(
     Ok(())
 }
 
-/// After an error one alert at most is left to be said.
-fn encode_alert(connection: &mut UnbufferedServerConnection, outgoing: &mut Vec<u8>) {
-    while let UnbufferedStatus { state: Ok(ConnectionState::EncodeTlsData(data)), .. } =
-        connection.process_tls_records(&mut [])
-    {
-        if encode(data, outgoing).is_err() {
-            return;
-        }
+/// After an error one alert at most is left to be said. It comes before `input`, which is the one that
+/// the error came of, is looked at again.
+fn encode_alert(
+    connection: &mut UnbufferedServerConnection,
+    input: &mut [u8],
+    outgoing: &mut Vec<u8>,
+) {
+    let UnbufferedStatus { state, .. } = connection.process_tls_records(input);
+    if let Ok(ConnectionState::EncodeTlsData(data)) = state {
+        let _said = encode(data, outgoing);
     }
 }

@@ -11,6 +11,7 @@
 mod handshake;
 mod records;
 
+use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -38,12 +39,22 @@ pub struct TlsStream {
     resumed: bool,
 }
 
-#[derive(Debug)]
 enum Stage {
     Handshake(Box<UnbufferedServerConnection>),
     Open(Box<Records>),
     /// Nothing is read or written any more.
     Over,
+}
+
+impl fmt::Debug for Stage {
+    /// Without the keys.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Handshake(_) => f.write_str("Handshake"),
+            Self::Open(records) => records.fmt(f),
+            Self::Over => f.write_str("Over"),
+        }
+    }
 }
 
 /// What was found at the beginning of the input.
@@ -62,7 +73,7 @@ pub enum Opened {
 }
 
 /// Why a connection cannot go on. An alert that says so waits to be sent.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, PartialEq, Error)]
 pub enum TlsFault {
     /// Before anything else, so that the port is misunderstood rather than attacked.
     #[error("the first bytes are no TLS record")]
@@ -77,7 +88,12 @@ impl TlsStream {
     /// `config` allows the extraction of secrets and has no early data.
     pub fn new(config: Arc<ServerConfig>) -> Result<Self, RustlsError> {
         let connection = UnbufferedServerConnection::new(config)?;
-        Ok(Self { stage: Stage::Handshake(Box::new(connection)), outgoing: Vec::new(), begun: false, resumed: false })
+        Ok(Self {
+            stage: Stage::Handshake(Box::new(connection)),
+            outgoing: Vec::new(),
+            begun: false,
+            resumed: false,
+        })
     }
 
     #[must_use]
@@ -124,7 +140,7 @@ impl TlsStream {
     pub fn take_outgoing(&mut self) -> Vec<u8> {
         if let Stage::Open(records) = &mut self.stage {
             // Where keys cannot be renewed, sealing ends when they are used up.
-            drop(records.renew_if_due(&mut self.outgoing));
+            let _renewed = records.renew_if_due(&mut self.outgoing);
         }
         std::mem::take(&mut self.outgoing)
     }
@@ -155,7 +171,7 @@ impl TlsStream {
     pub fn say_goodbye(&mut self) {
         if let Stage::Open(records) = &mut self.stage {
             // One whose keys are used up leaves without.
-            drop(records.seal_alert(records::Alert::CloseNotify, &mut self.outgoing));
+            let _said = records.seal_alert(records::Alert::CloseNotify, &mut self.outgoing);
             self.stage = Stage::Over;
         }
     }
@@ -205,7 +221,7 @@ fn open_record(
         Ok(Some((_, Content::CloseNotify))) => Ok(Opened::Closed),
         Err(fault) => {
             if let Some(alert) = fault.alert() {
-                drop(records.seal_alert(alert, outgoing));
+                let _said = records.seal_alert(alert, outgoing);
             }
             Err(fault.into())
         }

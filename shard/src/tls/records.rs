@@ -315,12 +315,11 @@ impl Keys {
         nonce
     }
 
-    /// Additional data under TLS 1.2 (RFC 5246 §6.2.3.3).
-    fn aad12(&self, kind: u8, plain_len: usize) -> [u8; 13] {
+    /// Additional data under TLS 1.2 (RFC 5246 §6.2.3.3): the header with the length of the content.
+    fn aad12(&self, header: [u8; HEADER_LEN], plain_len: usize) -> [u8; 13] {
         let mut aad = [0; 13];
         aad[..8].copy_from_slice(&self.sequence.to_be_bytes());
-        aad[8] = kind;
-        aad[9..11].copy_from_slice(&WIRE_VERSION);
+        aad[8..11].copy_from_slice(&header[..3]);
         aad[11..].copy_from_slice(&(plain_len as u16).to_be_bytes());
         aad
     }
@@ -348,7 +347,7 @@ impl Keys {
             Layout::Tls12Gcm | Layout::Tls12ChaCha => {
                 nonce[12 - from..].copy_from_slice(&body[..from]);
                 let nonce = Nonce::assume_unique_for_key(nonce);
-                let aad = Aad::from(self.aad12(header[0], plain_len));
+                let aad = Aad::from(self.aad12(header, plain_len));
                 let sealed = &mut body[from..];
                 self.key.open_in_place(nonce, aad, sealed).map(|plain| plain.len())
             }
@@ -381,10 +380,12 @@ impl Keys {
             Layout::Tls13 => APPLICATION_DATA,
             Layout::Tls12Gcm | Layout::Tls12ChaCha => kind,
         };
-        let (header, rest) = out.split_at_mut(HEADER_LEN);
+        let (place, rest) = out.split_at_mut(HEADER_LEN);
+        let mut header = [0; HEADER_LEN];
         header[0] = outer;
         header[1..3].copy_from_slice(&WIRE_VERSION);
         header[3..].copy_from_slice(&(rest.len() as u16).to_be_bytes());
+        place.copy_from_slice(&header);
         let (explicit, rest) = rest.split_at_mut(self.layout.in_front());
         explicit.copy_from_slice(&nonce[12 - explicit.len()..]);
         let (content, tag) = rest.split_at_mut(rest.len() - TAG_LEN);
@@ -394,13 +395,9 @@ impl Keys {
         }
         let nonce = Nonce::assume_unique_for_key(nonce);
         let made = match self.layout {
-            Layout::Tls13 => {
-                let mut aad = [0; HEADER_LEN];
-                aad.copy_from_slice(header);
-                self.key.seal_in_place_separate_tag(nonce, Aad::from(aad), content)
-            }
+            Layout::Tls13 => self.key.seal_in_place_separate_tag(nonce, Aad::from(header), content),
             Layout::Tls12Gcm | Layout::Tls12ChaCha => {
-                let aad = Aad::from(self.aad12(kind, plain.len()));
+                let aad = Aad::from(self.aad12(header, plain.len()));
                 self.key.seal_in_place_separate_tag(nonce, aad, content)
             }
         };

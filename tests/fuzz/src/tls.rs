@@ -28,7 +28,10 @@ enum Step {
     /// The client renews its keys and asks for new ones.
     Renew,
     /// A bit of what the client says next is turned over.
-    Damage { at: u16, bit: u8 },
+    Damage {
+        at: u16,
+        bit: u8,
+    },
     /// Bytes that are not the client's.
     Insert(Vec<u8>),
     Close,
@@ -99,7 +102,8 @@ struct Link {
 impl Link {
     fn new(tls12: bool) -> Self {
         static CONFIGS: OnceLock<[(Arc<ServerConfig>, Arc<ClientConfig>); 2]> = OnceLock::new();
-        let (server, client) = &CONFIGS.get_or_init(|| [false, true].map(configs))[usize::from(tls12)];
+        let (server, client) =
+            &CONFIGS.get_or_init(|| [false, true].map(configs))[usize::from(tls12)];
         let name = ServerName::try_from("game.test").expect("a name");
         Self {
             client: ClientConnection::new(Arc::clone(client), name).expect("a client"),

@@ -177,7 +177,7 @@ fn a_broken_handshake_and_a_broken_record_are_answered_with_an_alert() {
     let address = rig.address;
     let clients = thread::spawn(move || {
         let mut client = Client::connect(address);
-        client.write(&[22, 3, 1, 0, 4, 9, 9, 9, 9]);
+        client.write(&[22, 3, 1, 0, 4, 1, 0, 0, 0]);
         let alert = client.rest().unwrap();
         assert!(matches!(alert[..], [21, 3, 3, 0, 2, 2, _]), "{alert:?}");
         let mut client = open(address, &config);
