@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use thiserror::Error;
-use tracing::field::display;
+use tracing::field::{debug, display};
 
 use crate::config::{self, Config, ConfigSource, LoadError, Refused};
 use crate::control::Exit;
@@ -114,6 +114,9 @@ pub struct DevArgs {
     /// Public port; 8080 if left out, 0 for any that is free.
     #[arg(long, value_name = "N")]
     pub port: Option<u16>,
+    /// Serve wss:// too, on the port above the public one, or 8443; says how to trust its certificate.
+    #[arg(long)]
+    pub tls: bool,
     /// Print address, token and endpoints as one line of JSON.
     #[arg(long)]
     pub json: bool,
@@ -288,9 +291,10 @@ fn start(what: Start) -> Result<Exit, Failure> {
 fn serve(config: Config, source: ConfigSource) -> Result<Exit, Failure> {
     logging::install(&config.log);
     let announce = |ready: &gateway::Ready| {
-        let gateway::Ready { public, admin, internal, endpoint_meta, .. } = ready;
+        let gateway::Ready { public, tls, admin, internal, endpoint_meta, .. } = ready;
+        let tls = (!tls.is_empty()).then(|| debug(tls));
         let [internal, endpoint_meta] = [internal, endpoint_meta].map(|it| it.map(display));
-        tracing::info!(?public, internal, endpoint_meta, %admin, "serving");
+        tracing::info!(?public, tls, internal, endpoint_meta, %admin, "serving");
     };
     gateway::run(config, source, announce).map_err(|error| Failure::Unavailable(error.to_string()))
 }

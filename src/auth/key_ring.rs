@@ -4,9 +4,8 @@
 //! Runs on the control core. Shards see only the [`ArcSwap`] that this module stores into.
 
 use std::collections::HashSet;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,6 +16,7 @@ use tracing::{info, warn};
 use super::claims::RANDOM_SESSION;
 use super::jwks::{JwksSource, JwksSpec, UnknownKeys};
 use super::key::{Key, KeyFault, KeySet, KeySpec, Published};
+use crate::file_stamp::FileStamp;
 
 /// Everything that decides about tokens, as configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,18 +77,8 @@ pub struct KeyRing {
 struct Watched {
     spec: KeySpec,
     /// State of the file that `key` was read from, or that was found broken after it.
-    stamp: Option<Stamp>,
+    stamp: Option<FileStamp>,
     key: Arc<Key>,
-}
-
-/// Changes whenever the content of a file may have changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
 }
 
 impl KeyRing {
@@ -197,7 +187,7 @@ impl KeyRing {
 impl Watched {
     /// Whether the key was replaced.
     fn refresh(&mut self) -> bool {
-        let stamp = stamp(&self.spec.file);
+        let stamp = FileStamp::of(&self.spec.file);
         if stamp == self.stamp {
             return false;
         }
@@ -221,7 +211,7 @@ impl Watched {
 fn read_all(rules: &KeyRules) -> Result<Vec<Watched>, KeyError> {
     check(rules)?;
     let watch = |spec: &KeySpec| {
-        let stamp = stamp(&spec.file);
+        let stamp = FileStamp::of(&spec.file);
         let key = Arc::new(read_key(spec)?);
         Ok(Watched { spec: spec.clone(), stamp, key })
     };
@@ -297,18 +287,6 @@ fn read_bounded(file: &Path) -> io::Result<Vec<u8>> {
 
 fn same_keys(these: &[Arc<Key>], those: &[Arc<Key>]) -> bool {
     these.len() == those.len() && these.iter().zip(those).all(|(this, that)| this.is_same(that))
-}
-
-/// Follows symbolic links, so that exchanging a link counts as a change.
-fn stamp(file: &Path) -> Option<Stamp> {
-    let status = fs::metadata(file).ok()?;
-    Some(Stamp {
-        device: status.dev(),
-        inode: status.ino(),
-        size: status.size(),
-        modified: (status.mtime(), status.mtime_nsec()),
-        changed: (status.ctime(), status.ctime_nsec()),
-    })
 }
 
 const KEY_FILE_BYTES_MAX: u64 = 64 << 10;

@@ -8,7 +8,9 @@ use super::problem::Problem;
 use super::quantity::{show_duration, show_size};
 use super::reader::Notes;
 use super::upstream::Scheme;
-use super::{Config, ConnectionMode, InternalAuthMode, Profile, WELL_KNOWN_SALT};
+use super::{
+    CertificateDemand, Config, ConnectionMode, InternalAuthMode, Profile, WELL_KNOWN_SALT,
+};
 use crate::events::ClientEventNames;
 
 /// Paths that the gateway itself serves.
@@ -17,11 +19,15 @@ const OWN_PATHS: [&str; 2] = ["/connect", "/health"];
 /// `service` of a shortcut's manifest entry.
 const RESERVED_SERVICE: &str = "shortcut";
 
+/// Listeners are numbered with 8 bits.
+const LISTENERS_MAX: usize = u8::MAX as usize;
+
 /// Endpoints and services are numbered with 16 bits.
 const ENDPOINTS_MAX: usize = u16::MAX as usize;
 
 pub(super) fn cross_check(config: &Config, notes: &mut Notes) {
     check_listeners(config, notes);
+    check_tls(config, notes);
     check_proxies(config, notes);
     check_shedding(config, notes);
     check_auth(config, notes);
@@ -38,6 +44,16 @@ fn report(notes: &mut Notes, path: &str, message: impl Into<String>) {
 }
 
 fn check_listeners(config: &Config, notes: &mut Notes) {
+    if config.listen_public.address.is_empty() && config.listen_tls.address.is_empty() {
+        let message = "`listen.public.address` and `listen.tls.address` are both empty: nobody could \
+                       connect";
+        report(notes, "listen.public.address", message);
+    }
+    if config.listen_public.address.len() + config.listen_tls.address.len() > LISTENERS_MAX {
+        let message =
+            format!("more than {LISTENERS_MAX} addresses of `listen.public` and `listen.tls`");
+        report(notes, "listen.public.address", message);
+    }
     let admin = config.listen_admin.address;
     if !admin.ip().is_loopback() {
         let message = format!("`listen.admin.address`: {admin} is not a loopback address");
@@ -51,6 +67,42 @@ fn check_listeners(config: &Config, notes: &mut Notes) {
     if OWN_PATHS.contains(&config.echo.path.as_str()) {
         let message = format!("`echo.path`: {} is served by the gateway itself", config.echo.path);
         report(notes, "echo.path", message);
+    }
+}
+
+fn check_tls(config: &Config, notes: &mut Notes) {
+    let tls = &config.listen_tls;
+    if !tls.address.is_empty() && config.certificates.is_empty() {
+        let origin = notes.origin("listen.tls.address");
+        let message = "`listen.tls.address` is set and there is no [[listen.tls.certificate]]";
+        notes.report(
+            Problem::new(origin, message)
+                .help("name the PEM files of a certificate and of its key, or `address = []`"),
+        );
+    }
+    if tls.client_certificates != CertificateDemand::Off && tls.client_roots.is_none() {
+        let origin = notes.origin("listen.tls.client_certificates");
+        let message = "`listen.tls.client_certificates` is on and `listen.tls.client_roots` is \
+                       off: no certificate could be judged";
+        notes.report(
+            Problem::new(origin, message).help("name a PEM file of the roots that you trust"),
+        );
+    }
+    let internal = &config.listen_internal;
+    let others = config.listen_public.address.iter().chain([&config.listen_admin.address]);
+    let others = others.chain(&internal.address).chain(&internal.endpoint_meta_address);
+    let taken: HashSet<_> = others.filter(|address| address.port() != 0).collect();
+    for address in tls.address.iter().filter(|address| taken.contains(address)) {
+        let message =
+            format!("`listen.tls.address`: {address} is an address of another listener too");
+        report(notes, "listen.tls.address", message);
+    }
+    let mut files = HashSet::new();
+    for (index, row) in config.certificates.iter().enumerate() {
+        if !files.insert(&row.certificate) {
+            let message = format!("the certificate {} stands twice", row.certificate.display());
+            report(notes, &format!("listen.tls.certificate.{index}.certificate"), message);
+        }
     }
 }
 
@@ -285,6 +337,7 @@ impl Config {
                  token travels in plain text: take a private address"
             ));
         }
+        found.extend(self.warnings_of_tls());
         found.extend(self.warnings_of_proxies());
         let internal = self.session.connection_mode == ConnectionMode::Internal;
         if internal && self.session.internal_auth_mode == InternalAuthMode::NetworkTrust {
@@ -332,6 +385,23 @@ impl Config {
 }
 
 impl Config {
+    fn warnings_of_tls(&self) -> Vec<String> {
+        let tls = &self.listen_tls;
+        let mut found = Vec::new();
+        if tls.address.is_empty() && !self.certificates.is_empty() {
+            found.push(
+                "[[listen.tls.certificate]] does nothing while listen.tls.address is empty"
+                    .to_owned(),
+            );
+        }
+        if tls.client_certificates == CertificateDemand::Off && tls.client_roots.is_some() {
+            found.push(
+                "listen.tls.client_roots does nothing while client_certificates is off".to_owned(),
+            );
+        }
+        found
+    }
+
     fn warnings_of_proxies(&self) -> Vec<String> {
         let public = &self.listen_public;
         let mut found = Vec::new();

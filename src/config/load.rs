@@ -13,15 +13,18 @@ use super::check::cross_check;
 use super::network::networks;
 use super::problem::{Origin, Problem, Refused};
 use super::reader::{Notes, Overrides, Reader, rows};
-use super::rows::{Algorithm, AuthJwks, AuthKey, EndpointSettings, RoleSettings, ServiceSettings};
+use super::rows::{
+    Algorithm, AuthJwks, AuthKey, CertificateFiles, EndpointSettings, RoleSettings, ServiceSettings,
+};
 use super::unknown::{
     find, is_ours, refuse_unknown_flags, refuse_unknown_tables, refuse_unknown_variables,
 };
 use super::{
     Auth, Compat, Compression, Config, Control, Drain, Echo, Events, Limits, ListenAdmin,
-    ListenInternal, ListenPublic, Log, Priority, Secret, Service, Session, Shards, Tracing,
-    Validate, profile,
+    ListenInternal, ListenPublic, ListenTls, Log, Priority, Secret, Service, Session, Shards,
+    Tracing, Validate, profile,
 };
+use crate::certificates::{CertificateError, CertificateSpec, inspect, inspect_roots};
 
 /// The text of `corelane.toml`, and the name that errors give it.
 #[derive(Debug, Clone)]
@@ -141,6 +144,7 @@ fn read(text: &str, overrides: &Overrides, notes: &mut Notes) -> Option<Config> 
         }};
     }
     let listen_public = once!(ListenPublic, &[]);
+    let listen_tls = once!(ListenTls, &["certificate"]);
     let listen_internal = once!(ListenInternal, &[]);
     let listen_admin = once!(ListenAdmin, &[]);
     let shards = once!(Shards, &[]);
@@ -157,12 +161,16 @@ fn read(text: &str, overrides: &Overrides, notes: &mut Notes) -> Option<Config> 
     let drain = once!(Drain, &[]);
     let log = once!(Log, &[]);
     let tracing = once!(Tracing, &[]);
+    let certificates =
+        each(root, "listen.tls.certificate", notes, |reader| CertificateFiles::read(reader, &[]));
     let auth_keys = each(root, "auth.key", notes, |reader| AuthKey::read(reader, &[]));
     let auth_jwks = each(root, "auth.jwks", notes, |reader| AuthJwks::read(reader, &[]));
     let services = each(root, "service", notes, read_service);
     let roles = each(root, "role", notes, |reader| RoleSettings::read(reader, &[]));
     Some(Config {
         listen_public: listen_public?,
+        listen_tls: listen_tls?,
+        certificates: certificates?,
         denied: Arc::default(),
         listen_internal: listen_internal?,
         listen_admin: listen_admin?,
@@ -250,6 +258,7 @@ fn read_files(config: &mut Config, folder: &Path, notes: &mut Notes) {
             Err(error) => notes.report(unreadable(origin, &key.file, &error)),
         }
     }
+    read_certificates(config, folder, notes);
     read_deny_list(config, folder, notes);
     for (index, service) in config.services.iter_mut().enumerate() {
         let Some(file) = &mut service.settings.token_file else {
@@ -267,6 +276,41 @@ fn read_files(config: &mut Config, folder: &Path, notes: &mut Notes) {
             }
             Err(error) => notes.report(unreadable(origin, file, &error)),
         }
+    }
+}
+
+/// Whether handshakes can begin with what the files hold. They are read once more for that: until then
+/// they may change.
+fn read_certificates(config: &mut Config, folder: &Path, notes: &mut Notes) {
+    for (index, row) in config.certificates.iter_mut().enumerate() {
+        row.certificate = folder.join(&row.certificate);
+        row.key = folder.join(&row.key);
+        if let Err(error) = inspect(&row.spec()) {
+            let key = if error.file() == Some(&*row.key) { "key" } else { "certificate" };
+            let origin = notes.origin(&format!("listen.tls.certificate.{index}.{key}"));
+            notes.report(unusable(origin, &error));
+        }
+    }
+    if let Some(file) = &mut config.listen_tls.client_roots {
+        *file = folder.join(&*file);
+        if let Err(error) = inspect_roots(file) {
+            notes.report(unusable(notes.origin("listen.tls.client_roots"), &error));
+        }
+    }
+}
+
+impl CertificateFiles {
+    #[must_use]
+    pub fn spec(&self) -> CertificateSpec {
+        CertificateSpec { certificate: self.certificate.clone(), key: self.key.clone() }
+    }
+}
+
+fn unusable(origin: Origin, error: &CertificateError) -> Problem {
+    let problem = Problem::new(origin, error.to_string());
+    match error {
+        CertificateError::Unreadable { .. } => problem.help(RELATIVE_PATHS),
+        _ => problem,
     }
 }
 
@@ -310,6 +354,7 @@ fn is_header_value(text: &str) -> bool {
 }
 
 fn unreadable(origin: Origin, file: &Path, error: &io::Error) -> Problem {
-    Problem::new(origin, format!("cannot read {}: {error}", file.display()))
-        .help("a relative path counts from the folder of the configuration file")
+    Problem::new(origin, format!("cannot read {}: {error}", file.display())).help(RELATIVE_PATHS)
 }
+
+const RELATIVE_PATHS: &str = "a relative path counts from the folder of the configuration file";

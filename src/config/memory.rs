@@ -63,6 +63,10 @@ const SPANS_ON_LANE: u64 = 2048;
 const COUNTED_ADDRESS_BYTES: u64 = 64;
 /// What a client has brought to its upgrade.
 const BROUGHT_TRACE_BYTES: u64 = 128;
+/// A TLS handshake: its state, what it has received, and what it is about to send.
+const HANDSHAKE_BYTES: u64 = 32 << 10;
+/// The keys of a connection in both directions, and what those that follow are derived from.
+const TLS_CONNECTION_BYTES: u64 = 2 << 10;
 
 impl MemoryBudget {
     #[must_use]
@@ -119,6 +123,7 @@ impl MemoryBudget {
         ];
         terms.extend(session_terms(config));
         terms.extend(door_terms(config, shards));
+        terms.extend(tls_term(config, shards));
         terms.extend(internal_listener(config));
         if config.tracing.otlp_endpoint.is_some() {
             let running = config.services.iter().map(|service| service.settings.running_max as u64);
@@ -212,6 +217,23 @@ fn door_terms(config: &Config, shards: u64) -> Vec<MemoryTerm> {
     terms
 }
 
+/// Nothing where no listener speaks TLS.
+fn tls_term(config: &Config, shards: u64) -> Option<MemoryTerm> {
+    config.listen_tls.address.first()?;
+    let handshakes = config.listen_tls.handshakes_max as u64;
+    let connections = config.shards.connections_max as u64;
+    let [handshake, connection] = [HANDSHAKE_BYTES, TLS_CONNECTION_BYTES];
+    Some(MemoryTerm {
+        name: "TLS",
+        sum: format!(
+            "shards {shards} x ({handshakes} x {} + {connections} x {})",
+            show_size(handshake),
+            show_size(connection)
+        ),
+        bytes: shards * (handshakes * handshake + connections * connection),
+    })
+}
+
 /// Nothing when it is off.
 fn internal_listener(config: &Config) -> Option<MemoryTerm> {
     config.listen_internal.address?;
@@ -258,7 +280,7 @@ mod tests {
         let base = Config::default();
         let total = MemoryBudget::of(&base, 1).total();
         assert!(MemoryBudget::of(&base, 2).total() > total);
-        let grown: [fn(&mut Config); 9] = [
+        let grown: [fn(&mut Config); 10] = [
             |config| config.shards.receive_buffers *= 2,
             |config| config.shards.receive_buffer_bytes *= 2,
             |config| config.shards.submission_entries *= 2,
@@ -268,6 +290,7 @@ mod tests {
             |config| config.compression.enabled = true,
             |config| config.compression.inflate_inbound = true,
             |config| config.tracing.accept_from_clients = true,
+            |config| config.listen_tls.address = config.listen_public.address.clone(),
         ];
         for grow in grown {
             let mut config = base.clone();

@@ -43,21 +43,26 @@ pub use memory::{MemoryBudget, MemoryTerm, physical_memory};
 pub use problem::{Origin, Problem, Refused};
 pub use quantity::{parse_duration, parse_size, show_duration, show_size};
 pub use reader::Overrides;
-pub use rows::{Algorithm, AuthJwks, AuthKey, EndpointSettings, RoleSettings, ServiceSettings};
+pub use rows::{
+    Algorithm, AuthJwks, AuthKey, CertificateFiles, EndpointSettings, RoleSettings, ServiceSettings,
+};
 pub use scalar::Share;
 pub use secret::Secret;
 pub use shape::Auto;
 pub use shown::Shown;
 pub use tables::{
-    Auth, CapabilitySource, CloseCodes, Compat, Compression, ConnectionMode, Control, Drain, Echo,
-    Events, InternalAuthMode, Limits, ListenAdmin, ListenInternal, ListenPublic, Log, LogFormat,
-    LogLevel, OnExpiry, Priority, Profile, Session, Shards, Tracing, Validate, WELL_KNOWN_SALT,
+    Auth, CapabilitySource, CertificateDemand, CloseCodes, Compat, Compression, ConnectionMode,
+    Control, Drain, Echo, Events, InternalAuthMode, Limits, ListenAdmin, ListenInternal,
+    ListenPublic, ListenTls, Log, LogFormat, LogLevel, OnExpiry, Priority, Profile, Session,
+    Shards, Tracing, Validate, WELL_KNOWN_SALT,
 };
 pub use upstream::{HttpUrl, LINK_PATH, Scheme, ServiceAddress, Upstream};
 
 /// Every table, in the order of the defaults file.
 pub const TABLES: &[Table] = &[
     ListenPublic::TABLE,
+    ListenTls::TABLE,
+    CertificateFiles::TABLE,
     ListenInternal::TABLE,
     ListenAdmin::TABLE,
     Shards::TABLE,
@@ -94,6 +99,8 @@ pub struct Service {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     pub listen_public: ListenPublic,
+    pub listen_tls: ListenTls,
+    pub certificates: Vec<CertificateFiles>,
     /// `limits.deny` and the networks of `limits.deny_file`.
     pub denied: Arc<Networks>,
     pub listen_internal: ListenInternal,
@@ -127,6 +134,7 @@ impl Config {
     pub fn restart_changes(&self, next: &Self) -> Vec<String> {
         let mut found = Vec::new();
         self.listen_public.restart_changes(&next.listen_public, &mut found);
+        self.listen_tls.restart_changes(&next.listen_tls, &mut found);
         self.listen_internal.restart_changes(&next.listen_internal, &mut found);
         self.listen_admin.restart_changes(&next.listen_admin, &mut found);
         self.shards.restart_changes(&next.shards, &mut found);

@@ -1,4 +1,5 @@
-//! The tables that may stand many times: keys of issuers, services with their endpoints, roles.
+//! The tables that may stand many times: certificates, keys of issuers, services with their endpoints,
+//! roles.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,6 +18,19 @@ const MIB: usize = 1 << 20;
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
+
+table! {
+    /// A certificate of `listen.tls`. Which one a client is shown follows from the name that it wants: a
+    /// name in the certificate, or a wildcard for its first label; the first certificate where none fits.
+    /// Both files are watched: put new ones in their place, and handshakes from the next second on have
+    /// them.
+    ["listen.tls.certificate"] Each CertificateFiles {
+        /// PEM file: the certificate, then those that lead to a root.
+        certificate: PathBuf = required r#""fullchain.pem""#, Live => File;
+        /// PEM file: its private key, not encrypted.
+        key: PathBuf = required r#""privkey.pem""#, Live => File;
+    }
+}
 
 table! {
     /// One key of one token issuer, found by the token's `kid`. Algorithm, issuer and audience are

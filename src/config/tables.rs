@@ -20,6 +20,7 @@ use super::scalar::{
 use super::secret::Secret;
 use super::shape::{Auto, AutoOr, OffOr, list, some};
 use super::upstream::{HttpUrl, WebAddress};
+use crate::certificates::TlsVersion;
 use crate::events::NameDialect;
 
 const KIB: usize = 1 << 10;
@@ -40,6 +41,15 @@ pub enum ConnectionMode {
     External,
     Relayed,
     Internal,
+}
+
+/// Whether clients of `listen.tls` prove themselves by a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CertificateDemand {
+    Off,
+    /// One that is shown must be good.
+    Optional,
+    Required,
 }
 
 /// How clients of the Internal mode prove who they are.
@@ -89,8 +99,9 @@ pub enum LogLevel {
 table! {
     /// Where game clients connect: `GET /connect` and `GET /health`.
     ["listen.public"] Once ListenPublic {
-        /// Addresses to listen on, IPv4 or IPv6. Every shard listens on each of them.
-        address: Vec<SocketAddr> = r#"["127.0.0.1:8080"]"#, Restart => some(Socket);
+        /// Addresses to listen on, IPv4 or IPv6; empty where all clients come over TLS. Every shard
+        /// listens on each of them.
+        address: Vec<SocketAddr> = r#"["127.0.0.1:8080"]"#, Restart => list(Socket);
         /// Connections that the kernel holds until a shard takes them, per shard and address.
         backlog: u32 = "4096", Restart => Count(16, 65_535);
         /// Networks of the proxies in front that may say for whom they come, by what the next two keys
@@ -112,6 +123,34 @@ table! {
             ("Forwarded", Some(ForwardedField::Forwarded)),
             ("X-Forwarded-For", Some(ForwardedField::XForwardedFor)),
         ]);
+    }
+}
+
+table! {
+    /// Where game clients connect over TLS (`wss://`), to the same as at `listen.public`, whose other keys
+    /// hold here too. The certificates are `[[listen.tls.certificate]]`.
+    ["listen.tls"] Once ListenTls {
+        /// Addresses to listen on, IPv4 or IPv6; empty: no TLS. Every shard listens on each of them.
+        address: Vec<SocketAddr> = "[]", Restart => list(Socket);
+        /// A client whose TLS handshake is not over in this time is dropped.
+        handshake_timeout: Duration = r#""5s""#, Restart
+            => Span(Duration::from_millis(100), 60 * SECOND);
+        /// TLS handshakes per shard at one time; one more is closed.
+        handshakes_max: usize = "1024", Restart => Count(1, 65_536);
+        /// Oldest version of TLS that is spoken; the newest is 1.3.
+        oldest_version: TlsVersion = r#""1.2""#, Live => Choice(&[
+            ("1.2", TlsVersion::Tls12),
+            ("1.3", TlsVersion::Tls13),
+        ]);
+        /// Whether clients prove themselves by a certificate, besides their token: "optional" refuses bad
+        /// ones, "required" missing ones too.
+        client_certificates: CertificateDemand = r#""off""#, Live => Choice(&[
+            ("off", CertificateDemand::Off),
+            ("optional", CertificateDemand::Optional),
+            ("required", CertificateDemand::Required),
+        ]);
+        /// PEM file with the roots that client certificates must lead to. Watched as certificates are.
+        client_roots: Option<PathBuf> = r#""off""#, Live => OffOr(File);
     }
 }
 

@@ -10,6 +10,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod tls;
+
 const SALT: &str = "[session]\nserver_salt = \"of our own\"\n";
 
 const DEMO: &str = r#"
@@ -94,8 +96,9 @@ fn the_example_rows_of_the_defaults_file_are_valid() {
         _ => line,
     });
     let lines = refusals(load(&uncommented.collect::<Vec<_>>().join("\n")));
-    assert_eq!(lines.len(), 1, "{lines:#?}");
+    assert_eq!(lines.len(), 2, "{lines:#?}");
     assert!(lines[0].contains("cannot read issuer.pem"), "{lines:?}");
+    assert!(lines[1].contains("cannot read fullchain.pem"), "{lines:?}");
 }
 
 #[test]

@@ -37,7 +37,7 @@ pub(super) fn refuse_unknown_tables(root: &DeTable<'_>, notes: &mut Notes) {
     let listen = root.get("listen").and_then(|value| value.get_ref().as_table());
     if let Some(listen) = listen {
         refuse_tables_other_than(
-            &BTreeSet::from(["public", "internal", "admin"]),
+            &BTreeSet::from(["public", "tls", "internal", "admin"]),
             "listen.",
             listen,
             notes,

@@ -16,6 +16,7 @@ use tracing::{error, info, warn};
 
 use super::ask::Ask;
 use super::bus::EmbeddedBus;
+use super::certificates::Watch;
 use super::jwks::{self, KeyFetches};
 use super::operators::ShownConfig;
 use super::port::{Bell, ShardPort};
@@ -58,6 +59,7 @@ struct Loop<P, B> {
     lookups: Lookups,
     exporter: Option<Exporter>,
     keys: KeyRing,
+    certificates: Watch,
     web: WebClient,
     fetches: KeyFetches,
     validations: Option<Validations>,
@@ -128,6 +130,7 @@ impl<P: ShardPort, B: Bell> Loop<P, B> {
             clock: Clock::start(),
             signals: Signals::listen().map_err(setup("the signals"))?,
             keys: spec.keys,
+            certificates: Watch::new(spec.certificates, Arc::clone(&probe)),
             settings,
             reload: spec.reload,
             asks: spec.asks,
@@ -171,6 +174,7 @@ impl<P: ShardPort, B: Bell> Loop<P, B> {
                 Woken::Validated(answer) => self.answer_token(answer),
                 Woken::KeysDue => {
                     self.probe.keys_replaced.add(self.keys.poll() as u64);
+                    self.certificates.look(self.clock.now());
                     let interval = self.settings.unknown_key_interval;
                     self.fetches.look_for_unknown_keys(self.clock.now().mono, interval);
                 }
@@ -282,11 +286,13 @@ impl<P: ShardPort, B: Bell> Loop<P, B> {
         systemd::notify_ready();
     }
 
-    /// Keys first: they are the last that can be refused.
+    /// Nothing is changed before certificates and keys, which are the last that can be refused.
     fn take_configuration(&mut self) -> Result<u64, Box<dyn Error + Send + Sync>> {
         let new = (self.reload)(self.core.snapshot())?;
         self.web.expect_https(new.keys.jwks.iter().any(|set| set.url.starts_with("https:")))?;
+        let certificates = self.certificates.read(new.tls)?;
         self.keys.reload(&new.keys)?;
+        self.certificates.take(certificates);
         self.shown.store(Arc::new(new.shown));
         self.fetches = KeyFetches::start(&self.web, &self.keys);
         self.core.settle(new.settings.clone());

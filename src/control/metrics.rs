@@ -56,6 +56,7 @@ impl Collector for Sources {
         for family in &families.0 {
             family.encode(&mut encoder)?;
         }
+        self.control.certificates.encode(&mut encoder)?;
         self.control.internal.encode(&mut encoder)?;
         self.encode_build(&mut encoder)?;
         self.encode_phase(&mut encoder)?;

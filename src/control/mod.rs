@@ -1,6 +1,6 @@
 //! The control core: one pinned thread with a tokio runtime, which owns the session directory,
-//! the services' addresses, all keys, the talk with the auth service, the admin listener and the
-//! shutdown.
+//! the services' addresses, all keys and certificates, the talk with the auth service, the admin
+//! listener and the shutdown.
 //!
 //! It reaches the shards through [`ShardPort`]s and knows nothing else of them. It never touches a
 //! client's bytes.
@@ -23,6 +23,7 @@ use self::mailboxes::MailboxRules;
 use self::operators::ShownConfig;
 use self::store::StoreRules;
 use crate::auth::{KeyRing, KeyRules};
+use crate::certificates::{Certificates, TlsRules};
 use crate::config::Shown;
 use crate::events::{ClientEventNames, NameDialect};
 use crate::lifecycle::PhaseCell;
@@ -33,6 +34,7 @@ mod answering;
 pub mod ask;
 mod asker;
 pub mod bus;
+mod certificates;
 mod endpoints;
 #[cfg(test)]
 mod fixtures;
@@ -82,6 +84,8 @@ pub struct ControlSpec<P, B> {
     /// What the admin listener shows of the configuration.
     pub shown: ShownConfig,
     pub keys: KeyRing,
+    /// Of the listeners that speak TLS, if any does.
+    pub certificates: Option<Certificates>,
     /// Of the auth service, if there is one.
     pub validation: Option<ValidationRules>,
     pub settings: Settings,
@@ -132,6 +136,7 @@ pub struct Reloaded {
     pub snapshot: Arc<Snapshot>,
     pub targets: Vec<ServiceTargets>,
     pub keys: KeyRules,
+    pub tls: Option<TlsRules>,
     pub settings: Settings,
     pub shown: Shown,
 }

@@ -3,6 +3,7 @@
 use corelane_shard::lane::ClaimRefusal;
 use corelane_shard::probe::{Counter, Kind, Sample};
 
+use super::certificates::CertificateCounts;
 use super::internal::ListenerCounts;
 use super::sessions::refusal_label;
 use crate::events::Unusable;
@@ -84,6 +85,7 @@ pub struct ControlProbe {
     pub(super) resolve_failures: Counter,
     pub(super) address_changes: Counter,
     pub(super) keys_replaced: Counter,
+    pub(super) certificates: CertificateCounts,
     pub(super) reloads: Counter,
     pub(super) reloads_refused: Counter,
     pub(super) internal: ListenerCounts,

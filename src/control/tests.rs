@@ -110,6 +110,7 @@ impl Shard {
                 internal: Vec::new(),
                 shown: ShownConfig::default(),
                 keys: KeyRing::open(&rules()).unwrap(),
+                certificates: None,
                 validation: None,
                 settings: settings(),
                 spans: None,
@@ -118,10 +119,10 @@ impl Shard {
                 asks: mpsc::channel(1).1,
                 seed: 1,
                 reload: Box::new(|_| {
-                    let (snapshot, keys) = (snapshot(2), rules());
+                    let (snapshot, keys, tls) = (snapshot(2), rules(), None);
                     let settings = settings();
                     let shown = Shown::default();
-                    Ok(Reloaded { snapshot, targets: targets(2), keys, settings, shown })
+                    Ok(Reloaded { snapshot, targets: targets(2), keys, tls, settings, shown })
                 }),
             })
         });

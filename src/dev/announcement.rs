@@ -12,6 +12,7 @@ use super::{Player, demo_bus, demo_http, demo_link};
 #[derive(Debug)]
 pub(super) struct Announcement<'a> {
     pub(super) public: SocketAddr,
+    pub(super) tls: Option<OverTls<'a>>,
     pub(super) admin: SocketAddr,
     /// Where services reach the gateway; the environment may have switched it off.
     pub(super) internal: Option<SocketAddr>,
@@ -22,12 +23,43 @@ pub(super) struct Announcement<'a> {
     pub(super) config: &'a Path,
 }
 
+/// Where clients connect over TLS, and what they are to trust for it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct OverTls<'a> {
+    pub(super) address: SocketAddr,
+    pub(super) authority: &'a Path,
+}
+
+impl OverTls<'_> {
+    fn url(&self) -> String {
+        format!("wss://{}/connect", self.address)
+    }
+
+    /// How each kind of client comes to trust it.
+    fn text(&self) -> String {
+        let (url, address) = (self.url(), self.address);
+        let authority = shell_word(&self.authority.display().to_string());
+        format!(
+            "over TLS: {url}; trust its authority, whose key is gone so that it signs nothing else:\n\
+             curl --cacert {authority} https://{address}/health\n\
+             NODE_EXTRA_CA_CERTS={authority} node client.mjs\n\
+             Chromium: chrome://certificate-manager, Custom, Installed by you, Trusted Certificates, \
+             Import\n\
+             Firefox: Settings, Privacy & Security, View Certificates, Authorities, Import\n\
+             A folder of your own (--dir) keeps it for a year.\n\
+             \n"
+        )
+    }
+}
+
 impl Announcement<'_> {
     pub(super) fn json(&self) -> String {
         let tokens: Vec<&str> = self.players.iter().map(|player| &*player.token).collect();
         let accounts: Vec<&str> = self.players.iter().map(|player| &*player.account).collect();
         json!({
             "url": self.url(),
+            "wss_url": self.tls.map(|tls| tls.url()),
+            "authority": self.tls.map(|tls| tls.authority.display().to_string()),
             "admin_url": format!("http://{}", self.admin),
             "internal_url": self.internal_url(),
             "service_token": self.service_token,
@@ -46,6 +78,7 @@ impl Announcement<'_> {
         let config = shell_word(&self.config.display().to_string());
         let token = self.players.first().map_or("", |player| &player.token);
         let (echo, link_echo) = (demo_http::ECHO, demo_link::ECHO);
+        let tls = self.tls.map(|tls| tls.text()).unwrap_or_default();
         let services = self.services(&program).unwrap_or_default();
         let plural = if shards == 1 { "" } else { "s" };
         format!(
@@ -57,7 +90,7 @@ impl Announcement<'_> {
              call a backend over HTTP; for one behind a link say {link_echo}:\n\
              CORELANE_TOKEN={token} {program} call {url} {echo} '{{\"hello\":\"world\"}}'\n\
              \n\
-             {services}make tokens of more players:\n\
+             {tls}{services}make tokens of more players:\n\
              {program} token mint -c {config} --count 4\n\
              \n\
              Ctrl-C ends it."
@@ -132,6 +165,7 @@ mod tests {
     fn announcement(players: &[Player]) -> Announcement<'_> {
         Announcement {
             public: ([127, 0, 0, 1], 8081).into(),
+            tls: None,
             admin: ([127, 0, 0, 1], 9101).into(),
             internal: Some(([127, 0, 0, 1], 9201).into()),
             service_token: "s1",
@@ -148,6 +182,8 @@ mod tests {
         let value: Value = serde_json::from_str(&line).unwrap();
         let expected = json!({
             "url": "ws://127.0.0.1:8081/connect",
+            "wss_url": null,
+            "authority": null,
             "admin_url": "http://127.0.0.1:9101",
             "internal_url": "http://127.0.0.1:9201",
             "service_token": "s1",
@@ -174,6 +210,26 @@ mod tests {
         assert!(text.lines().any(|line| line == push), "{text}");
         let listen = text.lines().find(|line| line.starts_with("CORELANE_TOKEN=t2 ")).unwrap();
         assert!(listen.ends_with(" listen ws://127.0.0.1:8081/connect"), "{listen}");
+    }
+
+    #[test]
+    fn over_tls_it_is_said_how_to_trust_it() {
+        let players = players();
+        let tls = OverTls {
+            address: ([127, 0, 0, 1], 8082).into(),
+            authority: Path::new("/state/it's/authority.pem"),
+        };
+        let announcement = Announcement { tls: Some(tls), ..announcement(&players) };
+        let text = announcement.text();
+        let authority = r"'/state/it'\''s/authority.pem'";
+        let curl = format!("curl --cacert {authority} https://127.0.0.1:8082/health");
+        assert!(text.lines().any(|line| line == curl), "{text}");
+        let node = format!("NODE_EXTRA_CA_CERTS={authority} node client.mjs");
+        assert!(text.lines().any(|line| line == node), "{text}");
+        assert!(text.contains("over TLS: wss://127.0.0.1:8082/connect;"), "{text}");
+        let value: Value = serde_json::from_str(&announcement.json()).unwrap();
+        assert_eq!(value["wss_url"], "wss://127.0.0.1:8082/connect");
+        assert_eq!(value["authority"], "/state/it's/authority.pem");
     }
 
     #[test]

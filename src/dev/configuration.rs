@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use uuid::Uuid;
 
+use super::authority;
 use super::folder::{KEY, LINK_TOKEN, MARK};
 use super::{demo_bus, demo_http, demo_link};
 
@@ -15,6 +16,8 @@ pub(super) const SERVICE: &str = "demo";
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Setup {
     pub(super) public: SocketAddr,
+    /// Where clients connect over TLS, if they do.
+    pub(super) tls: Option<SocketAddr>,
     pub(super) shards: Option<usize>,
     pub(super) http: SocketAddr,
     pub(super) link: SocketAddr,
@@ -24,6 +27,7 @@ impl Setup {
     /// The text of the file, with a salt of its own.
     pub(super) fn render(&self) -> String {
         let Self { public, http, link, .. } = self;
+        let tls = self.tls.map(listen_tls).unwrap_or_default();
         let shards =
             self.shards.map(|count| format!("\n[shards]\ncount = {count}\n")).unwrap_or_default();
         let salt = Uuid::new_v4().simple();
@@ -36,7 +40,7 @@ impl Setup {
 
 [listen.public]
 address = ["{public}"]
-
+{tls}
 [listen.internal]
 # Any free port; whoever starts this is told which.
 address = "127.0.0.1:0"
@@ -99,4 +103,18 @@ endpoints = ["{SERVICE}:*"]
 "#
         )
     }
+}
+
+fn listen_tls(address: SocketAddr) -> String {
+    let (certificate, key) = (authority::CERTIFICATE, authority::KEY);
+    format!(
+        r#"
+[listen.tls]
+address = ["{address}"]
+
+[[listen.tls.certificate]]
+certificate = "{certificate}"
+key = "{key}"
+"#
+    )
 }

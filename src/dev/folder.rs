@@ -90,17 +90,39 @@ impl Folder {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(failed("read", &path)(error)),
         }
-        let new = path.with_extension("toml.new");
-        match fs::remove_file(&new) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(failed("remove", &new)(error));
-            }
-            _ => {}
-        }
+        self.write(CONFIG, text)
+    }
+
+    pub(super) fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Replaces a file as a whole.
+    pub(super) fn write(&self, name: &str, text: &str) -> Result<(), FolderError> {
+        let (path, new) = (self.file(name), self.file(&format!("{name}.new")));
+        self.remove(&format!("{name}.new"))?;
         create_private(&new)
             .and_then(|mut file| file.write_all(text.as_bytes()))
             .map_err(failed("write", &new))?;
         fs::rename(&new, &path).map_err(failed("write", &path))
+    }
+
+    /// If it is there.
+    pub(super) fn remove(&self, name: &str) -> Result<(), FolderError> {
+        let path = self.file(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(failed("remove", &path)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// For its owner alone, whatever has become of it.
+    pub(super) fn protect(&self, name: &str) -> Result<(), FolderError> {
+        let path = self.file(name);
+        let mode = Permissions::from_mode(OWNER_FILE);
+        fs::set_permissions(&path, mode).map_err(failed("protect", &path))
     }
 }
 

@@ -5,6 +5,7 @@
 //! Everything else is the gateway as it always is.
 
 mod announcement;
+mod authority;
 mod configuration;
 mod demo_bus;
 mod demo_http;
@@ -20,7 +21,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use uuid::Uuid;
 
-use self::announcement::Announcement;
+use self::announcement::{Announcement, OverTls};
+use self::authority::AuthorityError;
 use self::configuration::{SERVICE, Setup};
 use self::folder::{Folder, FolderError};
 use crate::cli::token::{Issuer, Order};
@@ -31,6 +33,8 @@ use crate::{gateway, logging};
 
 /// Where clients connect unless `--port` says otherwise.
 const PORT: u16 = 8080;
+/// Where they connect over TLS.
+const TLS_PORT: u16 = 8443;
 /// Enough for a few players; `corelane token mint` makes more.
 const PLAYERS: usize = 4;
 
@@ -41,8 +45,11 @@ pub fn run(args: &DevArgs) -> Result<Exit, Failure> {
     // and the backends are to stay off the shards' cores.
     let http = demo_http::spawn().map_err(|error| no_backend(&error))?;
     let link = demo_link::spawn(folder.link_token()).map_err(|error| no_backend(&error))?;
+    let now = i64::try_from(wall_clock::unix_ms() / 1000).unwrap_or(i64::MAX);
+    let authority = args.tls.then(|| authority::provide(&folder, now)).transpose()?;
     let setup = Setup {
         public: SocketAddr::from((Ipv4Addr::LOCALHOST, args.port.unwrap_or(PORT))),
+        tls: args.tls.then(|| tls_address(args.port)),
         shards: args.shards,
         http,
         link,
@@ -58,6 +65,11 @@ pub fn run(args: &DevArgs) -> Result<Exit, Failure> {
     let exit = gateway::run(config, source, |ready| {
         let announcement = Announcement {
             public: ready.public.first().copied().unwrap_or(setup.public),
+            tls: ready
+                .tls
+                .first()
+                .zip(authority.as_deref())
+                .map(|(&address, authority)| OverTls { address, authority }),
             admin: ready.admin,
             internal: ready.internal,
             service_token,
@@ -77,16 +89,29 @@ pub fn run(args: &DevArgs) -> Result<Exit, Failure> {
     exit.map_err(|error| Failure::Unavailable(error.to_string()))
 }
 
+/// One above the public port, so that two gateways can be told apart.
+fn tls_address(port: Option<u16>) -> SocketAddr {
+    let port = match port {
+        None => TLS_PORT,
+        // Any that is free.
+        Some(0) => 0,
+        Some(port) => port.checked_add(1).unwrap_or(0),
+    };
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
 /// What the command line asked for holds against the environment too.
 fn source(folder: &Folder, args: &DevArgs) -> ConfigSource {
     let address = args.port.map(|port| {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         ("listen.public.address".to_owned(), address.to_string())
     });
+    let tls =
+        args.tls.then(|| ("listen.tls.address".to_owned(), tls_address(args.port).to_string()));
     let shards = args.shards.map(|count| ("shards.count".to_owned(), count.to_string()));
     ConfigSource {
         path: Some(folder.config_path()),
-        flags: address.into_iter().chain(shards).collect(),
+        flags: address.into_iter().chain(tls).chain(shards).collect(),
     }
 }
 
@@ -119,6 +144,15 @@ fn no_backend(error: &io::Error) -> Failure {
         "cannot start the backends of service {SERVICE:?}: {error}; check the limits of open files \
          and processes"
     ))
+}
+
+impl From<AuthorityError> for Failure {
+    fn from(error: AuthorityError) -> Self {
+        match error {
+            AuthorityError::Folder(error) => error.into(),
+            AuthorityError::Made(_) | AuthorityError::Date(_) => Self::Internal(error.to_string()),
+        }
+    }
 }
 
 impl From<FolderError> for Failure {

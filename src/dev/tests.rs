@@ -32,7 +32,7 @@ impl Drop for Scratch {
 
 fn setup() -> Setup {
     let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    Setup { public: local(0), shards: Some(2), http: local(7001), link: local(7002) }
+    Setup { public: local(0), tls: None, shards: Some(2), http: local(7001), link: local(7002) }
 }
 
 /// As [`ConfigSource::load`], but without the variables of whoever runs the tests.
@@ -187,11 +187,104 @@ fn a_configuration_of_somebody_else_is_not_overwritten() {
 fn flags_of_dev_are_stronger_than_the_environment() {
     let scratch = Scratch::new();
     let folder = Folder::open(Some(scratch.path())).unwrap();
-    let args = |shards, port| DevArgs { shards, port, json: false, quiet: false, dir: None };
-    assert_eq!(source(&folder, &args(None, None)).flags, []);
+    let args =
+        |shards, port, tls| DevArgs { shards, port, tls, json: false, quiet: false, dir: None };
+    assert_eq!(source(&folder, &args(None, None, false)).flags, []);
     let flag = |key: &str, value: &str| (key.to_owned(), value.to_owned());
     assert_eq!(
-        source(&folder, &args(Some(2), Some(0))).flags,
+        source(&folder, &args(Some(2), Some(0), false)).flags,
         [flag("listen.public.address", "127.0.0.1:0"), flag("shards.count", "2")]
     );
+}
+
+#[test]
+fn tls_is_spoken_one_port_above_the_public_one() {
+    let scratch = Scratch::new();
+    let folder = Folder::open(Some(scratch.path())).unwrap();
+    for (port, tls) in [(None, 8443), (Some(0), 0), (Some(9000), 9001), (Some(65_535), 0)] {
+        let args = DevArgs { shards: None, port, tls: true, json: false, quiet: false, dir: None };
+        let flags = source(&folder, &args).flags;
+        let flag = ("listen.tls.address".to_owned(), format!("127.0.0.1:{tls}"));
+        assert!(flags.contains(&flag), "{flags:?}");
+    }
+}
+
+const NOW: i64 = 1_800_000_000;
+const DAY: i64 = 86_400;
+
+/// Authority, certificate and key.
+fn tls_files(scratch: &Scratch) -> [String; 3] {
+    [authority::AUTHORITY, authority::CERTIFICATE, authority::KEY]
+        .map(|name| fs::read_to_string(scratch.path().join(name)).unwrap())
+}
+
+#[test]
+fn the_certificate_of_tls_is_kept_until_its_last_day_and_its_key_private() {
+    let scratch = Scratch::new();
+    let folder = Folder::open(Some(scratch.path())).unwrap();
+    let path = authority::provide(&folder, NOW).unwrap();
+    assert_eq!(path, scratch.path().join(authority::AUTHORITY));
+    let first = tls_files(&scratch);
+    let key = scratch.path().join(authority::KEY);
+    let mode = || fs::metadata(&key).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(), 0o600);
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+    authority::provide(&folder, NOW + 363 * DAY).unwrap();
+    assert_eq!((tls_files(&scratch), mode()), (first.clone(), 0o600));
+    authority::provide(&folder, NOW + 364 * DAY).unwrap();
+    let second = tls_files(&scratch);
+    assert!(first.iter().zip(&second).all(|(old, new)| old != new));
+    // Whatever is missing or does not belong to the rest has all of it made anew.
+    fs::write(&key, &first[2]).unwrap();
+    authority::provide(&folder, NOW + 364 * DAY).unwrap();
+    let third = tls_files(&scratch);
+    assert_ne!(third[0], second[0]);
+    fs::remove_file(scratch.path().join(authority::AUTHORITY)).unwrap();
+    authority::provide(&folder, NOW + 364 * DAY).unwrap();
+    assert_ne!(tls_files(&scratch)[1], third[1]);
+}
+
+#[test]
+fn a_client_that_trusts_the_authority_trusts_the_certificate_on_this_machine_only() {
+    use rustls::client::danger::ServerCertVerifier as _;
+    use rustls::pki_types::pem::PemObject as _;
+    use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+
+    let scratch = Scratch::new();
+    let folder = Folder::open(Some(scratch.path())).unwrap();
+    authority::provide(&folder, NOW).unwrap();
+    let [authority, certificate, _] = tls_files(&scratch);
+    let [authority, certificate] =
+        [authority, certificate].map(|pem| CertificateDer::from_pem_slice(pem.as_bytes()).unwrap());
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(authority).unwrap();
+    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier = rustls::client::WebPkiServerVerifier::builder_with_provider(
+        std::sync::Arc::new(roots),
+        provider,
+    );
+    let verifier = verifier.build().unwrap();
+    let trusted = |name: &'static str, at: i64| {
+        let name = ServerName::try_from(name).unwrap();
+        let at = UnixTime::since_unix_epoch(std::time::Duration::from_secs(at as u64));
+        verifier.verify_server_cert(&certificate, &[], &name, &[], at).is_ok()
+    };
+    for name in ["localhost", "127.0.0.1", "::1"] {
+        assert!(trusted(name, NOW) && trusted(name, NOW + 364 * DAY), "{name}");
+    }
+    assert!(!trusted("game.example", NOW) && !trusted("127.0.0.2", NOW));
+    assert!(!trusted("localhost", NOW + 366 * DAY));
+}
+
+#[test]
+fn the_configuration_with_tls_is_accepted_without_a_warning() {
+    let scratch = Scratch::new();
+    let folder = Folder::open(Some(scratch.path())).unwrap();
+    authority::provide(&folder, NOW).unwrap();
+    let tls = SocketAddr::from((Ipv4Addr::LOCALHOST, 8443));
+    folder.write_config(&Setup { tls: Some(tls), ..setup() }.render()).unwrap();
+    let config = load(&folder);
+    assert_eq!(config.warnings(), Vec::<String>::new());
+    assert_eq!(config.listen_tls.address, [tls]);
+    assert_eq!(config.certificates[0].key, scratch.path().join(authority::KEY));
 }

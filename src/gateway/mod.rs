@@ -26,11 +26,12 @@ use tracing::{error, info, warn};
 use self::listeners::HttpListeners;
 use self::ports::{LaneBell, ports};
 use self::settings::{
-    drain_plan, engine_options, key_rules, reload_hook, settings, span_export, targets,
+    drain_plan, engine_options, key_rules, reload_hook, settings, span_export, targets, tls_rules,
     validation_rules,
 };
-use self::shards::{ShardPart, await_starts, bind_public, start_shard};
+use self::shards::{Bound, ShardPart, await_starts, bind_public, start_shard};
 use crate::auth::{KeyError, KeyRing};
+use crate::certificates::{CertificateError, Certificates};
 use crate::config::{Config, ConfigSource, MemoryBudget, physical_memory};
 use crate::control::admin::AdminError;
 use crate::control::internal::InternalError;
@@ -61,6 +62,8 @@ const CONTROL_LANE: usize = 4096;
 pub struct Ready {
     /// Where clients connect; ports that were 0 are the real ones.
     pub public: Vec<SocketAddr>,
+    /// Where they connect over TLS.
+    pub tls: Vec<SocketAddr>,
     pub admin: SocketAddr,
     /// Where services reach the gateway, if they do.
     pub internal: Option<SocketAddr>,
@@ -83,11 +86,13 @@ pub enum StartError {
     #[error(transparent)]
     Keys(#[from] KeyError),
     #[error(transparent)]
+    Certificates(#[from] CertificateError),
+    #[error(transparent)]
     Admin(#[from] AdminError),
     #[error(transparent)]
     Internal(#[from] InternalError),
-    #[error("cannot listen on {address}: {source}; choose another listen.public.address")]
-    Listen { address: SocketAddr, source: io::Error },
+    #[error("cannot listen on {address}: {source}; choose another {key}")]
+    Listen { key: &'static str, address: SocketAddr, source: io::Error },
     #[error(
         "shard {shard} cannot start: {source}; if memory is short, raise LimitMEMLOCK= or start \
          again: the kernel gives back the rings of a predecessor late"
@@ -116,12 +121,13 @@ pub fn run(
     info!(%placement, "threads");
 
     let keys = KeyRing::open(&key_rules(&config))?;
+    let certificates = tls_rules(&config).map(Certificates::open).transpose()?;
     let snapshot = Arc::new(config.snapshot(1));
     let phase = Arc::new(PhaseCell::default());
     let control_probe = Arc::new(ControlProbe::default());
     let probes: Vec<Arc<Probe>> = (0..shards).map(|_| Arc::default()).collect();
     let http = HttpListeners::open(&config, &probes, &control_probe, &phase, keys.published())?;
-    let (listeners, public) = bind_public(&config, shards)?;
+    let Bound { listeners, public, tls } = bind_public(&config, shards)?;
     let control_bell = bell()?;
     let bells: Vec<_> = (0..shards).map(|_| bell()).collect::<Result<_, _>>()?;
     let Mesh { shards: shard_lanes, control: control_lanes } = mesh(MeshShape {
@@ -139,7 +145,7 @@ pub fn run(
         let part = ShardPart {
             lanes,
             listeners,
-            options: engine_options(&config, index, shards),
+            options: engine_options(&config, index, shards, certificates.as_ref()),
             sizes: ring_sizes(&config),
             buffers: (config.shards.receive_buffers as u16, config.shards.receive_buffer_bytes),
             batch_window: config.shards.batch_window,
@@ -160,6 +166,7 @@ pub fn run(
 
     ready(&Ready {
         public,
+        tls,
         admin: http.admin_address,
         internal: http.internal_address,
         endpoint_meta: http.endpoint_meta_address,
@@ -179,6 +186,7 @@ pub fn run(
         internal: http.internal,
         shown: http.shown,
         keys,
+        certificates,
         validation: validation_rules(&config),
         settings: settings(&config, drain),
         spans: span_export(&config),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use corelane_shard::engine::{
-    CredentialRoutes, DoorRules, EngineOptions, InternalAccess, Proxies, ServiceToken,
+    CredentialRoutes, DoorRules, EngineOptions, InternalAccess, Proxies, ServiceToken, TlsOptions,
 };
 use corelane_shard::id::ShardId;
 use corelane_shard::snapshot::BreakerLimits;
@@ -12,7 +12,11 @@ use corelane_shard::wire::handshake::HeadLimits;
 
 use super::UPSTREAM_SOCKETS;
 use crate::auth::{JwksSpec, KeyRules, KeySpec};
-use crate::config::{Config, ConfigSource, ConnectionMode, InternalAuthMode, LoadError, Upstream};
+use crate::certificates::{Certificates, ClientCertificates, TlsRules};
+use crate::config::{
+    CertificateDemand, CertificateFiles, Config, ConfigSource, ConnectionMode, InternalAuthMode,
+    LoadError, Upstream,
+};
 use crate::continuity::continue_from;
 use crate::control::mailboxes::MailboxRules;
 use crate::control::store::StoreRules;
@@ -27,7 +31,13 @@ use crate::lifecycle::systemd;
 /// Time between two look-ups of one backend's name.
 const RESOLVE_REFRESH: Duration = Duration::from_secs(5);
 
-pub(super) fn engine_options(config: &Config, index: usize, shards: usize) -> EngineOptions {
+pub(super) fn engine_options(
+    config: &Config,
+    index: usize,
+    shards: usize,
+    certificates: Option<&Certificates>,
+) -> EngineOptions {
+    let [plain, tls] = [&config.listen_public.address, &config.listen_tls.address].map(Vec::len);
     EngineOptions {
         shard: ShardId(index as u8),
         shards,
@@ -35,7 +45,13 @@ pub(super) fn engine_options(config: &Config, index: usize, shards: usize) -> En
         door: door_rules(config),
         drain_spread: config.drain.spread,
         drain_calls: config.drain.calls,
-        listeners: config.listen_public.address.len() as u8,
+        listeners: (plain + tls) as u8,
+        tls: certificates.map(|certificates| TlsOptions {
+            first_listener: plain as u8,
+            config: certificates.published(),
+            handshakes_max: config.listen_tls.handshakes_max,
+            handshake_timeout: config.listen_tls.handshake_timeout,
+        }),
         connections_max: config.shards.connections_max,
         upstreams_max: UPSTREAM_SOCKETS,
         block_pool_bytes: config.shards.block_pool_bytes,
@@ -175,6 +191,23 @@ pub(super) fn key_rules(config: &Config) -> KeyRules {
     }
 }
 
+/// `None` while no listener speaks TLS.
+pub(super) fn tls_rules(config: &Config) -> Option<TlsRules> {
+    let tls = &config.listen_tls;
+    tls.address.first()?;
+    let clients = match (tls.client_certificates, tls.client_roots.clone()) {
+        (CertificateDemand::Optional, Some(roots)) => ClientCertificates::Optional { roots },
+        (CertificateDemand::Required, Some(roots)) => ClientCertificates::Required { roots },
+        // A demand without roots was refused with the configuration.
+        _ => ClientCertificates::Unasked,
+    };
+    Some(TlsRules {
+        certificates: config.certificates.iter().map(CertificateFiles::spec).collect(),
+        clients,
+        oldest: tls.oldest_version,
+    })
+}
+
 pub(super) fn targets(config: &Config) -> Vec<ServiceTargets> {
     config
         .upstreams()
@@ -209,6 +242,7 @@ pub(super) fn reload_hook(current: Config, source: ConfigSource) -> ReloadHook {
             snapshot: Arc::new(continued.snapshot),
             targets: continued.targets,
             keys: key_rules(&next),
+            tls: tls_rules(&next),
             settings: settings(&next, drain),
             shown: next.shown.clone(),
         };

@@ -124,11 +124,16 @@ pub(super) fn await_starts(
     Err(StartError::Shard { shard, source: join().err().unwrap_or_else(ended) })
 }
 
+/// The listeners of clients, and where they are.
+pub(super) struct Bound {
+    /// By shard; those that speak TLS stand behind the others.
+    pub(super) listeners: Vec<Vec<OwnedFd>>,
+    pub(super) public: Vec<SocketAddr>,
+    pub(super) tls: Vec<SocketAddr>,
+}
+
 /// One listener per shard and address. The first shard's tells the real port where it was 0.
-pub(super) fn bind_public(
-    config: &Config,
-    shards: usize,
-) -> Result<(Vec<Vec<OwnedFd>>, Vec<SocketAddr>), StartError> {
+pub(super) fn bind_public(config: &Config, shards: usize) -> Result<Bound, StartError> {
     let options = ListenOptions {
         backlog: config.listen_public.backlog as i32,
         keepalive: KEEPALIVE,
@@ -137,17 +142,22 @@ pub(super) fn bind_public(
         receive_buffer: None,
     };
     let mut listeners: Vec<Vec<OwnedFd>> = (0..shards).map(|_| Vec::new()).collect();
-    let mut public = Vec::new();
-    for &wanted in &config.listen_public.address {
-        let mut address = wanted;
-        for own in &mut listeners {
-            let failed = |source| StartError::Listen { address, source };
-            let socket = listen(address, &options).map_err(failed)?;
-            let bound = socket2::SockRef::from(&socket).local_addr().map_err(failed)?;
-            address = bound.as_socket().unwrap_or(address);
-            own.push(socket);
+    let mut bind = |key, addresses: &[SocketAddr]| {
+        let mut found = Vec::with_capacity(addresses.len());
+        for &wanted in addresses {
+            let mut address = wanted;
+            for own in &mut listeners {
+                let failed = |source| StartError::Listen { key, address, source };
+                let socket = listen(address, &options).map_err(failed)?;
+                let bound = socket2::SockRef::from(&socket).local_addr().map_err(failed)?;
+                address = bound.as_socket().unwrap_or(address);
+                own.push(socket);
+            }
+            found.push(address);
         }
-        public.push(address);
-    }
-    Ok((listeners, public))
+        Ok::<_, StartError>(found)
+    };
+    let public = bind("listen.public.address", &config.listen_public.address)?;
+    let tls = bind("listen.tls.address", &config.listen_tls.address)?;
+    Ok(Bound { listeners, public, tls })
 }
