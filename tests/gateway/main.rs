@@ -23,4 +23,5 @@ mod messages;
 mod modes;
 mod peers;
 mod resume;
+mod tls;
 mod tracing;

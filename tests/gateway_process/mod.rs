@@ -81,6 +81,7 @@ pub(crate) struct Gateway {
     child: Child,
     log: Log,
     public: Vec<SocketAddr>,
+    tls: Vec<SocketAddr>,
     internal: Option<SocketAddr>,
     endpoint_meta: Option<SocketAddr>,
     admin: SocketAddr,
@@ -169,13 +170,13 @@ impl Launch {
         let log = Log::follow(child.stderr.take().expect("standard error is piped"));
         let deadline = Instant::now() + SOON;
         let serving = log.wait_for(deadline, Serving::parse);
-        let Some(Serving { public, internal, endpoint_meta, admin }) = serving else {
+        let Some(Serving { public, tls, internal, endpoint_meta, admin }) = serving else {
             end_at_once(&mut child);
             panic!("the gateway does not serve; its log:\n{}", log.tail());
         };
         let launch = self;
         let gateway =
-            Gateway { launch, folder, child, log, public, internal, endpoint_meta, admin };
+            Gateway { launch, folder, child, log, public, tls, internal, endpoint_meta, admin };
         gateway.wait_until("/readyz answers 200", SOON, || {
             http::request(gateway.admin, "GET", "/readyz").is_ok_and(|answer| answer.status == 200)
         });
@@ -212,6 +213,12 @@ impl Gateway {
     #[must_use]
     pub(crate) fn public_addresses(&self) -> &[SocketAddr] {
         &self.public
+    }
+
+    /// Where clients connect over TLS; the configuration has to switch that on.
+    #[must_use]
+    pub(crate) fn tls(&self) -> SocketAddr {
+        *self.tls.first().expect("listen.tls.address is set")
     }
 
     /// Where services reach it; the configuration has to switch that on.
@@ -359,6 +366,7 @@ impl Drop for Gateway {
 /// The log line that says where the gateway listens.
 struct Serving {
     public: Vec<SocketAddr>,
+    tls: Vec<SocketAddr>,
     internal: Option<SocketAddr>,
     endpoint_meta: Option<SocketAddr>,
     admin: SocketAddr,
@@ -370,14 +378,19 @@ impl Serving {
         if line.get("message")?.as_str()? != "serving" {
             return None;
         }
-        let public = line.get("public")?.as_str()?;
-        let public = public.strip_prefix('[')?.strip_suffix(']')?;
+        let list = |name: &str| {
+            let text = line.get(name).map_or(Some("[]"), serde_json::Value::as_str)?;
+            let addresses = text.strip_prefix('[')?.strip_suffix(']')?.split(", ");
+            let addresses = addresses.filter(|one| !one.is_empty()).map(|one| one.parse().ok());
+            addresses.collect::<Option<Vec<SocketAddr>>>()
+        };
         let switched = |name| match line.get(name) {
             Some(address) => address.as_str()?.parse().ok().map(Some),
             None => Some(None),
         };
         Some(Self {
-            public: public.split(", ").map(|one| one.parse().ok()).collect::<Option<_>>()?,
+            public: list("public")?,
+            tls: list("tls")?,
             internal: switched("internal")?,
             endpoint_meta: switched("endpoint_meta")?,
             admin: line.get("admin")?.as_str()?.parse().ok()?,

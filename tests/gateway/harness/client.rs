@@ -1,6 +1,7 @@
 //! A game client: a session over tungstenite.
 
 use std::collections::VecDeque;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use serde_json::Value;
@@ -11,8 +12,8 @@ use tungstenite::{Error, HandshakeError, Message, WebSocket};
 use super::frames::{EVENT, Guid, RESPONSE, Reply, Request, guid};
 use super::raw::dial;
 
-pub(crate) struct Client {
-    pub(crate) socket: WebSocket<TcpStream>,
+pub(crate) struct Client<S = TcpStream> {
+    pub(crate) socket: WebSocket<S>,
     pub(crate) manifest: Value,
     /// Arrived while something else was waited for.
     replies: VecDeque<Reply>,
@@ -37,12 +38,22 @@ impl Client {
     }
 
     fn try_credential(address: SocketAddr, credential: &str) -> Result<Self, u16> {
+        Self::try_upgrade(dial(address), address, credential)
+    }
+}
+
+impl<S: Read + Write> Client<S> {
+    /// Over a stream that stands already.
+    pub(crate) fn try_upgrade(
+        stream: S,
+        address: SocketAddr,
+        credential: &str,
+    ) -> Result<Self, u16> {
         let mut request = format!("ws://{address}/connect")
             .into_client_request()
             .expect("an address makes a URL");
         let credential = HeaderValue::from_str(credential);
         request.headers_mut().insert("Authorization", credential.expect("a token is ASCII"));
-        let stream = dial(address);
         match tungstenite::client::client(request, stream) {
             Ok((socket, _)) => {
                 let mut client = Self::over(socket);
@@ -55,7 +66,7 @@ impl Client {
     }
 
     /// For a socket that is upgraded already; its manifest is yet to come.
-    pub(crate) fn over(socket: WebSocket<TcpStream>) -> Self {
+    pub(crate) fn over(socket: WebSocket<S>) -> Self {
         let (replies, requests) = (VecDeque::new(), VecDeque::new());
         Self { socket, manifest: Value::Null, replies, requests }
     }

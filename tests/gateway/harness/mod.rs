@@ -10,6 +10,7 @@ pub(crate) mod http_backend;
 pub(crate) mod https;
 pub(crate) mod link_backend;
 pub(crate) mod raw;
+pub(crate) mod tls;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
