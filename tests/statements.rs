@@ -63,14 +63,16 @@ fn place_of(reference: &str) -> Option<(Vec<PathBuf>, &str)> {
     Some((files_of(&source, modules), name))
 }
 
-/// Whether `source` has a test function of that name.
+/// Whether `source` has a test function of that name that every run runs.
 fn has_test(source: &str, name: &str) -> bool {
     let declared = format!("fn {name}(");
     source.match_indices(&declared).any(|(at, _)| {
         let before = source[..at].trim_end();
         // Attributes may stand between, such as a reason why it is expected to panic.
-        let mut lines = before.lines().rev().map(str::trim);
-        lines.by_ref().take_while(|line| line.starts_with("#[")).any(|line| line == "#[test]")
+        let lines = before.lines().rev().map(str::trim);
+        let attributes: Vec<_> = lines.take_while(|line| line.starts_with("#[")).collect();
+        let ignored = attributes.iter().any(|line| line.starts_with("#[ignore"));
+        attributes.contains(&"#[test]") && !ignored
     })
 }
 

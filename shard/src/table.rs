@@ -423,6 +423,7 @@ mod tests {
         let next = table.insert(7, START + REUSE_AFTER).unwrap();
         assert_eq!(next.slot, keys[1].slot);
         assert_eq!(table.get_mut_beside(keys[0], keys[1]), None, "somebody else by now");
+        assert_eq!(table.get_mut_beside(keys[1], keys[0]), None, "somebody else by now");
         assert_eq!(table.get_mut_beside(keys[0], next), Some((&mut 0, &7)));
     }
 

@@ -44,8 +44,18 @@ pub struct VerifyCounts {
 impl JwtAuthenticator {
     #[must_use]
     pub fn new(published: Arc<ArcSwap<KeySet>>) -> Self {
+        Self::remembering(published, TOKEN_SETS)
+    }
+
+    /// One for a single token: the places for results would cost more than looking at it.
+    #[must_use]
+    pub fn forgetful(published: Arc<ArcSwap<KeySet>>) -> Self {
+        Self::remembering(published, 1)
+    }
+
+    fn remembering(published: Arc<ArcSwap<KeySet>>, sets: usize) -> Self {
         let keys = published.load_full();
-        let cache = TokenCache::new(TOKEN_SETS);
+        let cache = TokenCache::new(sets);
         let standings = Standings::default();
         let counts = VerifyCounts::default();
         Self { published, keys, cache, standings, counts, fresh_tokens: 0, asks: false }

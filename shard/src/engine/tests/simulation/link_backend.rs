@@ -14,6 +14,9 @@ use crate::wire::guid::Guid;
 use crate::wire::handshake::{ACCEPT_BYTES_MAX, accept};
 use crate::wire::header::{Flags, RequestHeader, ResponseHeader};
 
+/// Where the code stands in an answer.
+const CODE_AT: usize = ResponseHeader::LEN - 1;
+
 const HELLO: &[u8] = br#"{"version":1,"credit":{"messages":4,"bytes":8192}}"#;
 
 #[derive(Debug)]
@@ -205,6 +208,8 @@ impl LinkServed {
             25..30 => self.put(&message),
             30..33 => self.misaddress(session, &message, rng),
             33..35 => message.truncate(PREFIX_LEN + rng.usize(..ResponseHeader::LEN)),
+            // A code that is not a backend's to give.
+            35 => message[PREFIX_LEN + CODE_AT] = if rng.bool() { 32 } else { 72 },
             _ => {}
         }
         self.put(&message);

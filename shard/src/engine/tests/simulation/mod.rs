@@ -8,6 +8,7 @@ mod clients;
 mod clock;
 mod control;
 mod frames;
+mod full_lane;
 mod http_backend;
 mod invariants;
 mod kernel;

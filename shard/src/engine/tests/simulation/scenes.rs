@@ -20,7 +20,7 @@ use crate::snapshot::{Snapshot, UpstreamKind};
 use crate::wire::guid::{Guid, ServiceGuids, SessionText};
 use crate::wire::header::{Flags, ResponseHeader};
 
-const HEAD: &str = "GET /connect HTTP/1.1\r\nHost: test\r\nUpgrade: websocket\r\n\
+pub(super) const HEAD: &str = "GET /connect HTTP/1.1\r\nHost: test\r\nUpgrade: websocket\r\n\
     Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 

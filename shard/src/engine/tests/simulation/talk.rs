@@ -7,6 +7,9 @@ use crate::id::SessionId;
 use crate::wire::guid::Guid;
 use crate::wire::header::{Flags, RequestHeader, ResponseHeader};
 
+/// Codes of the protocol that no answer bears, whoever asks and whatever a backend says.
+const NEVER_SENT: [u8; 2] = [32, 72];
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Asked {
     Call,
@@ -148,6 +151,7 @@ impl Talk {
     }
 
     fn hear_answer(&mut self, header: ResponseHeader, payload: &[u8]) {
+        assert!(!NEVER_SENT.contains(&header.code), "{header:?}");
         let (serial, number) = ((header.message_id >> 32) as u32, header.message_id as u32);
         if self.rpcs.remove(&header.message_id) {
             return assert!(matches!(header.code, 12 | 30), "it came too late: {header:?}");
