@@ -42,19 +42,19 @@ impl Wire {
     /// Moves bytes, at most `piece` at a time to the server, until nobody has more to say.
     fn settle(&mut self, piece: usize) {
         loop {
-            let said = self.from_client();
+            let said = self.spoken_by_client();
             for bytes in said.chunks(piece) {
-                self.to_server(bytes);
+                self.deliver(bytes);
             }
             let answered = self.server.take_outgoing();
             if said.is_empty() && answered.is_empty() {
                 return;
             }
-            self.to_client(&answered);
+            self.hear_from_server(&answered);
         }
     }
 
-    fn from_client(&mut self) -> Vec<u8> {
+    fn spoken_by_client(&mut self) -> Vec<u8> {
         let mut said = Vec::new();
         while self.client.wants_write() {
             self.client.write_tls(&mut said).unwrap();
@@ -62,7 +62,7 @@ impl Wire {
         said
     }
 
-    fn to_client(&mut self, mut bytes: &[u8]) {
+    fn hear_from_server(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             self.client.read_tls(&mut bytes).unwrap();
             self.client.process_new_packets().unwrap();
@@ -71,7 +71,7 @@ impl Wire {
         }
     }
 
-    fn to_server(&mut self, bytes: &[u8]) {
+    fn deliver(&mut self, bytes: &[u8]) {
         self.kept.extend_from_slice(bytes);
         let mut at = 0;
         while at < self.kept.len() && self.ended.is_none() {
@@ -102,7 +102,7 @@ impl Wire {
         let before = bytes.len();
         bytes.resize(before + self.server.sealed_len(plain.len()), 0);
         self.server.seal(plain, &mut bytes[before..]).unwrap();
-        self.to_client(&bytes);
+        self.hear_from_server(&bytes);
     }
 
     fn client_says(&mut self, plain: &[u8]) {
@@ -127,7 +127,7 @@ fn every_suite_carries_bytes_both_ways_and_ends_in_good_order() {
         assert_eq!(wire.ended, Some(Ok(())));
         wire.server.say_goodbye();
         let goodbye = wire.server.take_outgoing();
-        wire.to_client(&goodbye);
+        wire.hear_from_server(&goodbye);
         assert_eq!(wire.client.reader().read(&mut [0; 1]).unwrap(), 0, "a close_notify is an end");
     }
 }
@@ -192,13 +192,13 @@ fn a_record_that_was_changed_on_the_way_is_refused_with_an_alert() {
         for bit in [0, 13, 40, 41, 70, 100, 200] {
             let mut wire = Wire::standing(suite);
             wire.client_says(b"twenty bytes of text");
-            let mut said = wire.from_client();
+            let mut said = wire.spoken_by_client();
             let at = bit / 8 % said.len();
             said[at] ^= 1 << (bit % 8);
-            wire.to_server(&said);
+            wire.deliver(&said);
             // A length that has grown waits for more; everything else is noticed.
             if wire.ended.is_none() {
-                wire.to_server(&[0; 20_000]);
+                wire.deliver(&[0; 20_000]);
             }
             assert!(matches!(wire.ended, Some(Err(TlsFault::Record(_)))), "{suite:?} bit {bit}");
             assert!(wire.read.0.is_empty());
@@ -215,7 +215,7 @@ fn what_has_no_place_in_a_connection_that_stands_ends_it() {
     {
         for suite in [SUITES[0], SUITES[3]] {
             let mut wire = Wire::standing(suite);
-            wire.to_server(record);
+            wire.deliver(record);
             assert!(matches!(wire.ended, Some(Err(TlsFault::Record(_)))), "{suite:?} {record:?}");
         }
     }
@@ -230,8 +230,8 @@ fn a_peer_that_sends_nothing_but_empty_records_is_let_go() {
     }
     assert_eq!(wire.ended, None);
     wire.client.refresh_traffic_keys().unwrap();
-    let said = wire.from_client();
-    wire.to_server(&said);
+    let said = wire.spoken_by_client();
+    wire.deliver(&said);
     assert_eq!(wire.ended, Some(Err(TlsFault::Record(RecordFault::OnlyEmpty))));
 }
 
@@ -276,7 +276,7 @@ proptest! {
         stands in any::<bool>(),
     ) {
         let mut wire = if stands { Wire::standing(SUITES[0]) } else { Wire::new(&configs(SUITES[0])) };
-        wire.to_server(&bytes);
+        wire.deliver(&bytes);
         wire.server.take_outgoing();
     }
 }

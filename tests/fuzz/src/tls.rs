@@ -71,7 +71,7 @@ fn follow(plan: &Plan) {
             }
             Step::Close => link.client.send_close_notify(),
         }
-        let mut said = link.from_client();
+        let mut said = link.spoken_by_client();
         if let Some((at, bit)) = damage.take_if(|_| !said.is_empty()) {
             let at = at % said.len();
             said[at] ^= 1 << bit;
@@ -120,13 +120,13 @@ impl Link {
 
     fn settle(&mut self, piece: usize) {
         while self.client.is_handshaking() || self.server.is_handshaking() {
-            let said = self.from_client();
+            let said = self.spoken_by_client();
             self.deliver(said, piece);
             self.hear();
         }
     }
 
-    fn from_client(&mut self) -> Vec<u8> {
+    fn spoken_by_client(&mut self) -> Vec<u8> {
         let mut said = Vec::new();
         while self.client.wants_write() {
             self.client.write_tls(&mut said).expect("memory takes all");
@@ -151,17 +151,17 @@ impl Link {
         sealed.resize(before + self.server.sealed_len(len), 0);
         self.server.seal(&bytes, &mut sealed[before..]).expect("the keys are fresh");
         self.answered.extend(bytes);
-        self.to_client(&sealed);
+        self.hear_from_server(&sealed);
     }
 
     /// What TLS itself has to say reaches the client.
     fn hear(&mut self) {
         let bytes = self.server.take_outgoing();
         assert!(self.over || self.server.is_handshaking() || bytes.len() <= 64 * GOODBYE_MAX);
-        self.to_client(&bytes);
+        self.hear_from_server(&bytes);
     }
 
-    fn to_client(&mut self, mut bytes: &[u8]) {
+    fn hear_from_server(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let taken = self.client.read_tls(&mut bytes);
             if taken.is_err() || self.client.process_new_packets().is_err() {
