@@ -13,6 +13,7 @@ use std::time::Duration;
 use clap::Args;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+mod certificate;
 mod chart;
 mod contender;
 mod cores;
@@ -153,7 +154,7 @@ impl PeersArguments {
         const IDLE_SECONDS: u64 = 25;
         let [warm_up, duration] = match (self.quick, what) {
             (true, _) => [300, 700].map(Duration::from_millis),
-            (false, Measure::Idle) => [5, IDLE_SECONDS].map(Duration::from_secs),
+            (false, Measure::Idle { .. }) => [5, IDLE_SECONDS].map(Duration::from_secs),
             (false, _) => [Duration::from_secs(1), Duration::from_secs_f64(self.seconds)],
         };
         // A quick run looks whether things work, also where others use the processors.
@@ -163,7 +164,8 @@ impl PeersArguments {
             return Plan { rounds: 1, rate_rounds: 0, timing };
         }
         // Memory hardly differs from run to run, and each takes a minute.
-        let rounds = if what == Measure::Idle { self.rounds.min(3) } else { self.rounds };
+        let is_idle = matches!(what, Measure::Idle { .. });
+        let rounds = if is_idle { self.rounds.min(3) } else { self.rounds };
         Plan { rounds, rate_rounds: self.rate_rounds, timing }
     }
 

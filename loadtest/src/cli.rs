@@ -77,9 +77,13 @@ struct ScenarioArguments {
 struct RunArguments {
     #[command(flatten)]
     scenario: ScenarioArguments,
-    /// ws://HOST:PORT/PATH instead of the scenario's own
+    /// ws://HOST:PORT/PATH or wss://HOST:PORT/PATH instead of the scenario's own
     #[arg(long)]
     url: Option<String>,
+    /// PEM file of the authorities that may have signed the certificate of a wss:// server; default
+    /// is what the system trusts. tls.verify=false by --set takes any certificate
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// File with a token a line, one for each connection; - is the standard input
     #[arg(long)]
     tokens: Option<PathBuf>,

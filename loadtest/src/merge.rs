@@ -23,7 +23,7 @@ pub enum MergeError {
     Nothing,
     #[error(
         "the scenarios differ in `{field}`: only sources, connection counts, rates, seed, threads, \
-         processors and first_sender may differ between generators"
+         processors, first_sender and the file of authorities may differ between generators"
     )]
     Scenario { field: String },
     #[error(
@@ -38,7 +38,7 @@ pub enum MergeError {
 }
 
 /// What may differ; all of it is put together, or belongs to one generator alone.
-const MAY_DIFFER: [&str; 10] = [
+const MAY_DIFFER: [&str; 11] = [
     "arrival.rate",
     "arrival.from",
     "arrival.to",
@@ -49,6 +49,7 @@ const MAY_DIFFER: [&str; 10] = [
     "generator.first_sender",
     "generator.seed",
     "generator.threads",
+    "tls.ca",
 ];
 
 /// The order of `parts` does not matter. The caller judges the result.
@@ -71,6 +72,10 @@ pub fn merge(mut parts: Vec<Outcome>) -> Result<Outcome, MergeError> {
     for (kind, number) in parts.iter().flat_map(|part| &part.errors) {
         *errors.entry(kind.clone()).or_default() += number;
     }
+    let mut handshakes = BTreeMap::new();
+    for (agreed, number) in parts.iter().flat_map(|part| &part.handshakes) {
+        *handshakes.entry(agreed.clone()).or_default() += number;
+    }
     let connections = parts.iter().fold(ConnectionCounts::default(), add_connections);
     let server = server(&parts, messages.measured, connections.ready);
     Ok(Outcome {
@@ -81,6 +86,7 @@ pub fn merge(mut parts: Vec<Outcome>) -> Result<Outcome, MergeError> {
         connections,
         messages,
         errors,
+        handshakes,
         latency: latency(&parts),
         intervals: intervals::aligned(&parts),
         server,
@@ -225,6 +231,7 @@ fn latency(parts: &[Outcome]) -> Latency {
         from_send: sum(|latency| &latency.from_send),
         send_lag: sum(|latency| &latency.send_lag),
         connect: sum(|latency| &latency.connect),
+        handshake: sum(|latency| &latency.handshake),
         upgrade: sum(|latency| &latency.upgrade),
         first_message: sum(|latency| &latency.first_message),
     }

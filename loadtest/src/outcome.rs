@@ -26,6 +26,10 @@ pub struct Outcome {
     pub messages: MessageCounts,
     /// By kind, in words: `refused: 503`, `code 60`, `reset`, …
     pub errors: BTreeMap<String, u64>,
+    /// TLS of the timed openings, by what was agreed, in words: `TLS 1.3, TLS_AES_128_GCM_SHA256,
+    /// full`, …
+    #[serde(default)]
+    pub handshakes: BTreeMap<String, u64>,
     pub latency: Latency,
     /// In order of time; of the whole run from the first send on.
     pub intervals: Vec<Interval>,
@@ -79,7 +83,10 @@ pub struct Latency {
     pub send_lag: Series,
     /// TCP connect.
     pub connect: Series,
-    /// From connected to the 101.
+    /// From connected to the end of the TLS handshake; empty without TLS.
+    #[serde(default)]
+    pub handshake: Series,
+    /// From then on to the 101.
     pub upgrade: Series,
     /// From the 101 to the server's first message, where the protocol has one.
     pub first_message: Series,

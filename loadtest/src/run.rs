@@ -23,6 +23,7 @@ use thiserror::Error;
 use crate::outcome::{Interval, Outcome};
 use crate::protocol::{centrifugo, corelane, echo, nats, nchan};
 use crate::scenario::{Protocol, Scenario, Traffic};
+use crate::wire::tls::Unusable;
 
 /// What a run needs beside the scenario.
 #[derive(Clone, Debug, Default)]
@@ -49,8 +50,10 @@ pub trait Watcher {
 /// Why there is no outcome at all. What goes wrong during a run is in the outcome instead.
 #[derive(Debug, Error)]
 pub enum RunError {
-    #[error("{url:?} is not of the form ws://HOST:PORT/PATH")]
+    #[error("{url:?} is not of the form ws://HOST:PORT/PATH or wss://HOST:PORT/PATH")]
     Url { url: String },
+    #[error(transparent)]
+    Tls(#[from] Unusable),
     #[error(
         "{needed} connections need as many tokens and there are {given}: a second connection with \
          one token would replace the first; mint more with `corelane token mint --count {needed}`"

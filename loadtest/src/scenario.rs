@@ -7,6 +7,7 @@ mod file;
 mod schema;
 mod source;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -22,6 +23,8 @@ pub struct Scenario {
     pub name: String,
     pub description: String,
     pub target: Target,
+    #[serde(default)]
+    pub tls: Tls,
     pub traffic: Traffic,
     /// Bytes of one message's payload, without any header. At least [`crate::stamp::LEN`].
     pub payload_bytes: usize,
@@ -36,12 +39,61 @@ pub struct Scenario {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Target {
-    /// `ws://HOST:PORT/PATH`
+    /// `ws://HOST:PORT/PATH` or `wss://HOST:PORT/PATH`
     pub url: String,
     pub protocol: Protocol,
     /// The gateway's admin listener, `http://HOST:PORT`: only for traffic that must know on which
     /// shard a session lives.
     pub admin_url: Option<String>,
+}
+
+/// How `wss://` is spoken; nothing of it matters to `ws://`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Tls {
+    /// PEM file of the authorities that are trusted; those of the system, if it is not given.
+    pub ca: Option<PathBuf>,
+    /// Whether the certificate must be signed by one of them and be for the host.
+    pub verify: bool,
+    /// Whom the certificate must be for, if not the host of the URL; also asked for by SNI.
+    pub server_name: Option<String>,
+    /// The only one that is offered; else both.
+    pub version: Option<TlsVersion>,
+    /// The only one that is offered, of TLS 1.3 then.
+    pub suite: Option<TlsSuite>,
+    /// Whether connections take up sessions that others have left; else all handshakes are full.
+    pub resume: bool,
+}
+
+impl Default for Tls {
+    fn default() -> Self {
+        Self {
+            ca: None,
+            verify: true,
+            server_name: None,
+            version: None,
+            suite: None,
+            resume: false,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum TlsVersion {
+    #[serde(rename = "1.2")]
+    V12,
+    #[serde(rename = "1.3")]
+    V13,
+}
+
+/// The suites of TLS 1.3 that browsers offer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum TlsSuite {
+    #[serde(rename = "TLS_AES_128_GCM_SHA256")]
+    Aes128Gcm,
+    #[serde(rename = "TLS_AES_256_GCM_SHA384")]
+    Aes256Gcm,
+    #[serde(rename = "TLS_CHACHA20_POLY1305_SHA256")]
+    ChaCha20Poly1305,
 }
 
 /// What is spoken inside the WebSocket.

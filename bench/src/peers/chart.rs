@@ -70,7 +70,7 @@ fn axis(workload: &Workload) -> String {
     let operation = workload.operation;
     match workload.measure {
         Measure::Cost => format!("processor time per {operation} in µs; shorter is better"),
-        Measure::Idle => "bytes of memory per connection; shorter is better".to_owned(),
+        Measure::Idle { .. } => "bytes of memory per connection; shorter is better".to_owned(),
         Measure::Latency => "median round trip in µs; shorter is better".to_owned(),
     }
 }
@@ -84,7 +84,9 @@ fn bars(workload: &Workload, outcome: &CellOutcome<'_>) -> Vec<Bar> {
                 .usable(index)
                 .map(|run| match workload.measure {
                     Measure::Cost => run.cost_us,
-                    Measure::Idle => run.idle.map_or(f64::NAN, |idle| idle.bytes_per_connection),
+                    Measure::Idle { .. } => {
+                        run.idle.map_or(f64::NAN, |idle| idle.bytes_per_connection)
+                    }
                     Measure::Latency => run.p50_us,
                 })
                 .filter(|value| value.is_finite())

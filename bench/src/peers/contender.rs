@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use super::certificate;
 use super::place::{self, ADMIN_PORT, BACKEND_PORT, NATS_PORT, PORT, Place, authority};
 use super::template::Value;
 use crate::server_process::{Launch, ServerProcess};
@@ -123,18 +124,29 @@ impl Server {
     }
 
     /// Starts the server and its backend, and mints tokens for `connections`.
-    pub(super) fn start(&self, place: &Place, connections: usize) -> Result<Running, StartError> {
+    pub(super) fn start(
+        &self,
+        place: &Place,
+        connections: usize,
+        tls: bool,
+    ) -> Result<Running, StartError> {
         let path = self.path(place)?;
         let failed =
             |source| StartError::Failed { source, said: place.last_message(self.program()) };
-        self.prepare(place, path, connections).map_err(failed)
+        self.prepare(place, path, connections, tls).map_err(failed)
     }
 
-    fn prepare(&self, place: &Place, path: PathBuf, connections: usize) -> io::Result<Running> {
+    fn prepare(
+        &self,
+        place: &Place,
+        path: PathBuf,
+        connections: usize,
+        tls: bool,
+    ) -> io::Result<Running> {
         let backend = self.backend(place)?;
         let tokens = match self {
             Self::Corelane(gateway) => {
-                gateway.write_config(place)?;
+                gateway.write_config(place, tls)?;
                 Some(gateway::mint(place, &path, connections)?)
             }
             _ => None,
@@ -146,7 +158,7 @@ impl Server {
             _ => vec![place.server_cpu],
         };
         let mut words = vec![path.display().to_string()];
-        words.extend(self.arguments(place)?);
+        words.extend(self.arguments(place, tls)?);
         let launch = Launch {
             words,
             environment: self.environment(),
@@ -154,13 +166,17 @@ impl Server {
             messages: Some(place.messages(self.program())?),
         };
         let server = ServerProcess::launch(launch, &authority(PORT))?;
-        let url = format!("ws://{}{}", authority(PORT), self.url_path());
+        let scheme = if tls { "wss" } else { "ws" };
+        let url = format!("{scheme}://{}{}", authority(PORT), self.url_path());
         Ok(Running { server, backend, url, tokens })
     }
 
-    fn arguments(&self, place: &Place) -> io::Result<Vec<String>> {
+    fn arguments(&self, place: &Place, tls: bool) -> io::Result<Vec<String>> {
         let folder = place.scratch.display().to_string();
+        let (tls_on, tls) = self.tls(place, tls)?;
         let values: Vec<Value> = vec![
+            ("tls_on", tls_on.to_owned()),
+            ("tls", tls),
             ("port", PORT.to_string()),
             ("backend_port", BACKEND_PORT.to_string()),
             ("nats_port", NATS_PORT.to_string()),
@@ -189,6 +205,22 @@ impl Server {
                 words(&["--sends", sends, "--port"], PORT.to_string())
             }
             Self::NullEcho => words(&["--port"], PORT.to_string()),
+        })
+    }
+
+    /// What a template says of TLS where it listens, and below that.
+    fn tls(&self, place: &Place, tls: bool) -> io::Result<(&'static str, String)> {
+        let folder = place.scratch.display();
+        Ok(match (self, tls) {
+            (_, false) | (Self::Corelane(_), true) => ("", String::new()),
+            (Self::Nginx, true) => {
+                (" ssl", place.filled("nginx_tls.conf", &[("folder", folder.to_string())])?)
+            }
+            (Self::Haproxy, true) => ("", format!(" ssl crt {folder}/{}", certificate::BOTH)),
+            (_, true) => {
+                let program = self.program();
+                return Err(io::Error::other(format!("{program} has no template for TLS")));
+            }
         })
     }
 
@@ -280,9 +312,10 @@ pub(super) fn admin_url() -> String {
     format!("http://{}", authority(ADMIN_PORT))
 }
 
-/// Makes the folder that the servers' files go to.
+/// Makes the folder that the servers' files go to, and the certificate in it.
 pub(super) fn make_scratch(place: &Place) -> io::Result<()> {
-    fs::create_dir_all(&place.scratch)
+    fs::create_dir_all(&place.scratch)?;
+    certificate::write(place)
 }
 
 #[cfg(test)]
@@ -310,18 +343,38 @@ mod tests {
         let servers =
             [Server::Nginx, Server::NchanCalls, Server::Haproxy, Server::Envoy, Server::Nats];
         for server in servers.into_iter().chain([Server::Centrifugo]) {
-            let words = server.arguments(&place).unwrap();
+            let words = server.arguments(&place, false).unwrap();
             let text = fs::read_to_string(words.last().unwrap()).unwrap();
             assert!(text.contains(&PORT.to_string()), "{text}");
         }
         Gateway { endpoints: 3, ..Gateway::routing(GatewayBackend::Link) }
-            .write_config(&place)
+            .write_config(&place, false)
             .unwrap();
         let text = fs::read_to_string(place.own_config()).unwrap();
         assert!(
             text.contains("link://127.0.0.1:17210") && text.contains("/bench/echo-2"),
             "{text}"
         );
+        assert!(!text.contains("tls"), "{text}");
+        make_scratch(&place).unwrap();
+        for server in [Server::Nginx, Server::Haproxy] {
+            let words = server.arguments(&place, true).unwrap();
+            let text = fs::read_to_string(words.last().unwrap()).unwrap();
+            let files: Vec<_> =
+                text.split_whitespace().filter(|word| word.contains("certificate")).collect();
+            let named = files
+                .iter()
+                .map(|file| file.trim_end_matches(';'))
+                .filter(|file| file.starts_with('/'));
+            assert!(named.clone().count() > 0, "{text}");
+            for file in named {
+                assert!(fs::read_to_string(file).unwrap().contains("BEGIN"), "{file}");
+            }
+        }
+        Gateway::relaying(1).write_config(&place, true).unwrap();
+        let text = fs::read_to_string(place.own_config()).unwrap();
+        assert!(text.contains("[[listen.tls.certificate]]"), "{text}");
+        assert!(Server::Nats.arguments(&place, true).is_err());
         fs::remove_dir_all(&folder).unwrap();
     }
 }

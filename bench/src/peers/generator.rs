@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use super::contender::{Running, admin_url};
 use super::place::Place;
-use super::workload::{Arrival, Contender, Traffic};
+use super::workload::{Arrival, Contender, Tls, Traffic};
 use crate::server_process::spawn_on;
 
 /// How long a run takes.
@@ -83,12 +83,13 @@ impl Order<'_> {
             }
             _ => String::new(),
         };
+        let tls = contender.tls.map_or(String::new(), tls_table);
         let [warm_up, duration, patience, lag_max] =
             [timing.warm_up, timing.duration, timing.patience, timing.lag_max]
                 .map(|time| time.as_millis());
         format!(
             "name = \"peers\"\ndescription = \"{}\"\n\n\
-             [target]\nprotocol = \"{protocol}\"{admin}\n\n\
+             [target]\nprotocol = \"{protocol}\"{admin}\n\n{tls}\
              [traffic]\npayload_bytes = 200\n{traffic}\n\n\
              [connections]\ncount = {count}\nopening = 64{sources}\n\n\
              [arrival]\n{arrival}\n\n\
@@ -123,8 +124,44 @@ impl Order<'_> {
             return Err(LoadError::NoResult { said });
         };
         let outcome: Value = serde_json::from_str(&text).map_err(io::Error::other)?;
-        Finding::of(&outcome)
+        let mut finding = Finding::of(&outcome)?;
+        if let (None, Some(tls)) = (&finding.problem, self.contender.tls) {
+            finding.problem = other_tls(&outcome, tls);
+        }
+        Ok(finding)
     }
+}
+
+/// The one suite that all servers are asked for.
+const SUITE: &str = "TLS_AES_128_GCM_SHA256";
+
+fn tls_table(tls: Tls) -> String {
+    let resume = tls == Tls::Resumed;
+    format!("[tls]\nverify = false\nsuite = \"{SUITE}\"\nresume = {resume}\n\n")
+}
+
+/// What was agreed, where it is not what is to be compared.
+fn other_tls(outcome: &Value, tls: Tls) -> Option<String> {
+    /// Of resumed handshakes: the first of a run have nothing to take up.
+    const FULL_MAX: f64 = 0.05;
+    let agreed = outcome.pointer("/handshakes").and_then(Value::as_object);
+    let number = |kind: &str| {
+        let number = agreed.and_then(|agreed| agreed.get(&format!("TLS 1.3, {SUITE}, {kind}")));
+        number.and_then(Value::as_f64).unwrap_or(0.0)
+    };
+    let all: f64 = agreed.into_iter().flatten().filter_map(|(_, number)| number.as_f64()).sum();
+    let (full, resumed) = (number("full"), number("resumed"));
+    let as_wanted = match tls {
+        Tls::Full => full == all,
+        Tls::Resumed => full + resumed == all && full <= all * FULL_MAX,
+    };
+    let found = || agreed.map_or("none".to_owned(), in_words);
+    (!as_wanted || all == 0.0).then(|| format!("other handshakes than wanted: {}", found()))
+}
+
+fn in_words(agreed: &serde_json::Map<String, Value>) -> String {
+    let each = agreed.iter().map(|(what, number)| format!("{number} × {what}"));
+    each.collect::<Vec<_>>().join("; ")
 }
 
 fn traffic_table(traffic: &Traffic) -> (&str, String) {
@@ -223,6 +260,25 @@ mod tests {
     }
 
     #[test]
+    fn other_handshakes_than_wanted_are_a_problem() {
+        let with = |handshakes: Value| json!({ "handshakes": handshakes });
+        let full = with(json!({ "TLS 1.3, TLS_AES_128_GCM_SHA256, full": 64 }));
+        assert_eq!(other_tls(&full, Tls::Full), None);
+        assert!(other_tls(&full, Tls::Resumed).is_some());
+        let resumed = with(json!({
+            "TLS 1.3, TLS_AES_128_GCM_SHA256, full": 4,
+            "TLS 1.3, TLS_AES_128_GCM_SHA256, resumed": 96,
+        }));
+        assert_eq!(other_tls(&resumed, Tls::Resumed), None);
+        let problem = other_tls(&resumed, Tls::Full).unwrap();
+        assert!(problem.contains("96 × TLS 1.3, TLS_AES_128_GCM_SHA256, resumed"), "{problem}");
+        let retried = with(json!({ "TLS 1.3, TLS_AES_128_GCM_SHA256, full after a retry": 64 }));
+        for outcome in [retried, with(json!({})), json!({})] {
+            assert!(other_tls(&outcome, Tls::Full).is_some(), "{outcome}");
+        }
+    }
+
+    #[test]
     fn a_scenario_says_what_the_cell_says() {
         let all = workloads();
         let scaling = all.iter().find(|workload| workload.name == "scaling").unwrap();
@@ -241,6 +297,11 @@ mod tests {
         let one = order(&cell.rivals[0].contender).scenario(1);
         assert!(one.contains("count = 64\n") && one.contains("rate = 15000.0\n"), "{one}");
         assert!(one.contains("endpoints = [\"/bench/echo-0\"]\nreply = \"echo\""), "{one}");
+        assert!(!one.contains("[tls]"), "{one}");
+        let secure = Contender { tls: Some(Tls::Resumed), ..cell.ours.clone() };
+        let secure = order(&secure).scenario(1);
+        assert!(secure.contains("\n[tls]\nverify = false\n"), "{secure}");
+        assert!(secure.contains("\nresume = true\n\n[traffic]\n"), "{secure}");
         assert!(one.contains("warm_up = \"1000ms\"") && one.contains("cpus = [1]"), "{one}");
     }
 }

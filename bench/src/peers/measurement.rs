@@ -59,11 +59,11 @@ const SETTLE: Duration = Duration::from_millis(500);
 pub(super) fn measure(order: &Order<'_>, place: &Place, what: Measure) -> Result<Run, NoRun> {
     let server = &order.contender.server;
     let connections = order.connections * order.contender.scale;
-    let started = server.start(place, connections);
+    let started = server.start(place, connections, order.contender.tls.is_some());
     let mut running = started.map_err(|error| NoRun::NotStarted(error.to_string()))?;
     let unusable = |why: String| NoRun::Unusable(why);
     let base = match what {
-        Measure::Idle => {
+        Measure::Idle { .. } => {
             Some(base(&running, place).ok_or_else(|| unusable(NO_SAMPLES.to_owned()))?)
         }
         Measure::Cost | Measure::Latency => None,
@@ -97,7 +97,7 @@ pub(super) fn measure(order: &Order<'_>, place: &Place, what: Measure) -> Result
 const NO_SAMPLES: &str = "the run was too short to be sampled";
 
 fn base_missing(what: Measure, run: &Run) -> bool {
-    what == Measure::Idle && run.idle.is_none()
+    matches!(what, Measure::Idle { .. }) && run.idle.is_none()
 }
 
 fn pids(running: &Running) -> Vec<u32> {

@@ -60,7 +60,7 @@ pub(super) fn run_cell<'a>(
     let mut bout = Bout { cell, what, plan, place, tell };
     let arrival = match what {
         Measure::Latency => bout.latency_arrival(),
-        Measure::Cost | Measure::Idle => Some(cell.arrival),
+        Measure::Cost | Measure::Idle { .. } => Some(cell.arrival),
     };
     let Some(arrival) = arrival else {
         let none = NoRun::Unusable("no rate: the closed loop before it did not work".to_owned());
@@ -180,6 +180,11 @@ impl Rounds {
         self.paired(contender, |ours, other| other.cost_us / ours.cost_us)
     }
 
+    /// Our cost divided by a contender's, for each round.
+    pub(super) fn times(&self, contender: usize) -> impl Iterator<Item = f64> + Clone + '_ {
+        self.paired(contender, |ours, other| ours.cost_us / other.cost_us)
+    }
+
     /// Nothing if it never ran.
     pub(super) fn is_saturated(&self, contender: usize) -> Option<bool> {
         let share = self.median(contender, |run| run.server_share);
@@ -211,8 +216,10 @@ impl Rounds {
                 median(self.paired(contender, |ours, other| ours.cost_us - other.cost_us)),
                 |value, goal| value <= goal,
             ),
+            Goal::TimesAtMost(_) => (median(self.times(contender)), |value, goal| value <= goal),
         };
-        let (Goal::RatioAtLeast(goal) | Goal::ExcessAtMost(goal)) = rival.goal?;
+        let (Goal::RatioAtLeast(goal) | Goal::ExcessAtMost(goal) | Goal::TimesAtMost(goal)) =
+            rival.goal?;
         (!value.is_nan()).then(|| holds(value, goal))
     }
 }
@@ -278,6 +285,8 @@ pub(super) mod tests {
         assert_eq!(rounds.reaches(1, &rival(Goal::RatioAtLeast(1.8))), Some(true));
         assert_eq!(rounds.reaches(1, &rival(Goal::RatioAtLeast(1.9))), Some(false));
         assert_eq!(rounds.reaches(1, &rival(Goal::ExcessAtMost(-4.0))), Some(true));
+        assert_eq!(rounds.reaches(1, &rival(Goal::TimesAtMost(0.56))), Some(true));
+        assert_eq!(rounds.reaches(1, &rival(Goal::TimesAtMost(0.55))), Some(false));
         let none = Rival { goal: None, ..rival(Goal::RatioAtLeast(1.0)) };
         assert_eq!(rounds.reaches(1, &none), None);
     }

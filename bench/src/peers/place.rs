@@ -11,6 +11,8 @@ use super::template::{self, Value};
 pub(super) const PORT: u16 = 17_200;
 pub(super) const ADMIN_PORT: u16 = 17_201;
 pub(super) const NATS_PORT: u16 = 17_202;
+/// Of the gateway, where the load goes over TLS.
+pub(super) const PLAIN_PORT: u16 = 17_203;
 pub(super) const BACKEND_PORT: u16 = 17_210;
 
 /// The measured server has one processor, everything else the other.

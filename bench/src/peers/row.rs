@@ -13,7 +13,7 @@ pub(super) fn head(workload: &Workload) -> [String; 2] {
             "| load | server | µs per {operation} | ratio (of all pairs) | goal | per second | \
              server's and load's core | remark |"
         ),
-        Measure::Idle => {
+        Measure::Idle { .. } => {
             "| load | server | bytes per connection | µs/s per connection | ms/s with \
                           none | goal | remark |"
                 .to_owned()
@@ -36,14 +36,14 @@ pub(super) fn lines(what: Measure, outcome: &CellOutcome<'_>) -> Vec<String> {
         let found = if rounds.usable(index).next().is_none() {
             let columns = match what {
                 Measure::Cost => 5,
-                Measure::Idle => 4,
+                Measure::Idle { .. } => 4,
                 Measure::Latency => 6,
             };
             format!("{}{}", "– | ".repeat(columns), remark(rounds, index, what))
         } else {
             match what {
                 Measure::Cost => cost(rounds, index, rival),
-                Measure::Idle => idle(rounds, index),
+                Measure::Idle { bytes_max } => idle(rounds, index, bytes_max),
                 Measure::Latency => latency(rounds, index, direct),
             }
         };
@@ -106,30 +106,34 @@ fn goal(rounds: &Rounds, index: usize, rival: &Rival) -> String {
             let nanos = |us: f64| format!("{:+.0} ns", us * 1e3);
             format!("{} of at most {}: {judged}", nanos(excess), nanos(goal))
         }
+        Some(Goal::TimesAtMost(goal)) => {
+            let times = median(rounds.times(index));
+            format!("{times:.2} times of at most {goal}: {judged}")
+        }
     }
 }
 
-/// What an idle connection may cost us.
-const BYTES_MAX: f64 = 512.0;
+/// What an idle connection may cost us beside its memory.
 const MICROS_PER_SECOND_MAX: f64 = 0.3;
 const BASE_MS_MAX: f64 = 4.0;
 
-fn idle(rounds: &Rounds, index: usize) -> String {
+fn idle(rounds: &Rounds, index: usize, bytes_max: u32) -> String {
     let of = |what: fn(&super::measurement::Idle) -> f64| {
         rounds.median(index, |run| run.idle.as_ref().map_or(f64::NAN, what))
     };
     let bytes = of(|idle| idle.bytes_per_connection);
     let micros = of(|idle| idle.us_per_second);
     let base = of(|idle| idle.base_ms_per_second);
-    let reached = bytes <= BYTES_MAX && micros <= MICROS_PER_SECOND_MAX && base <= BASE_MS_MAX;
+    let reached =
+        bytes <= f64::from(bytes_max) && micros <= MICROS_PER_SECOND_MAX && base <= BASE_MS_MAX;
     let goal = match (index, reached) {
-        (0, true) => "≤ 512 B, 0.3 µs/s, 4 ms/s: reached",
-        (0, false) => "≤ 512 B, 0.3 µs/s, 4 ms/s: **missed**",
-        _ => "–",
+        (0, true) => format!("≤ {bytes_max} B, 0.3 µs/s, 4 ms/s: reached"),
+        (0, false) => format!("≤ {bytes_max} B, 0.3 µs/s, 4 ms/s: **missed**"),
+        _ => "–".to_owned(),
     };
     format!(
         "{bytes:.0} | {micros:.2} | {base:.2} | {goal} | {}",
-        remark(rounds, index, Measure::Idle)
+        remark(rounds, index, Measure::Idle { bytes_max })
     )
 }
 
@@ -320,6 +324,16 @@ mod tests {
     fn a_goal_in_nanoseconds_is_a_difference() {
         let lines = cell_lines("endpoints", rounds(&[run(0.55, 1.0)], &[run(0.5, 1.0)]));
         assert!(lines[1].contains("+50 ns of at most +60 ns: reached"), "{lines:?}");
+    }
+
+    #[test]
+    fn a_goal_in_times_is_our_cost_by_theirs() {
+        let rounds = rounds(&[run(5.5, 1.0)], &[run(5.0, 1.0)]);
+        let rival = Rival {
+            goal: Some(Goal::TimesAtMost(1.12)),
+            ..workloads()[0].cells[0].rivals[0].clone()
+        };
+        assert_eq!(goal(&rounds, 1, &rival), "1.10 times of at most 1.12: reached");
     }
 
     #[test]

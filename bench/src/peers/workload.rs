@@ -26,8 +26,8 @@ pub(super) struct Workload {
 pub(super) enum Measure {
     /// Processor time of the server for an operation.
     Cost,
-    /// Memory and processor time of a connection that does nothing.
-    Idle,
+    /// Memory and processor time of a connection that does nothing. Ours may have so many bytes.
+    Idle { bytes_max: u32 },
     /// Latency beyond that of a direct connection, at 70 % of the slower one's saturation.
     Latency,
 }
@@ -57,6 +57,8 @@ pub(super) struct Contender {
     pub(super) label: &'static str,
     pub(super) server: Server,
     pub(super) traffic: Traffic,
+    /// Nothing is without TLS.
+    pub(super) tls: Option<Tls>,
     /// So many times the cell's connections and rate.
     pub(super) scale: usize,
 }
@@ -74,6 +76,16 @@ pub(super) enum Goal {
     RatioAtLeast(f64),
     /// Our cost less the rival's, in µs.
     ExcessAtMost(f64),
+    /// Our cost divided by the rival's.
+    TimesAtMost(f64),
+}
+
+/// How the connections of a load shake hands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tls {
+    Full,
+    /// By the tickets of earlier ones.
+    Resumed,
 }
 
 /// What the load harness is told to do.
@@ -138,7 +150,15 @@ impl Cell {
 
 impl Contender {
     fn new(label: &'static str, server: Server, traffic: Traffic) -> Self {
-        Self { label, server, traffic, scale: 1 }
+        Self { label, server, traffic, tls: None, scale: 1 }
+    }
+
+    fn over_tls(self, tls: Tls) -> Self {
+        Self { tls: Some(tls), ..self }
+    }
+
+    fn labelled(self, label: &'static str) -> Self {
+        Self { label, ..self }
     }
 
     fn proxy(label: &'static str, server: Server) -> Self {

@@ -59,10 +59,14 @@ fn load(arguments: &RunArguments) -> Result<Scenario, CommandError> {
     if let Some(url) = &arguments.url {
         settings.push(format!("target.url={url}"));
     }
+    if let Some(ca) = &arguments.ca {
+        let ca = std::path::absolute(ca).into_diagnostic()?;
+        settings.push(format!("tls.ca={}", ca.display()));
+    }
     let scenario = scenario::load(&arguments.scenario.scenario, &settings)?;
     if scenario.target.url.is_empty() {
         return Err(miette!(
-            help = "add --url ws://HOST:PORT/PATH",
+            help = "add --url ws://HOST:PORT/PATH or wss://HOST:PORT/PATH",
             "the scenario does not say whom the load goes to"
         ));
     }

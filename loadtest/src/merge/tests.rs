@@ -55,6 +55,10 @@ fn found(messages: &[Message], generators: &[usize]) -> Outcome {
         interval.sent += 1;
         interval.lag_max_ns = interval.lag_max_ns.max(message.lag_ns);
         outcome.latency.send_lag.record(message.lag_ns);
+        // As if each came on a connection of its own.
+        outcome.latency.handshake.record(message.lag_ns);
+        let agreed = if message.lost { "TLS 1.3, full" } else { "TLS 1.3, resumed" };
+        *outcome.handshakes.entry(agreed.to_owned()).or_default() += 1;
         if let Some(kind) = message.error {
             *outcome.errors.entry(kind.to_owned()).or_default() += 1;
             interval.errors += 1;
@@ -145,7 +149,8 @@ type Change = fn(&mut Scenario);
 
 #[test]
 fn another_scenario_is_refused_by_the_field() {
-    let changes: [(&str, Change); 4] = [
+    let changes: [(&str, Change); 5] = [
+        ("tls.resume", |s| s.tls.resume = true),
         ("payload_bytes", |s| s.payload_bytes += 1),
         ("timing.patience", |s| s.timing.patience *= 2),
         ("arrival.window", |s| s.arrival = Arrival::Poisson { rate: 125.0, window: Some(1) }),
@@ -168,6 +173,7 @@ fn what_belongs_to_one_generator_may_differ() {
     b.scenario.connections.sources = vec!["127.0.0.2".parse().unwrap()];
     b.scenario.generator.seed = 99;
     b.scenario.generator.cpus = vec![3];
+    b.scenario.tls.ca = Some("elsewhere.pem".into());
     b.scenario.arrival = Arrival::Poisson { rate: 75.0, window: None };
     let merged = merge(vec![b, a]).unwrap().scenario;
     assert_eq!(merged.arrival, Arrival::Poisson { rate: 200.0, window: None });

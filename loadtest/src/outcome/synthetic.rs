@@ -17,6 +17,7 @@ pub(crate) fn scenario() -> Scenario {
             protocol: Protocol::Corelane,
             admin_url: None,
         },
+        tls: Tls::default(),
         traffic: Traffic::Call {
             endpoints: vec!["/demo/echo".to_owned()],
             reply: Reply::Echo,
@@ -101,6 +102,7 @@ pub(crate) fn outcome(seed: u64, measured: usize, per_interval: u64, slowness: f
             ..MessageCounts::default()
         },
         errors: BTreeMap::new(),
+        handshakes: BTreeMap::new(),
         latency,
         intervals,
         server: Some(server(counted)),
@@ -120,6 +122,7 @@ pub(crate) fn empty_latency() -> Latency {
         from_send: Series::new(),
         send_lag: Series::new(),
         connect: Series::new(),
+        handshake: Series::new(),
         upgrade: Series::new(),
         first_message: Series::new(),
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Dialect, Incoming, Seat};
 use crate::scenario::{
-    Arrival, Connections, Generator, Protocol, Scenario, Target, Timing, Traffic, Validity,
+    Arrival, Connections, Generator, Protocol, Scenario, Target, Timing, Tls, Traffic, Validity,
 };
 
 pub(crate) fn scenario(traffic: Traffic) -> Scenario {
@@ -16,6 +16,7 @@ pub(crate) fn scenario(traffic: Traffic) -> Scenario {
             protocol: Protocol::Echo,
             admin_url: None,
         },
+        tls: Tls::default(),
         traffic,
         payload_bytes: 200,
         connections: Connections { count: 1, per_second: 0.0, opening: 1, sources: Vec::new() },

@@ -136,6 +136,7 @@ pub(super) fn opening(outcome: &Outcome) -> Option<Table> {
     let latency = &outcome.latency;
     let phases = [
         ("TCP connect", &latency.connect),
+        ("TLS handshake", &latency.handshake),
         ("Upgrade to the 101", &latency.upgrade),
         ("First message after it", &latency.first_message),
     ];
@@ -149,6 +150,17 @@ pub(super) fn opening(outcome: &Outcome) -> Option<Table> {
         .collect();
     let head = vec!["phase", "p50", "p99", "longest"];
     (!rows.is_empty()).then_some(Table { title: "Opening connections", head, rows })
+}
+
+/// What the TLS of the connections is; nothing without TLS.
+pub(super) fn handshakes(outcome: &Outcome) -> Option<Table> {
+    let rows: Vec<_> = outcome
+        .handshakes
+        .iter()
+        .map(|(agreed, &number)| vec![agreed.clone(), count(number)])
+        .collect();
+    let head = vec!["agreed", "number"];
+    (!rows.is_empty()).then_some(Table { title: "TLS handshakes", head, rows })
 }
 
 pub(super) fn efficiency(outcome: &Outcome) -> Table {

@@ -47,6 +47,7 @@ pub fn page(outcome: &Outcome) -> Result<String, WriteError> {
         Some(facts::counts(outcome)),
         Some(facts::efficiency(outcome)),
         facts::opening(outcome),
+        facts::handshakes(outcome),
         facts::rates(outcome),
         Some(facts::generators(outcome)),
     ];

@@ -14,6 +14,7 @@ pub fn summary(outcome: &Outcome) -> String {
         facts::errors(outcome),
         Some(facts::efficiency(outcome)),
         facts::opening(outcome),
+        facts::handshakes(outcome),
         facts::thresholds(outcome),
         facts::rates(outcome),
     ];

@@ -18,6 +18,7 @@ use crate::protocol::Dialect;
 use crate::scenario::{Protocol, Scenario, Traffic};
 use crate::server_use;
 use crate::wire::handshake::Address;
+use crate::wire::tls;
 
 /// From "all are open" to the start of the load: every thread sees the start before it comes.
 const LEAD_NS: u64 = 20_000_000;
@@ -36,10 +37,11 @@ pub(super) fn run<D: Dialect>(
     let layout = Layout::new(scenario);
     check_tokens(scenario, surroundings, layout)?;
     raise_open_files(layout.places as u64 + OTHER_FILES + layout.threads as u64)?;
-    let url = || RunError::Url { url: scenario.target.url.clone() };
+    let (address, tls) = target(scenario, layout)?;
     let plan = Plan {
         scenario,
-        address: Address::parse(&scenario.target.url, "ws://").ok_or_else(url)?,
+        address,
+        tls,
         admin: scenario.target.admin_url.as_deref().and_then(|url| Address::parse(url, "http://")),
         tokens: &surroundings.tokens,
         layout,
@@ -90,6 +92,21 @@ pub(super) fn run<D: Dialect>(
         observed.server_at = surroundings.server.clone();
         Ok(gather(scenario, found, series, observed))
     })
+}
+
+/// Where the connections go, and the TLS that they have.
+fn target(scenario: &Scenario, layout: Layout) -> Result<(Address, Option<tls::Client>), RunError> {
+    /// A server leaves some with each connection, and each connection takes one.
+    const TICKETS_EACH: usize = 4;
+    let url = &scenario.target.url;
+    if let Some(address) = Address::parse(url, "ws://") {
+        return Ok((address, None));
+    }
+    let address =
+        Address::parse(url, "wss://").ok_or_else(|| RunError::Url { url: url.clone() })?;
+    let tickets = TICKETS_EACH * layout.places;
+    let tls = tls::Client::new(&scenario.tls, address.host(), tickets)?;
+    Ok((address, Some(tls)))
 }
 
 fn watch_rest(from_threads: &Receiver<Word>, series: &mut Series, watcher: &mut dyn Watcher) {

@@ -36,7 +36,7 @@ use rustix::thread::{CpuSet, sched_setaffinity, set_current_timer_slack};
 use self::opening::Opener;
 use super::ear::{Expectation, Reception};
 use super::flow::Flow;
-use super::line::{Ended, Line, Phase};
+use super::line::{Ended, Line, Phase, Records};
 use super::plan::Plan;
 use super::tally::Tally;
 use super::{RunError, clock, socket};
@@ -65,6 +65,7 @@ pub(crate) struct Driver<'a, D> {
     tally: Tally,
     opener: Opener,
     buffer: Vec<u8>,
+    records: Records,
     /// What goes out on the connection that is at hand.
     out: Vec<u8>,
     /// Places with something to send that is not the answer to what they just received.
@@ -123,6 +124,7 @@ impl<'a, D: Dialect> Driver<'a, D> {
             tally: Tally { open_loop: scenario.is_open_loop(), ..Tally::default() },
             opener: Opener::new(plan, thread),
             buffer: vec![0; RECEIVE_BYTES],
+            records: Records::default(),
             out: Vec::with_capacity(64 << 10),
             dirty: VecDeque::with_capacity(places),
             is_dirty: vec![false; places],
@@ -186,11 +188,12 @@ impl<'a, D: Dialect> Driver<'a, D> {
         let is_reset = ended.0 == socket::RESET;
         let told = if is_reset { self.last_words(at).err() } else { None };
         let told = told.filter(|Ended(kind)| kind.starts_with("closed"));
-        let Some(line) = self.drop_line(at) else {
+        let Some(mut line) = self.drop_line(at) else {
             return;
         };
         let Ended(kind) = told.as_ref().unwrap_or(ended);
         if line.phase == Phase::Closing || self.leaving {
+            line.say_goodbye(&mut self.records);
             return; // its end was asked for
         }
         if line.phase == Phase::Ready {
@@ -207,7 +210,7 @@ impl<'a, D: Dialect> Driver<'a, D> {
         let line = self.lines[at].take()?;
         self.generations[at] = self.generations[at].wrapping_add(1);
         self.flows[at].alive = false;
-        if matches!(line.phase, Phase::Connecting | Phase::Upgrading | Phase::Greeting) {
+        if line.phase.is_opening() {
             self.opener.under_way -= 1;
         }
         self.opener.vacated(at);

@@ -90,6 +90,7 @@ pub(crate) fn gather(
         from_send: Times::new(),
         send_lag: Times::new(),
         connect: Times::new(),
+        handshake: Times::new(),
         upgrade: Times::new(),
         first_message: Times::new(),
     };
@@ -103,6 +104,7 @@ pub(crate) fn gather(
         tally.from_send.add_to(&mut latency.from_send);
         tally.send_lag.add_to(&mut latency.send_lag);
         tally.connect.add_to(&mut latency.connect);
+        tally.handshake.add_to(&mut latency.handshake);
         tally.upgrade.add_to(&mut latency.upgrade);
         tally.first_message.add_to(&mut latency.first_message);
         whole.add_counts(tally);
@@ -133,6 +135,7 @@ pub(crate) fn gather(
         connections: whole.connections,
         messages: whole.messages,
         errors: whole.errors,
+        handshakes: whole.handshakes,
         latency,
         intervals: series.intervals,
         server,
@@ -186,6 +189,9 @@ impl Tally {
         mine.lost += more.lost;
         for (kind, count) in other.errors {
             *self.errors.entry(kind).or_default() += count;
+        }
+        for (agreed, count) in other.handshakes {
+            *self.handshakes.entry(agreed).or_default() += count;
         }
         self.foreign += other.foreign;
     }

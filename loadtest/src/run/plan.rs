@@ -9,11 +9,14 @@ use crate::protocol::Seat;
 use crate::scenario::{Arrival, Protocol, Ready, Reply, Scenario, Traffic};
 use crate::schedule::Deal;
 use crate::wire::handshake::Address;
+use crate::wire::tls;
 
 /// One run as its threads see it.
 pub(crate) struct Plan<'a> {
     pub(crate) scenario: &'a Scenario,
     pub(crate) address: Address,
+    /// Of all connections, for `wss://`.
+    pub(crate) tls: Option<tls::Client>,
     pub(crate) admin: Option<Address>,
     pub(crate) tokens: &'a [String],
     pub(crate) layout: Layout,

@@ -54,11 +54,14 @@ pub(crate) struct Tally {
     pub(crate) messages: MessageCounts,
     pub(crate) connections: ConnectionCounts,
     pub(crate) errors: BTreeMap<String, u64>,
+    /// TLS, by what was agreed.
+    pub(crate) handshakes: BTreeMap<String, u64>,
     pub(crate) from_intended: Buckets,
     /// Not recorded in a closed loop, where it is the same.
     pub(crate) from_send: Buckets,
     pub(crate) send_lag: Buckets,
     pub(crate) connect: Buckets,
+    pub(crate) handshake: Buckets,
     pub(crate) upgrade: Buckets,
     pub(crate) first_message: Buckets,
     pub(crate) part: Part,

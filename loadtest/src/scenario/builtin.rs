@@ -29,6 +29,7 @@ pub(super) const ALL: &[Builtin] = &[
     },
     Builtin { name: "connect-storm", text: include_str!("../../scenarios/connect-storm.toml") },
     Builtin { name: "echo", text: include_str!("../../scenarios/echo.toml") },
+    Builtin { name: "handshake-storm", text: include_str!("../../scenarios/handshake-storm.toml") },
     Builtin { name: "idle-hold", text: include_str!("../../scenarios/idle-hold.toml") },
     Builtin { name: "latency", text: include_str!("../../scenarios/latency.toml") },
     Builtin { name: "nats-rooms", text: include_str!("../../scenarios/nats-rooms.toml") },

@@ -6,11 +6,12 @@ use std::ops::Range;
 use toml::Spanned;
 
 use super::file::{
-    ArrivalTable, BoundTable, File, Kind, Mode, SearchTable, TargetTable, TrafficTable,
+    ArrivalTable, BoundTable, File, Kind, Mode, SearchTable, TargetTable, TlsTable, TrafficTable,
+    Version,
 };
 use super::{
     Arrival, Bound, CloseBy, Connections, Generator, Metric, Placement, Protocol, Ready, Reply,
-    Scenario, Search, Target, Threshold, Timing, Traffic, Validity,
+    Scenario, Search, Target, Threshold, Timing, Tls, TlsVersion, Traffic, Validity,
 };
 use crate::stamp;
 
@@ -60,6 +61,7 @@ pub(super) fn scenario(
     let payload_bytes = payload(&file.traffic, &mut findings);
     let count = file.connections.count.get();
     check_pairing(&file, &mut findings);
+    let tls = tls(file.tls, &file.target.url, &mut findings);
     let target = target(file.target, &file.traffic, &mut findings);
     let traffic = traffic(file.traffic, count, &mut findings);
     let arrival = arrival(file.arrival, kind, read_offsets, &mut findings);
@@ -69,6 +71,7 @@ pub(super) fn scenario(
         name: file.name,
         description: file.description,
         target,
+        tls,
         traffic: traffic.unwrap_or(Traffic::Echo),
         payload_bytes,
         connections: Connections {
@@ -144,6 +147,29 @@ fn target(table: TargetTable, traffic: &TrafficTable, findings: &mut Findings) -
         findings.add(placement.span(), message);
     }
     Target { url: table.url, protocol: table.protocol, admin_url: table.admin_url }
+}
+
+fn tls(table: Option<Spanned<TlsTable>>, url: &str, findings: &mut Findings) -> Tls {
+    if url.starts_with("ws://") {
+        findings.useless("tls", table.as_ref(), "ws://: it is for URLs that begin with wss://");
+    }
+    let TlsTable { ca, verify, server_name, version, suite, resume } =
+        table.map(Spanned::into_inner).unwrap_or_default();
+    let version = version.map(|Version(version)| version);
+    if verify.as_ref().is_some_and(|verify| !verify.get_ref()) {
+        findings.useless("ca", ca.as_ref(), "`verify = false`: every certificate is taken");
+    }
+    if version == Some(TlsVersion::V12) {
+        findings.useless("suite", suite.as_ref(), "version 1.2: the suites are those of 1.3");
+    }
+    Tls {
+        ca: ca.map(Spanned::into_inner),
+        verify: verify.is_none_or(Spanned::into_inner),
+        server_name,
+        version,
+        suite: suite.map(Spanned::into_inner),
+        resume,
+    }
 }
 
 fn traffic(table: TrafficTable, connections: usize, findings: &mut Findings) -> Option<Traffic> {

@@ -4,13 +4,14 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{CloseBy, Metric, Placement, Protocol, Ready, Reply};
+use super::{CloseBy, Metric, Placement, Protocol, Ready, Reply, TlsSuite, TlsVersion};
 
 /// A load scenario of corelane-loadtest
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -22,6 +23,8 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) description: String,
     pub(super) target: TargetTable,
+    #[schemars(with = "Option<TlsTable>")]
+    pub(super) tls: Option<Spanned<TlsTable>>,
     pub(super) traffic: TrafficTable,
     #[serde(default)]
     pub(super) connections: ConnectionsTable,
@@ -44,12 +47,34 @@ pub(super) struct File {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TargetTable {
-    /// ws://HOST:PORT/PATH; also given by --url
+    /// ws://HOST:PORT/PATH or wss://HOST:PORT/PATH; also given by --url
     #[serde(default)]
     pub(super) url: String,
     pub(super) protocol: Protocol,
     /// http://HOST:PORT of the gateway's admin listener, for traffic with a placement
     pub(super) admin_url: Option<String>,
+}
+
+/// How wss:// is spoken
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct TlsTable {
+    /// PEM file of the authorities that are trusted, beside the scenario file; also given by --ca.
+    /// Without it, those that the system trusts
+    #[schemars(with = "Option<PathBuf>")]
+    pub(super) ca: Option<Spanned<PathBuf>>,
+    /// false takes every certificate, for servers with one that nobody can check; default true
+    #[schemars(with = "Option<bool>")]
+    pub(super) verify: Option<Spanned<bool>>,
+    /// Whom the certificate must be for, if not the host of the URL
+    pub(super) server_name: Option<String>,
+    /// The only version that is offered; default is both
+    pub(super) version: Option<Version>,
+    /// The only suite that is offered, of TLS 1.3 then
+    #[schemars(with = "Option<TlsSuite>")]
+    pub(super) suite: Option<Spanned<TlsSuite>>,
+    /// Connections take up the sessions that others have left; default is a full handshake for each
+    pub(super) resume: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -290,6 +315,35 @@ impl TryFrom<String> for Time {
             Err(_) => {
                 Err(format!("{text:?} is not a length of time: write it like \"250ms\" or \"10s\""))
             }
+        }
+    }
+}
+
+/// Of TLS. A number too, because that is what `--set tls.version=1.3` says.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(try_from = "Numeral")]
+#[schemars(with = "TlsVersion")]
+pub(super) struct Version(pub(super) TlsVersion);
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Numeral {
+    Text(String),
+    Number(f64),
+}
+
+impl TryFrom<Numeral> for Version {
+    type Error = String;
+
+    fn try_from(numeral: Numeral) -> Result<Self, String> {
+        let text = match numeral {
+            Numeral::Text(text) => text,
+            Numeral::Number(number) => number.to_string(),
+        };
+        match text.as_str() {
+            "1.2" => Ok(Self(TlsVersion::V12)),
+            "1.3" => Ok(Self(TlsVersion::V13)),
+            _ => Err(format!("{text:?} is not a version of TLS: \"1.2\" or \"1.3\"")),
         }
     }
 }

@@ -119,7 +119,10 @@ pub(super) fn parse(
         refused(&label, &text, vec![Finding { span, message: error.message().to_owned() }])
     })?;
     let mut read_offsets = |name: &str| read_offsets(&folder.join(name));
-    check::scenario(file, &mut read_offsets).map_err(|findings| refused(&label, &text, findings))
+    let mut scenario = check::scenario(file, &mut read_offsets)
+        .map_err(|findings| refused(&label, &text, findings))?;
+    scenario.tls.ca = scenario.tls.ca.map(|ca| folder.join(ca));
+    Ok(scenario)
 }
 
 /// Applies one `KEY=VALUE`. A value that is not TOML is taken as a string.

@@ -10,7 +10,7 @@ const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 const HEAD_BYTES_MAX: usize = 16 << 10;
 
-/// `ws://HOST:PORT/PATH`, taken apart and looked up.
+/// `SCHEME://HOST:PORT/PATH`, taken apart and looked up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Address {
     pub(crate) socket: SocketAddr,
@@ -30,6 +30,12 @@ impl Address {
         let socket = authority.to_socket_addrs().ok()?.next()?;
         let path = if path.is_empty() { "/" } else { path };
         Some(Self { socket, authority: authority.to_owned(), path: path.to_owned() })
+    }
+
+    /// Without the brackets of an IPv6 address.
+    pub(crate) fn host(&self) -> &str {
+        let host = self.authority.rsplit_once(':').map_or("", |(host, _)| host);
+        host.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(host)
     }
 }
 
@@ -118,7 +124,9 @@ mod tests {
     fn addresses_need_host_and_port() {
         let address = Address::parse("ws://127.0.0.1:8080/a?b", "ws://").unwrap();
         assert_eq!((address.authority.as_str(), address.path.as_str()), ("127.0.0.1:8080", "/a?b"));
-        assert_eq!(Address::parse("ws://[::1]:9", "ws://").unwrap().path, "/");
+        assert_eq!(address.host(), "127.0.0.1");
+        let address = Address::parse("ws://[::1]:9", "ws://").unwrap();
+        assert_eq!((address.path.as_str(), address.host()), ("/", "::1"));
         for wrong in ["http://127.0.0.1:1", "ws://127.0.0.1/", "ws://:1/", "ws://127.0.0.1:70000/"]
         {
             assert_eq!(Address::parse(wrong, "ws://"), None, "{wrong}");

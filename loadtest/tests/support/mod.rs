@@ -9,14 +9,16 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use corelane_loadtest::outcome::{Interval, Outcome};
 use corelane_loadtest::run::{RunError, Surroundings, Watcher, run};
 use corelane_loadtest::scenario::{
-    Arrival, Connections, Generator, Protocol, Scenario, Target, Timing, Traffic, Validity,
+    Arrival, Connections, Generator, Protocol, Scenario, Target, Timing, Tls, Traffic, Validity,
 };
+use rustls::{ServerConfig, ServerConnection};
 
 /// The answer to the one key that the harness sends.
 pub(crate) const ACCEPTED: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
@@ -29,6 +31,21 @@ pub(crate) const PONG: u8 = 0x8a;
 
 /// Accepts for ever; each connection is served on a thread of its own.
 pub(crate) fn serve(each: impl Fn(Peer) + Send + Clone + 'static) -> SocketAddr {
+    serve_by(None, each)
+}
+
+/// The same over TLS.
+pub(crate) fn serve_tls(
+    config: Arc<ServerConfig>,
+    each: impl Fn(Peer) + Send + Clone + 'static,
+) -> SocketAddr {
+    serve_by(Some(config), each)
+}
+
+fn serve_by(
+    tls: Option<Arc<ServerConfig>>,
+    each: impl Fn(Peer) + Send + Clone + 'static,
+) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
@@ -36,7 +53,9 @@ pub(crate) fn serve(each: impl Fn(Peer) + Send + Clone + 'static) -> SocketAddr 
             let each = each.clone();
             let stream = stream.unwrap();
             stream.set_nodelay(true).unwrap();
-            thread::spawn(move || each(Peer { stream, path: String::new(), received: Vec::new() }));
+            let tls = tls.clone().map(|config| Box::new(ServerConnection::new(config).unwrap()));
+            let (path, received) = (String::new(), Vec::new());
+            thread::spawn(move || each(Peer { stream, tls, path, received }));
         }
     });
     address
@@ -45,6 +64,7 @@ pub(crate) fn serve(each: impl Fn(Peer) + Send + Clone + 'static) -> SocketAddr 
 /// A client as a server sees it.
 pub(crate) struct Peer {
     pub(crate) stream: TcpStream,
+    pub(crate) tls: Option<Box<ServerConnection>>,
     pub(crate) path: String,
     received: Vec<u8>,
 }
@@ -68,7 +88,7 @@ impl Peer {
 
     pub(crate) fn upgrade(&mut self) -> Option<()> {
         self.read_request()?;
-        self.stream.write_all(ACCEPTED.as_bytes()).ok()
+        self.send(ACCEPTED.as_bytes())
     }
 
     /// All messages that are here; waits for the first.
@@ -89,12 +109,19 @@ impl Peer {
     }
 
     pub(crate) fn send(&mut self, bytes: &[u8]) -> Option<()> {
-        self.stream.write_all(bytes).ok()
+        match &mut self.tls {
+            Some(tls) => rustls::Stream::new(&mut **tls, &mut self.stream).write_all(bytes).ok(),
+            None => self.stream.write_all(bytes).ok(),
+        }
     }
 
     fn read_more(&mut self) -> Option<()> {
         let mut chunk = [0; 16 << 10];
-        match self.stream.read(&mut chunk) {
+        let read = match &mut self.tls {
+            Some(tls) => rustls::Stream::new(&mut **tls, &mut self.stream).read(&mut chunk),
+            None => self.stream.read(&mut chunk),
+        };
+        match read {
             Ok(0) => None,
             Ok(len) => {
                 self.received.extend_from_slice(&chunk[..len]);
@@ -145,6 +172,7 @@ pub(crate) fn scenario(address: SocketAddr) -> Scenario {
             protocol: Protocol::Echo,
             admin_url: None,
         },
+        tls: Tls::default(),
         traffic: Traffic::Echo,
         payload_bytes: 200,
         connections: Connections { count: 4, per_second: 0.0, opening: 4, sources: Vec::new() },

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::super::place::{ADMIN_PORT, BACKEND_PORT, PORT, Place};
+use super::super::place::{ADMIN_PORT, BACKEND_PORT, PLAIN_PORT, PORT, Place};
 
 pub(super) const CONFIG: &str = "corelane.toml";
 const KEY: &str = "token.key";
@@ -46,9 +46,15 @@ impl Gateway {
     }
 
     /// Writes the configuration and the key that it names.
-    pub(super) fn write_config(&self, place: &Place) -> io::Result<()> {
-        let values = [
+    pub(super) fn write_config(&self, place: &Place, tls: bool) -> io::Result<()> {
+        let listening = [
             ("port", PORT.to_string()),
+            ("plain_port", PLAIN_PORT.to_string()),
+            ("folder", place.scratch.display().to_string()),
+        ];
+        let template = if tls { "corelane_tls.toml" } else { "corelane_plain.toml" };
+        let values = [
+            ("listen", place.filled(template, &listening)?),
             ("admin_port", ADMIN_PORT.to_string()),
             ("shards", self.shards.to_string()),
             ("mode", if self.relayed { "Relayed" } else { "External" }.to_owned()),

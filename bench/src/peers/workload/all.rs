@@ -1,7 +1,7 @@
 //! The list of workloads.
 
 use super::super::contender::{Gateway, GatewayBackend, Server};
-use super::{Arrival, Cell, Contender, Goal, Measure, Published, Traffic, Workload};
+use super::{Arrival, Cell, Contender, Goal, Measure, Published, Tls, Traffic, Workload};
 
 /// Every workload, in the order in which `all` runs them.
 pub(in super::super) fn workloads() -> Vec<Workload> {
@@ -17,6 +17,9 @@ pub(in super::super) fn workloads() -> Vec<Workload> {
         latency(),
         scaling(),
         endpoints(),
+        wss(),
+        wss_connect(),
+        wss_idle(),
     ]
 }
 
@@ -244,7 +247,7 @@ fn idle() -> Workload {
                 proportional set size with all connections less that with none, divided by their \
                 number, and processor time likewise.",
         operation: "connection",
-        measure: Measure::Idle,
+        measure: Measure::Idle { bytes_max: 512 },
         cells: vec![cell],
         published: &[
             Published {
@@ -312,6 +315,83 @@ fn endpoints() -> Workload {
         about: "A hundred endpoints called in turn, beside one: what finding an endpoint costs.",
         operation: "round trip",
         measure: Measure::Cost,
+        cells: vec![cell],
+        published: &[],
+    }
+}
+
+const CERTIFICATE: &str = "All servers show the same certificate (ECDSA P-256), and the load offers \
+                           TLS 1.3 with TLS_AES_128_GCM_SHA256 and nothing else.";
+
+fn wss() -> Workload {
+    let ours = || link().over_tls(Tls::Full);
+    let name = |connections| format!("{connections} connections");
+    let first = Cell::new(name(64), 64, 1, ours())
+        .beside(nginx().over_tls(Tls::Full))
+        .beside(Contender::proxy("HAProxy", Server::Haproxy).over_tls(Tls::Full))
+        .noting(CERTIFICATE);
+    let many = Cell::new(name(1000), 1000, 1, ours())
+        .against(nginx().over_tls(Tls::Full), Goal::RatioAtLeast(2.0))
+        .noting(CERTIFICATE);
+    let secured = |name: String, connections, in_flight| {
+        Cell::new(format!("{name}, TLS or not"), connections, in_flight, ours().labelled("wss"))
+    };
+    let plain = || link().labelled("ws");
+    let added = |connections| {
+        secured(name(connections), connections, 1).against(plain(), Goal::TimesAtMost(1.12))
+    };
+    let in_flight = secured("64 connections, 16 in flight".to_owned(), 64, 16).beside(plain());
+    Workload {
+        name: "wss",
+        title: "Routed calls over TLS",
+        about: "As `routed`, with TLS between load and server: beside proxies that end TLS, and \
+                beside the gateway's own plain port.",
+        operation: "round trip",
+        measure: Measure::Cost,
+        cells: vec![first, many, added(64), added(1000), in_flight],
+        published: &[],
+    }
+}
+
+fn wss_connect() -> Workload {
+    let storm = |protocol| Traffic::Connect { protocol, ready: "upgraded" };
+    let cell = |name: &str, tls| {
+        let server = Server::Corelane(Gateway::relaying(1));
+        let ours = Contender::new("corelane", server, storm("corelane")).over_tls(tls);
+        let nginx = Contender::new("nginx", Server::Nginx, storm("echo")).over_tls(tls);
+        (Cell::new(name, 64, 64, ours).noting(CERTIFICATE), nginx)
+    };
+    let (full, nginx) = cell("full handshakes, up to the 101", Tls::Full);
+    let full = full.against(nginx, Goal::RatioAtLeast(2.5));
+    let (resumed, nginx) = cell("resumed handshakes, up to the 101", Tls::Resumed);
+    let resumed = resumed.beside(nginx);
+    Workload {
+        name: "wss-connect",
+        title: "Connections over TLS",
+        about: "As `connect`, with a TLS handshake before the upgrade: in full, or by a ticket of \
+                an earlier connection. The load needs more processor time for a handshake than a \
+                server does.",
+        operation: "connection",
+        measure: Measure::Cost,
+        cells: vec![full, resumed],
+        published: &[],
+    }
+}
+
+fn wss_idle() -> Workload {
+    let hold = |protocol| Traffic::Hold { protocol };
+    let server = Server::Corelane(Gateway::routing(GatewayBackend::Link));
+    let ours = Contender::new("corelane", server, hold("corelane")).over_tls(Tls::Full);
+    let cell = Cell::new("4000 connections", 4000, 1, ours)
+        .beside(Contender::new("nginx", Server::Nginx, hold("echo")).over_tls(Tls::Full))
+        .beside(Contender::new("HAProxy", Server::Haproxy, hold("echo")).over_tls(Tls::Full))
+        .noting(CERTIFICATE);
+    Workload {
+        name: "wss-idle",
+        title: "Idle connections over TLS",
+        about: "As `idle`, with TLS between load and server.",
+        operation: "connection",
+        measure: Measure::Idle { bytes_max: 6144 },
         cells: vec![cell],
         published: &[],
     }

@@ -1,4 +1,4 @@
-//! Connections are made: TCP, upgrade, sign-in, each step timed; so many at a time, so many per
+//! Connections are made: TCP, TLS, upgrade, sign-in, each step timed; so many at a time, so many per
 //! second, and none for ever.
 
 use std::collections::VecDeque;
@@ -16,7 +16,7 @@ use super::{Driver, clock};
 use crate::protocol::Dialect;
 use crate::scenario::{CloseBy, Traffic};
 use crate::wire::frame::{self, Opcode};
-use crate::wire::handshake;
+use crate::wire::{handshake, tls};
 
 /// From the first packet to ready, or from our close frame to the end.
 const DEADLINE_NS: u64 = 10_000_000_000;
@@ -132,6 +132,7 @@ impl<D: Dialect> Driver<'_, D> {
             if !settled {
                 let what = match phase {
                     Some(Phase::Connecting) => "timed out connecting",
+                    Some(Phase::Securing) => "timed out in the TLS handshake",
                     Some(Phase::Upgrading) => "timed out before the 101",
                     _ => "timed out before the first message",
                 };
@@ -186,7 +187,6 @@ impl<D: Dialect> Driver<'_, D> {
 
     /// The socket at `at` is connected, or has failed to.
     pub(super) fn connected(&mut self, at: usize) -> Result<(), Ended> {
-        let seat = self.seats[at];
         let Some(line) = &mut self.lines[at] else {
             return Ok(());
         };
@@ -195,13 +195,50 @@ impl<D: Dialect> Driver<'_, D> {
         if self.plan.times_openings(line.intended, self.tally.measured) {
             self.tally.connect.record(line.connected - line.started);
         }
-        let upgrade = line.dialect.upgrade(&self.plan.address.path, &seat);
-        let request =
-            handshake::request(&self.plan.address.authority, &upgrade.path, &upgrade.fields);
-        line.phase = Phase::Upgrading;
-        self.tally.messages.bytes_sent += line.send(&request)? as u64;
         let data = self.event_data(at);
-        self.watch(at, data, epoll::EventFlags::IN)
+        self.watch(at, data, epoll::EventFlags::IN)?;
+        match &self.plan.tls {
+            Some(client) => self.secure(at, client),
+            None => self.ask(at),
+        }
+    }
+
+    fn secure(&mut self, at: usize, client: &tls::Client) -> Result<(), Ended> {
+        let Some(line) = &mut self.lines[at] else {
+            return Ok(());
+        };
+        line.phase = Phase::Securing;
+        self.tally.messages.bytes_sent += line.secure(client, &mut self.records)? as u64;
+        if line.is_clear() { Ok(()) } else { self.await_room(at) }
+    }
+
+    /// TLS has received something; if it has shaken hands, the upgrade is next.
+    pub(super) fn secured(&mut self, at: usize, now: u64) -> Result<(), Ended> {
+        let Some(line) = &mut self.lines[at] else {
+            return Ok(());
+        };
+        let Some(agreed) = line.agreed() else {
+            return Ok(());
+        };
+        line.secured = now;
+        if self.plan.times_openings(line.intended, self.tally.measured) {
+            self.tally.handshake.record(now.saturating_sub(line.connected));
+            *self.tally.handshakes.entry(agreed).or_default() += 1;
+        }
+        self.ask(at)
+    }
+
+    /// Asks for the upgrade.
+    fn ask(&mut self, at: usize) -> Result<(), Ended> {
+        let Some(line) = &mut self.lines[at] else {
+            return Ok(());
+        };
+        let address = &self.plan.address;
+        let upgrade = line.dialect.upgrade(&address.path, &self.seats[at]);
+        let request = handshake::request(&address.authority, &upgrade.path, &upgrade.fields);
+        line.phase = Phase::Upgrading;
+        self.tally.messages.bytes_sent += line.send(&request, &mut self.records)? as u64;
+        if line.is_clear() { Ok(()) } else { self.await_room(at) }
     }
 
     /// The answer to the upgrade is at the start of `bytes`: says how long it is.
@@ -217,7 +254,7 @@ impl<D: Dialect> Driver<'_, D> {
         };
         line.upgraded = now;
         if self.plan.times_openings(line.intended, self.tally.measured) {
-            self.tally.upgrade.record(now.saturating_sub(line.connected));
+            self.tally.upgrade.record(now.saturating_sub(line.connected.max(line.secured)));
         }
         line.phase = Phase::Greeting;
         let mut greeting = Vec::new();
@@ -282,7 +319,7 @@ impl<D: Dialect> Driver<'_, D> {
         self.opener.deadlines.push_back((clock::now() + DEADLINE_NS, at, generation));
         let mut close = Vec::new();
         frame::encode(Opcode::Close, &NORMAL_CLOSURE, key(self.masks.next()), &mut close);
-        let sent = line.send(&close);
+        let sent = line.send(&close, &mut self.records);
         if let Err(ended) = sent {
             self.end(at, &ended);
         }

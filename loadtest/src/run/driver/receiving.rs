@@ -2,7 +2,7 @@
 //! answered, a close frame is obeyed, and any broken rule ends the connection.
 
 use super::super::ear::Ear;
-use super::super::line::{Ended, Phase};
+use super::super::line::{ENDED, Ended, Phase};
 use super::{Driver, RECEIVE_BYTES, clock};
 use crate::protocol::{Dialect, Incoming};
 use crate::wire::frame::{self, Frame, FrameError, Opcode};
@@ -36,22 +36,31 @@ impl<D: Dialect> Driver<'_, D> {
         if line.carry.len() + RECEIVE_BYTES / 4 > self.buffer.len() {
             self.buffer.resize(line.carry.len() + RECEIVE_BYTES, 0);
         }
-        let Some((filled, received)) = line.receive(&mut self.buffer)? else {
+        let Some((filled, received)) = line.receive(&mut self.buffer, &mut self.records)? else {
             return Ok(None);
         };
         let now = clock::now();
         self.tally.messages.bytes_received += received as u64;
+        self.tally.messages.bytes_sent += self.records.take_answered();
+        if line.phase == Phase::Securing {
+            self.secured(at, now)?;
+        }
         let buffer = std::mem::take(&mut self.buffer);
         self.out.clear();
         let used = self.take_bytes(at, &buffer[..filled], now);
         let kept = used.as_ref().map_or(filled, |&used| used);
-        if let Some(line) = &mut self.lines[at]
-            && kept < filled
-        {
-            line.carry.extend_from_slice(&buffer[kept..filled]);
+        let mut is_over = false;
+        if let Some(line) = &mut self.lines[at] {
+            is_over = line.is_over();
+            if kept < filled {
+                line.carry.extend_from_slice(&buffer[kept..filled]);
+            }
         }
         self.buffer = buffer;
         used?;
+        if is_over {
+            return Err(ENDED.into());
+        }
         Ok(Some(now))
     }
 
@@ -59,11 +68,13 @@ impl<D: Dialect> Driver<'_, D> {
     #[inline]
     fn take_bytes(&mut self, at: usize, bytes: &[u8], now: u64) -> Result<usize, Ended> {
         let mut used = 0;
-        if self.lines[at].as_ref().is_some_and(|line| line.phase == Phase::Upgrading) {
-            match self.take_answer(at, bytes, now)? {
+        match self.lines[at].as_ref().map(|line| line.phase) {
+            Some(Phase::Securing) => return Ok(0),
+            Some(Phase::Upgrading) => match self.take_answer(at, bytes, now)? {
                 Some(answer) => used = answer,
                 None => return Ok(0),
-            }
+            },
+            _ => {}
         }
         while let Some(frame) = frame::decode(&bytes[used..])? {
             used += frame.len;
@@ -167,7 +178,7 @@ impl<D: Dialect> Driver<'_, D> {
         let answer = payload.get(..2).unwrap_or_default();
         frame::encode(Opcode::Close, answer, key(self.masks.next()), &mut self.out);
         // A server that no longer takes the answer has closed all the same.
-        drop(line.send(&self.out));
+        drop(line.send(&self.out, &mut self.records));
         Err(format!("closed: {}", code.map_or("no code".to_owned(), |code| code.to_string()))
             .into())
     }

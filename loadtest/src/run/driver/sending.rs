@@ -24,9 +24,8 @@ impl<D: Dialect> Driver<'_, D> {
         let Some(line) = &mut self.lines[at] else {
             return Ok(());
         };
-        let taken = line.send(&self.out)?;
-        self.tally.messages.bytes_sent += taken as u64;
-        if taken < self.out.len() {
+        self.tally.messages.bytes_sent += line.send(&self.out, &mut self.records)? as u64;
+        if !line.is_clear() {
             self.await_room(at)?;
         }
         self.out.clear();
@@ -111,7 +110,7 @@ impl<D: Dialect> Driver<'_, D> {
     }
 
     #[cold]
-    fn await_room(&self, at: usize) -> Result<(), Ended> {
+    pub(super) fn await_room(&self, at: usize) -> Result<(), Ended> {
         let data = self.event_data(at);
         self.watch(at, data, epoll::EventFlags::IN | epoll::EventFlags::OUT)
     }

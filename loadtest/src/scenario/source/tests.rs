@@ -1,5 +1,5 @@
 use super::*;
-use crate::scenario::{Arrival, Bound, Metric, Traffic};
+use crate::scenario::{Arrival, Bound, Metric, Tls, TlsSuite, TlsVersion, Traffic};
 
 const GOOD: &str = r#"name = "x"
 
@@ -75,6 +75,50 @@ fn keys_that_mean_nothing_together_are_refused() {
     refused_with("endpoints = [\"/a\", \"/b\"]", "", "8:8", "`endpoints`");
     refused_with("\"corelane\"", "\"nats\"", "8:8", "protocol nats");
     refused_with("{ at_most = 250 }", "{}", "16:10", "`at_most`");
+}
+
+#[test]
+fn tls_is_asked_for_by_keys_and_by_settings() {
+    let secure = GOOD.replace("ws://", "wss://");
+    assert_eq!(taken(&secure, &[]).tls, Tls::default());
+    let text = secure.replace(
+        "[arrival]",
+        "[tls]\nca = \"a.pem\"\nversion = \"1.3\"\nsuite = \"TLS_AES_128_GCM_SHA256\"\n\n[arrival]",
+    );
+    let tls = parse("x.toml", &text, &[], Path::new("beside")).unwrap().tls;
+    let expected = Tls {
+        ca: Some("beside/a.pem".into()),
+        version: Some(TlsVersion::V13),
+        suite: Some(TlsSuite::Aes128Gcm),
+        ..Tls::default()
+    };
+    assert_eq!(tls, expected);
+    let tls = taken(&secure, &["tls.verify=false", "tls.resume=true", "tls.version=1.2"]).tls;
+    let expected =
+        Tls { verify: false, resume: true, version: Some(TlsVersion::V12), ..Tls::default() };
+    assert_eq!(tls, expected);
+    let tls = taken(&secure, &["tls.server_name=game.example", "tls.ca=/etc/x.pem"]).tls;
+    assert_eq!(tls.server_name.as_deref(), Some("game.example"));
+    assert_eq!(tls.ca.as_deref(), Some(Path::new("/etc/x.pem")));
+}
+
+#[test]
+fn tls_keys_without_effect_are_refused() {
+    refused_with("[arrival]", "[tls]\nresume = true\n[arrival]", "11:1", "begin with wss://");
+    let secure = |table: &str| {
+        refusals(
+            &GOOD.replace("ws://", "wss://").replace("[arrival]", &format!("{table}[arrival]")),
+        )
+    };
+    let [unread] = &secure("[tls]\nverify = false\nca = \"a\"\n")[..] else { panic!() };
+    assert!(unread.contains("13:6") && unread.contains("every certificate is taken"), "{unread}");
+    let suite = "[tls]\nversion = \"1.2\"\nsuite = \"TLS_AES_128_GCM_SHA256\"\n";
+    let [other] = &secure(suite)[..] else { panic!() };
+    assert!(other.contains("13:9") && other.contains("those of 1.3"), "{other}");
+    let [old] = &secure("[tls]\nversion = \"1.1\"\n")[..] else { panic!() };
+    assert!(old.contains("12:11") && old.contains("not a version of TLS"), "{old}");
+    let [unknown] = &secure("[tls]\nverifiy = false\n")[..] else { panic!() };
+    assert!(unknown.contains("did you mean `verify`?"), "{unknown}");
 }
 
 #[test]
