@@ -138,15 +138,25 @@ fn a_service_reaches_a_player_and_calls_in_its_name() {
 
 #[test]
 fn descriptions_of_endpoints_have_a_public_server_of_their_own() {
-    let gateway =
-        Setup::new("").set("listen.internal.endpoint_meta_address", "127.0.0.1:0").start();
+    let described = json!({
+        "metaType": "endpoint-info", "serviceName": "demo", "method": "POST", "path": "/demo/time",
+        "data": {},
+    });
+    let backend = HttpBackend::start(move |_| http_backend::Answer::ok(described.to_string()));
+    let setup = Setup::new(backend.service("/demo/time", ""));
+    let gateway = setup.set("listen.internal.endpoint_meta_address", "127.0.0.1:0").start();
     let (_, token, client) = player(&gateway);
+    let ask_about = |endpoint: &str, method: &str, path: &str, fields: &str| {
+        let body = json!({ "path": format!("{endpoint}/meta/info") }).to_string();
+        ask(gateway.endpoint_meta(), method, path, fields, &body)
+    };
     let ask = |method: &str, path: &str, fields: &str| {
-        let body = json!({ "path": "/demo/other/meta/info" }).to_string();
-        ask(gateway.endpoint_meta(), method, path, fields, &body).status
+        ask_about("/demo/other", method, path, fields).status
     };
     let bearer = |token: &str| format!("Authorization: Bearer {token}\r\n");
     let path = "/connect/get-endpoint-meta";
+    let answer = ask_about("/demo/time", "POST", path, &bearer(&token));
+    assert_eq!((answer.status, &json(&answer)["serviceName"]), (200, &json!("demo")));
     // No role has the endpoint.
     assert_eq!(ask("POST", path, &bearer(&token)), 403);
     assert_eq!(ask("POST", path, &bearer("forged")), 401);
