@@ -112,13 +112,28 @@ impl Quota {
     }
 }
 
-/// What passed over one connection, for its log line.
+/// What passed over one connection, for its log line. Messages are counted up to four thousand million.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Tally {
-    pub(super) messages_in: u64,
-    pub(super) messages_out: u64,
+    messages_in: u32,
+    messages_out: u32,
     pub(super) bytes_in: u64,
     pub(super) bytes_out: u64,
+}
+
+impl Tally {
+    pub(super) fn message_in(&mut self) {
+        self.messages_in = self.messages_in.saturating_add(1);
+    }
+
+    pub(super) fn message_out(&mut self) {
+        self.messages_out = self.messages_out.saturating_add(1);
+    }
+
+    /// Received and sent.
+    pub(super) fn messages(&self) -> (u64, u64) {
+        (self.messages_in.into(), self.messages_out.into())
+    }
 }
 
 impl<R> Connection<R> {

@@ -268,8 +268,8 @@ impl<S: Sockets> Engine<S> {
                 peer: connection.peer_address(),
                 peer_guid,
                 open_ms: now.mono.since(connection.opened).as_millis() as u64,
-                messages_in: connection.tally.messages_in,
-                messages_out: connection.tally.messages_out,
+                messages_in: connection.tally.messages().0,
+                messages_out: connection.tally.messages().1,
                 bytes_in: connection.tally.bytes_in,
                 bytes_out: connection.tally.bytes_out,
             }))

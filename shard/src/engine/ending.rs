@@ -348,8 +348,8 @@ impl<S: Sockets> Engine<S> {
             close_code,
             cause,
             duration_ms: self.now.mono.since(connection.opened).as_millis() as u64,
-            messages_in: connection.tally.messages_in,
-            messages_out: connection.tally.messages_out,
+            messages_in: connection.tally.messages().0,
+            messages_out: connection.tally.messages().1,
             bytes_in: connection.tally.bytes_in,
             bytes_out: connection.tally.bytes_out,
         };

@@ -151,7 +151,7 @@ impl Role {
     }
 }
 
-const _: () = assert!(size_of::<Connection<Role>>() <= 160, "what a slot pays for its connection");
+const _: () = assert!(size_of::<Connection<Role>>() <= 152, "what a slot pays for its connection");
 
 /// A message and where its payload lies.
 struct Arrived<'a> {

@@ -134,7 +134,7 @@ impl<S: Sockets> Engine<S> {
         if connection.phase != Phase::Open {
             return self.discard(arrived);
         }
-        connection.tally.messages_in += 1;
+        connection.tally.message_in();
         self.probe.messages_in.increment();
         match &mut connection.role {
             Role::Echo(liveness) => {
@@ -163,7 +163,7 @@ impl<S: Sockets> Engine<S> {
         if connection.phase != Phase::Open {
             return;
         }
-        connection.tally.messages_in += 1;
+        connection.tally.message_in();
         match &connection.role {
             Role::Session(_) => self.player_message_too_long(key, kind, head),
             Role::Echo(_) | Role::Link(_) => {

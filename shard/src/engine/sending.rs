@@ -274,7 +274,7 @@ impl<S: Sockets> Engine<S> {
             return Err(NotQueued::Gone);
         };
         if queued.is_ok() {
-            connection.tally.messages_out += 1;
+            connection.tally.message_out();
             connection.tally.bytes_out += len as u64;
             if matches!(connection.role, Role::Session(_) | Role::Echo(_)) {
                 self.probe.messages_out.increment();

@@ -53,7 +53,7 @@ pub(super) fn advance(
             Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => Some(Shaken::Closed),
             Ok(_) => return Err(Error::General("a state of early data, which is off".into())),
             Err(error) => {
-                encode_alert(connection, &mut input[consumed + discard..], outgoing);
+                encode_alert(connection, outgoing);
                 return Err(error);
             }
         };
@@ -82,15 +82,17 @@ fn encode(
     Ok(())
 }
 
-/// After an error one alert at most is left to be said. It comes before `input`, which is the one that
-/// the error came of, is looked at again.
-fn encode_alert(
-    connection: &mut UnbufferedServerConnection,
-    input: &mut [u8],
-    outgoing: &mut Vec<u8>,
-) {
-    let UnbufferedStatus { state, .. } = connection.process_tls_records(input);
-    if let Ok(ConnectionState::EncodeTlsData(data)) = state {
-        let _said = encode(data, outgoing);
+/// After an error only the alert is fetched: rustls would look for records that it has not discarded, and
+/// panics where they are not shown.
+fn encode_alert(connection: &mut UnbufferedServerConnection, outgoing: &mut Vec<u8>) {
+    while connection.wants_write() {
+        let UnbufferedStatus { state: Ok(ConnectionState::EncodeTlsData(data)), .. } =
+            connection.process_tls_records(&mut [])
+        else {
+            return;
+        };
+        if encode(data, outgoing).is_err() {
+            return;
+        }
     }
 }

@@ -248,6 +248,24 @@ fn what_is_not_tls_is_told_apart_at_its_first_byte() {
 }
 
 #[test]
+fn a_refused_hello_with_more_behind_it_is_answered_with_one_alert() {
+    let (server, _) = configs(SUITES[0]);
+    let (_, client) = configs(SUITES[1]);
+    let mut hello = Vec::new();
+    fixtures::client(&client).write_tls(&mut hello).unwrap();
+    // The same message once more, in the same record: read, and not taken any more.
+    let message = hello[5..].to_vec();
+    hello.extend(message);
+    let len = (hello.len() - 5) as u16;
+    hello[3..5].copy_from_slice(&len.to_be_bytes());
+    let mut server = TlsStream::new(server).unwrap();
+    let refused = server.open(&mut hello);
+    assert!(matches!(refused, Err(TlsFault::Handshake(_))), "{refused:?}");
+    let alert = server.take_outgoing();
+    assert!(matches!(alert[..], [21, 3, 3, 0, 2, 2, _]), "{alert:?}");
+}
+
+#[test]
 fn an_open_stream_takes_little_memory() {
     assert!(size_of::<TlsStream>() <= 48, "{}", size_of::<TlsStream>());
     assert!(size_of::<Records>() <= 1024, "{}", size_of::<Records>());
