@@ -1,7 +1,7 @@
 //! TLS records between ring and wire, sans-IO.
 //!
 //! rustls shakes hands. Once a connection stands, its traffic keys move to a record layer of our own
-//! ([`records`]), which opens records where they arrived and keeps no buffers: rustls would copy every
+//! (`records`), which opens records where they arrived and keeps no buffers: rustls would copy every
 //! message once more each way and keep some kilobytes for an idle connection. Key updates go on to be
 //! derived by rustls.
 //!
