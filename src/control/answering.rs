@@ -9,7 +9,7 @@ use corelane_shard::lane::{Content, Delivery, SessionDescription, ToShard};
 use tokio::sync::oneshot;
 
 use super::ask::{self, Ask, ListedSession, NoSession};
-use super::bus::EmbeddedBus;
+use super::bus::{EmbeddedBus, EventBus, Record};
 use super::port::ShardPort;
 use super::store::{Known, Owner, SessionStore};
 use super::turn::Core;
@@ -24,7 +24,7 @@ pub(super) struct Described {
     asked: AHashMap<u64, (ListedSession, DescribedAnswer)>,
 }
 
-impl<P: ShardPort, S: SessionStore> Core<P, S, EmbeddedBus> {
+impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
     /// Whoever asked may have stopped waiting; then nobody hears the answer.
     pub(super) fn answer(&mut self, ask: Ask, now: Now) {
         match ask {
@@ -59,21 +59,22 @@ impl<P: ShardPort, S: SessionStore> Core<P, S, EmbeddedBus> {
         }
     }
 
-    /// As a bus would: subscribers hear of it too.
-    fn publish_record(
-        &mut self,
-        record: super::bus::Record,
-        now: Now,
-    ) -> Result<(), ask::Unpublished> {
-        use super::bus::EventBus as _;
+    /// As a bus would: subscribers hear of it too. Where the bus is another's, it goes there and comes
+    /// back to whichever node needs it.
+    fn publish_record(&mut self, record: Record, now: Now) -> Result<(), ask::Unpublished> {
         if record.value.len() > EmbeddedBus::RECORD_BYTES_MAX {
             return Err(ask::Unpublished::TooLong);
         }
-        self.take_record(&record, now)?;
-        if self.bus.wants(&record.topic) {
+        if self.bus.subscribe().is_none() {
             self.bus.publish(record);
+            return Ok(());
         }
-        Ok(())
+        if self.bus.wants(&record.topic) {
+            self.take_record(record.clone(), now)?;
+            self.bus.publish(record);
+            return Ok(());
+        }
+        self.take_record(record, now)
     }
 
     fn push(&mut self, session: SessionId, message: Box<[u8]>) -> Result<(), NoSession> {
@@ -113,7 +114,7 @@ impl<P: ShardPort, S: SessionStore> Core<P, S, EmbeddedBus> {
     }
 }
 
-impl<P: ShardPort, S: SessionStore, B: super::bus::EventBus> Core<P, S, B> {
+impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
     pub(super) fn session_described(
         &mut self,
         ticket: u64,

@@ -24,8 +24,8 @@ pub const ASKS_MAX: usize = 1024;
 pub enum Ask {
     /// Takes a record as if it had come from the bus.
     Publish { record: Record, answer: oneshot::Sender<Result<(), Unpublished>> },
-    /// All records from now on.
-    Subscribe { answer: oneshot::Sender<broadcast::Receiver<Arc<Record>>> },
+    /// All records from now on; `None` where the gateway itself is not the bus.
+    Subscribe { answer: oneshot::Sender<Option<broadcast::Receiver<Arc<Record>>>> },
     /// Sends a whole message, 31-byte header included, to a session.
     Push { session: SessionId, message: Box<[u8]>, answer: oneshot::Sender<Result<(), NoSession>> },
     /// Sends an RPC to a session; the answer goes to a topic.

@@ -1,12 +1,30 @@
 //! Where the gateway publishes facts, and where services publish events for sessions.
 //!
-//! [`EventBus`] is what the control core needs of it: to publish, without waiting. What arrives is
-//! given to the core as [`Record`]s by whoever reads the bus. The embedded bus is in memory: its
-//! publishers and subscribers come over the internal listener.
+//! [`EventBus`] is what the control core needs of it: to publish without waiting, and to be given
+//! what arrives. The embedded bus is in memory: its publishers and subscribers come over the
+//! internal listener. A bus that keeps its records can be read again for sessions that come from
+//! elsewhere.
 
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
+use corelane_shard::id::{Epoch, SessionId};
 use tokio::sync::broadcast;
+
+/// A place in a bus that keeps its records: those of one session are all in one partition, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    pub partition: u32,
+    pub offset: u64,
+}
+
+impl Position {
+    /// Of what follows in the same partition.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self { offset: self.offset.saturating_add(1), ..self }
+    }
+}
 
 /// One event on the bus.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +36,38 @@ pub struct Record {
     pub value: Arc<[u8]>,
     /// Unix milliseconds after which nobody wants it any more.
     pub expires_at_ms: Option<u64>,
+    /// Where it stands, if the bus keeps it.
+    pub position: Option<Position>,
+}
+
+/// A wish to read again what one session may lack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Replay {
+    pub session: SessionId,
+    /// The claim that it is for; what is read comes back with it.
+    pub epoch: Epoch,
+    pub from: Position,
+}
+
+/// What comes from the bus.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Arrival {
+    /// As it was published.
+    Record(Record),
+    /// For a session that is being replayed, in order, each before the session's first
+    /// [`Self::Record`] since [`EventBus::replay`].
+    Replayed { session: SessionId, epoch: Epoch, record: Record },
+    /// Nothing more will be replayed: from here on the session's records come as they are published.
+    ReplayEnded { session: SessionId, epoch: Epoch, missing: Option<Missing> },
+}
+
+/// Records that a replay should have had and the bus has no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Missing {
+    /// The first offset that was asked for.
+    pub from: u64,
+    /// The first that is still there.
+    pub to: u64,
 }
 
 /// Topics of the protocol.
@@ -42,6 +92,31 @@ pub trait EventBus {
 
     /// Takes a record or throws it away, counted; never waits.
     fn publish(&mut self, record: Record);
+
+    /// All records from now on, where the gateway itself is the bus.
+    fn subscribe(&self) -> Option<broadcast::Receiver<Arc<Record>>> {
+        None
+    }
+
+    /// Where the session's next record will stand. `None` if the bus keeps nothing, or is not there
+    /// yet.
+    fn live(&self, _session: SessionId) -> Option<Position> {
+        None
+    }
+
+    /// Begins to read again for a session, up to where [`Self::live`] is at this moment, or will be
+    /// once the bus is there. A later wish for the same session takes the place of an earlier one.
+    fn replay(&mut self, _replay: Replay) {}
+
+    /// The next arrival. Records for sessions that are not `wanted` are passed over.
+    fn next(&mut self, _wanted: &mut dyn FnMut(SessionId) -> bool) -> Option<Arrival> {
+        None
+    }
+
+    /// Ready when [`Self::next`] may have something.
+    fn poll_arrival(&mut self, _context: &mut Context<'_>) -> Poll<()> {
+        Poll::Pending
+    }
 }
 
 /// The bus of a node by itself: one channel for all topics.
@@ -55,11 +130,6 @@ impl EmbeddedBus {
     pub const CAPACITY: usize = 1024;
     /// Longest value of a record: with the capacity, what a slow subscriber can hold.
     pub const RECORD_BYTES_MAX: usize = 64 << 10;
-
-    #[must_use]
-    pub fn subscribe(&self) -> broadcast::Receiver<Arc<Record>> {
-        self.records.subscribe()
-    }
 }
 
 impl Default for EmbeddedBus {
@@ -76,5 +146,9 @@ impl EventBus for EmbeddedBus {
 
     fn publish(&mut self, record: Record) {
         let _without_subscribers = self.records.send(Arc::new(record));
+    }
+
+    fn subscribe(&self) -> Option<broadcast::Receiver<Arc<Record>>> {
+        Some(self.records.subscribe())
     }
 }

@@ -13,6 +13,8 @@ use corelane_shard::id::{EndpointId, Place, SessionId};
 use corelane_shard::session::shortcuts::Shortcut;
 use corelane_shard::wire::guid::Guid;
 
+use super::bus::Position;
+
 /// Something for a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Item {
@@ -97,12 +99,23 @@ struct Mailbox {
     bytes: usize,
     attached: bool,
     queued: bool,
+    /// The bus has nothing before it that the client lacks and that is not here.
+    reached: Option<Position>,
 }
 
 #[derive(Debug)]
 struct Kept {
     item: Item,
     expires_unix_ms: Option<u64>,
+    /// Where the bus has it.
+    position: Option<Position>,
+}
+
+/// How long something is worth to be kept, and where the bus has it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Origin {
+    pub expires_unix_ms: Option<u64>,
+    pub position: Option<Position>,
 }
 
 impl Mailbox {
@@ -120,6 +133,7 @@ impl Mailbox {
         let bytes = kept.item.bytes();
         self.first += 1;
         self.bytes -= bytes;
+        self.reached = kept.position.map(Position::next).or(self.reached);
         bytes
     }
 }
@@ -155,9 +169,10 @@ impl Mailboxes {
         &mut self,
         session: SessionId,
         item: Item,
-        expires_unix_ms: Option<u64>,
+        origin: Origin,
         attached: bool,
     ) -> Put {
+        let Origin { expires_unix_ms, position } = origin;
         let (rules, bytes) = (self.rules, item.bytes());
         if bytes > rules.bytes_max.min(rules.total_bytes_max) {
             return Put { lost: 0, refused: true };
@@ -172,6 +187,7 @@ impl Mailboxes {
             bytes: 0,
             attached,
             queued: false,
+            reached: position,
         });
         let mut lost = 0;
         while !mailbox.items.is_empty()
@@ -186,8 +202,10 @@ impl Mailboxes {
         if refused {
             // All of it went to others: what is missing here is told all the same.
             mailbox.first += 1;
+            mailbox.reached = position.map(Position::next).or(mailbox.reached);
         } else {
-            mailbox.items.push_back(Kept { item, expires_unix_ms });
+            mailbox.reached = mailbox.reached.or(position);
+            mailbox.items.push_back(Kept { item, expires_unix_ms, position });
             mailbox.bytes += bytes;
             self.bytes += bytes;
         }
@@ -222,25 +240,35 @@ impl Mailboxes {
         }
     }
 
+    /// Up to where the bus has nothing that the client lacks; `None` if nothing waits for it that the
+    /// bus has.
+    #[must_use]
+    pub fn reached(&self, session: SessionId) -> Option<Position> {
+        self.boxes.get(&session)?.reached
+    }
+
     /// The client has everything up to and including `place`. The word of a connection may come when
-    /// the next one has already taken the session.
-    pub fn confirm(&mut self, session: SessionId, place: Place) {
-        let Some(mailbox) = self.boxes.get_mut(&session) else { return };
+    /// the next one has already taken the session. Says up to where the bus has nothing more for it,
+    /// if that is news.
+    pub fn confirm(&mut self, session: SessionId, place: Place) -> Option<Position> {
+        let mailbox = self.boxes.get_mut(&session)?;
         // Only what was handed out can have arrived.
         let confirmed = place.0.saturating_add(1).min(mailbox.handed_out);
         if confirmed <= mailbox.confirmed {
-            return;
+            return None;
         }
         mailbox.confirmed = confirmed;
         mailbox.next = mailbox.next.max(confirmed);
         while mailbox.first < confirmed && !mailbox.items.is_empty() {
             self.bytes -= mailbox.pop_front();
         }
+        let reached = mailbox.reached;
         if mailbox.confirmed == mailbox.end() {
             self.boxes.remove(&session);
         } else if mailbox.has_next() && !std::mem::replace(&mut mailbox.queued, true) {
             self.ready.push_back(session);
         }
+        reached
     }
 
     /// The next session that may have something to hand out; [`Self::next_of`] says what.

@@ -2,6 +2,7 @@
 //! reads the wall clock.
 
 use std::error::Error;
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 use tracing::{error, info, warn};
 
 use super::ask::Ask;
-use super::bus::EmbeddedBus;
+use super::bus::{EmbeddedBus, EventBus};
 use super::certificates::Watch;
 use super::jwks::{self, KeyFetches};
 use super::operators::ShownConfig;
@@ -23,7 +24,7 @@ use super::port::{Bell, ShardPort};
 use super::probe::{ControlProbe, FetchOutcome};
 use super::resolve::{self, Lookups};
 use super::spans::Exporter;
-use super::store::EmbeddedStore;
+use super::store::{EmbeddedStore, SessionStore};
 use super::turn::{Core, CoreParts, Question, Termination, Turn};
 use super::validation::{self, Asked, ValidationRules, Validations};
 use super::web::WebClient;
@@ -44,14 +45,17 @@ pub fn run<P: ShardPort, B: Bell>(spec: ControlSpec<P, B>) -> Result<Exit, Contr
         .thread_name("corelane-lookup")
         .build()
         .map_err(ControlError::Runtime)?;
-    let exit = runtime.block_on(async { Ok(Loop::set_up(spec)?.run().await) });
+    let exit = runtime.block_on(async {
+        let store = EmbeddedStore::new(&spec.snapshot.salt, spec.settings.rules.store);
+        Ok(Loop::set_up(spec, store, EmbeddedBus::default())?.run().await)
+    });
     // A look-up that hangs does not hold up the exit.
     runtime.shutdown_background();
     exit
 }
 
-struct Loop<P, B> {
-    core: Core<P, EmbeddedStore, EmbeddedBus>,
+struct Loop<P, B, S, E> {
+    core: Core<P, S, E>,
     bell: B,
     wake: AsyncFd<OwnedFd>,
     clock: Clock,
@@ -85,16 +89,16 @@ enum Woken {
     TimeUp,
 }
 
-impl<P: ShardPort, B: Bell> Loop<P, B> {
-    fn set_up(spec: ControlSpec<P, B>) -> Result<Self, ControlError> {
+impl<P: ShardPort, B: Bell, S: SessionStore, E: EventBus> Loop<P, B, S, E> {
+    fn set_up(spec: ControlSpec<P, B>, store: S, bus: E) -> Result<Self, ControlError> {
         let setup = |what| move |source| ControlError::Setup { what, source };
         let settings = spec.settings;
         let probe = spec.probe;
         let phase = Arc::clone(&spec.phase);
         let mut core = Core::new(CoreParts {
             ports: spec.ports,
-            store: EmbeddedStore::new(&spec.snapshot.salt, settings.rules.store),
-            bus: EmbeddedBus::default(),
+            store,
+            bus,
             snapshot: spec.snapshot,
             targets: spec.targets,
             settings: settings.clone(),
@@ -214,6 +218,7 @@ impl<P: ShardPort, B: Bell> Loop<P, B> {
             Some(fetched) = self.fetches.next() => Woken::Fetched(fetched),
             answer = answered(self.validations.as_mut()) => Woken::Validated(answer),
             () = rung(&self.wake) => Woken::Rung,
+            () = poll_fn(|context| self.core.poll_outside(context)) => Woken::Rung,
             () = tokio::time::sleep(pause) => Woken::TimeUp,
             () = tokio::task::yield_now(), if busy => Woken::TimeUp,
         }

@@ -50,6 +50,7 @@ mod problem;
 mod process;
 mod query;
 mod records;
+mod replays;
 mod resolve;
 mod rpcs;
 mod sessions;

@@ -95,7 +95,10 @@ impl<P: ShardPort> Outlet<P> {
                 });
             }
             ToShard::Drain(phase) => self.drain = Some(phase),
-            ToShard::EndSession { .. } | ToShard::Deliver(_) | ToShard::Describe { .. } => {
+            ToShard::EndSession { .. }
+            | ToShard::Disown { .. }
+            | ToShard::Deliver(_)
+            | ToShard::Describe { .. } => {
                 self.orders.push_back(message);
             }
         }

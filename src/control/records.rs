@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use ahash::AHashMap;
 use corelane_shard::clock::Now;
-use corelane_shard::id::{EndpointId, ServiceId, SessionId};
+use corelane_shard::id::{EndpointId, Epoch, ServiceId, SessionId};
 use corelane_shard::lane::{Content, Delivery, ToShard};
 use corelane_shard::session::shortcuts::Shortcut;
 use tracing::{info, warn};
 
 use super::ask::Unpublished;
-use super::bus::{EventBus, Record, SESSION_KEY, topic};
-use super::mailboxes::Item;
+use super::bus::{Arrival, EventBus, Position, Record, SESSION_KEY, topic};
+use super::mailboxes::{Item, Origin};
 use super::port::ShardPort;
 use super::resolve::{Host, ServiceTargets, Target};
 use super::store::{Owner, SessionStore};
@@ -25,14 +25,39 @@ use crate::events::outbound::{ServiceError, Severity, to_json};
 use crate::events::{SessionOrder, Timestamp, Unusable, event_id, read};
 
 impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
+    /// Takes what the bus has, at most [`ARRIVALS_PER_TURN`]. Says whether there may be more.
+    pub(super) fn take_arrivals(&mut self, now: Now) -> bool {
+        for _ in 0..ARRIVALS_PER_TURN {
+            let Self { bus, store, .. } = self;
+            let Some(arrival) = bus.next(&mut |session| store.known(session).is_some()) else {
+                return false;
+            };
+            // What cannot be used has been counted.
+            let _taken = match arrival {
+                Arrival::Record(record) => self.take_record(record, now),
+                Arrival::Replayed { session, epoch, record } => {
+                    self.take_replayed(session, epoch, record, now)
+                }
+                Arrival::ReplayEnded { session, epoch, missing } => {
+                    self.replay_ended(session, epoch, missing, now);
+                    Ok(())
+                }
+            };
+        }
+        true
+    }
+
     /// Takes one record, from whatever bus. What nobody here needs is passed over.
-    pub(super) fn take_record(&mut self, record: &Record, now: Now) -> Result<(), Unpublished> {
+    pub(super) fn take_record(&mut self, record: Record, now: Now) -> Result<(), Unpublished> {
         self.probe.records_in.increment();
         match &*record.topic {
             topic::CLIENT_EVENTS => {
                 let session = record.key.strip_prefix(SESSION_KEY);
                 let session = session.and_then(|id| id.parse().ok()).ok_or(Unpublished::BadKey)?;
-                self.take_client_event(session, record, now)
+                match self.replays.park(session, record) {
+                    Some(record) => self.take_client_event(session, &record, now),
+                    None => Ok(()),
+                }
             }
             topic::SESSION_INVALIDATED => self.take_invalidation(&record.value, now),
             topic::SERVICE_ERROR => self.notify_admins(&record.value, now),
@@ -41,7 +66,22 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
         }
     }
 
-    fn take_client_event(
+    fn take_replayed(
+        &mut self,
+        session: SessionId,
+        epoch: Epoch,
+        record: Record,
+        now: Now,
+    ) -> Result<(), Unpublished> {
+        let next = record.position.map(Position::next);
+        if !next.is_some_and(|next| self.replays.advance(session, epoch, next)) {
+            return Ok(());
+        }
+        self.probe.records_replayed.increment();
+        self.take_client_event(session, &record, now)
+    }
+
+    pub(super) fn take_client_event(
         &mut self,
         session: SessionId,
         record: &Record,
@@ -51,7 +91,7 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
             self.probe.records_without_session.increment();
             return Err(Unpublished::NoSession);
         };
-        let attached = known.open;
+        let attached = known.open && !self.replays.has(session);
         let names = Arc::clone(&self.rules.names);
         let item = match read(&record.value, &names) {
             Ok(order) => self.item(order, record),
@@ -70,7 +110,9 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
         if let Item::Capabilities { endpoints, .. } = &item {
             self.granted.insert(session, Arc::clone(endpoints));
         }
-        let put = self.mailboxes.put(session, item, record.expires_at_ms, attached);
+        let Record { expires_at_ms: expires_unix_ms, position, .. } = *record;
+        let origin = Origin { expires_unix_ms, position };
+        let put = self.mailboxes.put(session, item, origin, attached);
         self.probe.events_lost.add(put.lost + u64::from(put.refused));
         if put.refused { Err(Unpublished::TooLong) } else { Ok(()) }
     }
@@ -206,6 +248,7 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
                 key: "connect".into(),
                 value: json.into(),
                 expires_at_ms: None,
+                position: None,
             });
         }
     }
@@ -295,6 +338,9 @@ fn target(address: &str) -> Option<Target> {
     let port = port.parse().ok()?;
     named.then(|| Target::Host(Host { name: host.into(), port }))
 }
+
+/// Arrivals of the bus taken before the shards' next turn.
+const ARRIVALS_PER_TURN: usize = 1024;
 
 /// Stands for the app id in the pattern of mapped addresses.
 pub const APP: &str = "{app}";

@@ -139,6 +139,7 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
             key: session.to_string().into(),
             value: json.into(),
             expires_at_ms: None,
+            position: None,
         });
     }
 }

@@ -9,10 +9,11 @@ use corelane_shard::identity::Identity;
 use corelane_shard::lane::{ClaimRefusal, Content, Delivery, End, ToShard};
 use corelane_shard::wire::guid::{Guid, PeerRoute};
 
-use super::bus::{EventBus, Record, topic};
-use super::mailboxes::{Item, Next};
+use super::bus::{EventBus, Missing, Position, Record, Replay, topic};
+use super::mailboxes::{Item, Next, Origin};
 use super::port::ShardPort;
-use super::store::{Decision, Ended, Opened, Owner, Released, SessionStore};
+use super::replays::Then;
+use super::store::{Begin, Decision, Ended, Loss, Lost, Opened, Owner, Released, SessionStore};
 use super::turn::Core;
 use crate::events::gap::{EventGap, GapReason, Stamp};
 use crate::events::outbound::{
@@ -23,22 +24,124 @@ use crate::events::{Timestamp, event_id};
 
 impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
     /// Sends what the store has decided.
-    pub(super) fn announce_decisions(&mut self) {
-        while let Some(Decision { evict, shard, answer }) = self.store.decided() {
+    pub(super) fn announce_decisions(&mut self, now: Now) {
+        while let Some(Decision { evict, shard, answer, begin }) = self.store.decided() {
             if let Some((target, evict)) = evict {
                 self.probe.evictions.increment();
                 self.post(target, evict);
             }
             match &answer {
                 ToShard::Refused { why, .. } => self.probe.refused(*why),
-                ToShard::Granted { session, .. } => {
+                ToShard::Granted { session, epoch, .. } => {
                     // Whoever had it before gets nothing any more.
                     self.mailboxes.detach(*session);
                     self.probe.granted.increment();
+                    self.begin_events(*session, *epoch, begin, now);
                 }
                 _ => {}
             }
             self.post(shard, answer);
+        }
+    }
+
+    /// Sees to what a granted session's client may lack.
+    fn begin_events(&mut self, session: SessionId, epoch: Epoch, begin: Begin, now: Now) {
+        match begin {
+            Begin::Here => {
+                // A replay that still runs is this claim's from here on.
+                if let Some(from) = self.replays.reached(session) {
+                    self.replay(Replay { session, epoch, from });
+                }
+            }
+            Begin::From(from) => {
+                self.mailboxes.forget(session);
+                self.replay(Replay { session, epoch, from });
+            }
+            Begin::Unknown => {
+                self.mailboxes.forget(session);
+                self.replays.forget(session);
+                self.tell_gap(session, GapReason::NoCursor, now);
+            }
+        }
+    }
+
+    fn replay(&mut self, replay: Replay) {
+        self.probe.replays.increment();
+        self.replays.begin(replay);
+        self.bus.replay(replay);
+    }
+
+    pub(super) fn replay_ended(
+        &mut self,
+        session: SessionId,
+        epoch: Epoch,
+        missing: Option<Missing>,
+        now: Now,
+    ) {
+        let Some(then) = self.replays.end(session, epoch) else { return };
+        if missing.is_some() {
+            self.tell_gap(session, GapReason::Retention, now);
+        }
+        match then {
+            Then::Again(replay) => self.replay(replay),
+            Then::Live(records) => {
+                for record in records {
+                    // What cannot be used has been counted.
+                    let _taken = self.take_client_event(session, &record, now);
+                }
+                if self.store.known(session).is_some_and(|known| known.open) {
+                    self.mailboxes.attach(session);
+                }
+            }
+        }
+    }
+
+    /// Puts the word of a gap where the missing events would stand.
+    fn tell_gap(&mut self, session: SessionId, reason: GapReason, now: Now) {
+        self.probe.gaps.increment();
+        let gap = EventGap { reason, missed_at_least: None, from: None, to: None };
+        for json in gap.events(self.rules.dialect, self.stamp(now)) {
+            let put =
+                self.mailboxes.put(session, Item::Event(json.into()), Origin::default(), false);
+            self.probe.events_lost.add(put.lost + u64::from(put.refused));
+        }
+    }
+
+    fn stamp(&mut self, now: Now) -> Stamp {
+        Stamp { event_id: event_id(&mut self.random), timestamp: Timestamp(now.unix_ms) }
+    }
+
+    /// Up to where the bus has nothing that the session's client lacks.
+    pub(super) fn reached(&self, session: SessionId) -> Option<Position> {
+        let kept = self.mailboxes.reached(session).or_else(|| self.replays.reached(session));
+        kept.or_else(|| self.bus.live(session))
+    }
+
+    /// Lets the store keep its records of this node's sessions fresh, and gives up those that other
+    /// nodes have.
+    pub(super) fn keep_sessions(&mut self, now: Now) {
+        let Self { store, mailboxes, replays, bus, .. } = self;
+        store.renew(
+            &mut |session| {
+                let kept = mailboxes.reached(session).or_else(|| replays.reached(session));
+                kept.or_else(|| bus.live(session))
+            },
+            now,
+        );
+        while let Some(Lost { session, owner, why }) = self.store.lost() {
+            self.probe.sessions_lost.increment();
+            self.rpcs.abandon(session);
+            self.forget(session);
+            let Some(Owner { shard, key, epoch }) = owner else { continue };
+            match why {
+                Loss::Replaced => self.post(shard, ToShard::Evict { key, epoch }),
+                Loss::Ended { reason: Some(reason) } => {
+                    let reason = format!("Session invalidated: {reason}").into();
+                    self.post(shard, ToShard::EndSession { key, epoch, reason });
+                }
+                Loss::Ended { reason: None } => {}
+                Loss::Identity => self.post(shard, ToShard::Disown { key, epoch }),
+            }
         }
     }
 
@@ -67,12 +170,15 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
             let reason = "session_reconnected".into();
             self.deliver(owner, None, Content::Capabilities { endpoints, reason });
         }
-        self.mailboxes.attach(session);
+        if !self.replays.has(session) {
+            self.mailboxes.attach(session);
+        }
     }
 
     /// Nothing of the session is needed any more.
     fn forget(&mut self, session: SessionId) {
         self.mailboxes.forget(session);
+        self.replays.forget(session);
         self.granted.remove(&session);
     }
 
@@ -88,7 +194,8 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
         let owner = Owner { shard, key, epoch };
         // Written before the record goes.
         let fact = self.disconnected(session, now);
-        let released = self.store.release(session, owner, end, now);
+        let reached = self.reached(session);
+        let released = self.store.release(session, owner, end, reached, now);
         if released == Released::Ignored {
             self.probe.releases_outdated.increment();
             return;
@@ -123,7 +230,7 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
         reason: Option<&str>,
         now: Now,
     ) -> bool {
-        match self.store.end(session, now) {
+        match self.store.end(session, reason, now) {
             Ended::Live(Owner { shard, key, epoch }) => {
                 self.probe.sessions_ended.increment();
                 if let Some(reason) = reason {
@@ -142,16 +249,20 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
     }
 
     pub(super) fn forget_expired(&mut self, now: Now) {
-        let Self { mailboxes, granted, probe, store, .. } = self;
+        let Self { mailboxes, replays, granted, probe, store, .. } = self;
         store.expire(now, &mut |session| {
             probe.sessions_expired.increment();
             mailboxes.forget(session);
+            replays.forget(session);
             granted.remove(&session);
         });
     }
 
     /// Hands what waits to the shards of its sessions, as far as there is room.
     pub(super) fn hand_out(&mut self, now: Now) {
+        if !self.store.may_deliver(now) {
+            return;
+        }
         for _ in 0..SESSIONS_PER_TURN {
             let Some(session) = self.mailboxes.next_ready() else { return };
             let known = self.store.known(session).filter(|known| known.open);
@@ -184,9 +295,7 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
             from: None,
             to: None,
         };
-        let stamp =
-            Stamp { event_id: event_id(&mut self.random), timestamp: Timestamp(now.unix_ms) };
-        for json in gap.events(self.rules.dialect, stamp) {
+        for json in gap.events(self.rules.dialect, self.stamp(now)) {
             self.deliver(owner, Some(place), Content::Event(json.into()));
         }
     }
@@ -276,6 +385,7 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
             key: session.to_string().into(),
             value: json.into(),
             expires_at_ms: None,
+            position: None,
         });
     }
 }

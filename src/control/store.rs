@@ -7,6 +7,7 @@
 mod embedded;
 
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use corelane_shard::clock::{Instant, Now};
@@ -14,6 +15,8 @@ use corelane_shard::id::{ConnectionKey, Epoch, SessionId, ShardId};
 use corelane_shard::identity::Identity;
 use corelane_shard::lane::{Claim, End, ToShard};
 pub use corelane_shard::network::counted_as;
+
+use super::bus::Position;
 
 pub use embedded::EmbeddedStore;
 
@@ -40,6 +43,38 @@ pub struct Decision {
     /// The shard that claimed, and what it is told.
     pub shard: ShardId,
     pub answer: ToShard,
+    pub begin: Begin,
+}
+
+/// Where the events of a granted session begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begin {
+    /// With what this node keeps for it.
+    Here,
+    /// The session was on another node, or this one has been started since: its client may lack
+    /// what the bus has from there on.
+    From(Position),
+    /// The session was there, and nobody knows what its client has.
+    Unknown,
+}
+
+/// A session that is this node's no longer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lost {
+    pub session: SessionId,
+    /// Its connection here, if it had one.
+    pub owner: Option<Owner>,
+    pub why: Loss,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Loss {
+    /// Another node has it.
+    Replaced,
+    /// It was ended for good on another node.
+    Ended { reason: Option<Box<str>> },
+    /// Another process is this node now.
+    Identity,
 }
 
 /// What is known of one session.
@@ -111,8 +146,9 @@ pub struct StoreRules {
 
 /// Where sessions are recorded.
 pub trait SessionStore {
-    /// Begins a claim; [`Self::decided`] tells how it ends.
-    fn claim(&mut self, claimed: Claimed, now: Now);
+    /// Begins a claim; [`Self::decided`] tells how it ends. A session that was not there has
+    /// everything before `start`.
+    fn claim(&mut self, claimed: Claimed, start: Option<Position>, now: Now);
 
     fn decided(&mut self) -> Option<Decision>;
 
@@ -122,10 +158,36 @@ pub trait SessionStore {
     /// The client has the token of this claim: the one before it is void.
     fn token_received(&mut self, session: SessionId, epoch: Epoch);
 
-    fn release(&mut self, session: SessionId, owner: Owner, end: End, now: Now) -> Released;
+    /// `reached` is as in [`Self::reached`].
+    fn release(
+        &mut self,
+        session: SessionId,
+        owner: Owner,
+        end: End,
+        reached: Option<Position>,
+        now: Now,
+    ) -> Released;
 
-    /// Ends a session for good: no token made before now opens it again.
-    fn end(&mut self, session: SessionId, now: Now) -> Ended;
+    /// Ends a session for good, on whatever node: no token made before now opens it again. If it is
+    /// another node's, that one closes its connection when there is a `reason`.
+    fn end(&mut self, session: SessionId, reason: Option<&str>, now: Now) -> Ended;
+
+    /// The client of this claim has everything that the bus has before this position.
+    fn reached(&mut self, _session: SessionId, _epoch: Epoch, _position: Position) {}
+
+    /// Keeps what other nodes know of this one's sessions from ageing, as far as it is time for it.
+    /// `reached` tells how far the client of a session has come.
+    fn renew(&mut self, _reached: &mut dyn FnMut(SessionId) -> Option<Position>, _now: Now) {}
+
+    /// The next session that this node has lost; it is not [`Self::known`] any more.
+    fn lost(&mut self) -> Option<Lost> {
+        None
+    }
+
+    /// Whether this node is surely the owner of its sessions: without, no event leaves.
+    fn may_deliver(&self, _now: Now) -> bool {
+        true
+    }
 
     fn known(&self, session: SessionId) -> Option<Known<'_>>;
 
@@ -149,4 +211,9 @@ pub trait SessionStore {
 
     /// Sessions that wait to be taken up.
     fn waiting(&self) -> usize;
+
+    /// Ready when there may be something new that was decided or lost.
+    fn poll_news(&mut self, _context: &mut Context<'_>) -> Poll<()> {
+        Poll::Pending
+    }
 }

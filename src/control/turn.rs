@@ -6,6 +6,7 @@
 //! ([`super::answering`]).
 
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use ahash::AHashMap;
 use corelane_shard::clock::{Instant, Now};
@@ -24,6 +25,7 @@ use super::mailboxes::Mailboxes;
 use super::port::{Outlet, ShardPort};
 use super::probe::ControlProbe;
 use super::records::ServiceAddresses;
+use super::replays::Replays;
 use super::resolve::{AddressBook, ServiceTargets};
 use super::rpcs::Rpcs;
 use super::spans::SpanQueue;
@@ -40,6 +42,7 @@ pub(super) struct Core<P, S, B> {
     pub(super) store: S,
     pub(super) bus: B,
     pub(super) mailboxes: Mailboxes,
+    pub(super) replays: Replays,
     /// What events have said that sessions may call: a session that is taken up again may, too.
     pub(super) granted: AHashMap<SessionId, Arc<[EndpointId]>>,
     pub(super) rpcs: Rpcs,
@@ -113,6 +116,7 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
             store,
             bus,
             mailboxes: Mailboxes::new(settings.rules.mailboxes),
+            replays: Replays::default(),
             granted: AHashMap::new(),
             rpcs: Rpcs::default(),
             described: Described::default(),
@@ -152,7 +156,11 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
                 }
             }
         }
-        self.announce_decisions();
+        self.announce_decisions(now);
+        if !behind && self.take_arrivals(now) {
+            turn = Turn::Busy;
+        }
+        self.keep_sessions(now);
         self.forget_expired(now);
         self.give_up_rpcs(now);
         self.advance_drain(now.mono);
@@ -167,6 +175,7 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
         self.probe.sessions_waiting.set(self.store.waiting() as u64);
         self.probe.mailbox_bytes.set(self.mailboxes.bytes() as u64);
         self.probe.mailboxes.set(self.mailboxes.len() as u64);
+        self.probe.replaying.set(self.replays.len() as u64);
         // What was left unread has rung already and will not ring again.
         if behind && !self.is_behind() { Turn::Busy } else { turn }
     }
@@ -184,6 +193,13 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
     pub(super) fn due(&self) -> Option<Instant> {
         let phase = self.drain.as_ref().map(Drain::phase_ends);
         [phase, self.rpcs.next_deadline(), self.store.due()].into_iter().flatten().min()
+    }
+
+    /// Ready when store or bus may have something for the next turn.
+    pub(super) fn poll_outside(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let store = self.store.poll_news(context);
+        let bus = self.bus.poll_arrival(context);
+        if store.is_ready() { store } else { bus }
     }
 
     /// What the auth service is to be asked; each is answered by [`Self::validated`], once.
@@ -252,8 +268,9 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
     fn take(&mut self, shard: ShardId, message: ToControl, now: Now) {
         match message {
             ToControl::Claim { key, claim } => {
-                self.store.claim(Claimed { shard, key, claim }, now);
-                self.announce_decisions();
+                let start = self.bus.live(claim.session());
+                self.store.claim(Claimed { shard, key, claim }, start, now);
+                self.announce_decisions(now);
             }
             ToControl::Validate { key, token } => {
                 self.questions.push(Question { shard, key, token });
@@ -264,7 +281,11 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
             ToControl::Release { key, session, epoch, end } => {
                 self.released(shard, key, session, epoch, end, now);
             }
-            ToControl::Received { session, place, .. } => self.mailboxes.confirm(session, place),
+            ToControl::Received { session, epoch, place } => {
+                if let Some(position) = self.mailboxes.confirm(session, place) {
+                    self.store.reached(session, epoch, position);
+                }
+            }
             ToControl::TokenReceived { session, epoch } => {
                 self.store.token_received(session, epoch);
             }

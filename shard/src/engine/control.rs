@@ -107,6 +107,7 @@ impl<S: Sockets> Engine<S> {
                 ToShard::EndSession { key, epoch, reason } => {
                     self.end_session(key, epoch, &reason);
                 }
+                ToShard::Disown { key, epoch } => self.disown(key, epoch),
                 ToShard::Deliver(delivery) => self.take_delivery(*delivery),
                 ToShard::Describe { key, ticket } => self.describe(key, ticket),
                 ToShard::Snapshot(snapshot) => self.adopt_snapshot(snapshot),
@@ -135,6 +136,12 @@ impl<S: Sockets> Engine<S> {
     fn end_session(&mut self, key: ConnectionKey, epoch: Epoch, reason: &str) {
         if self.player(key).is_some_and(|player| player.epoch == epoch) {
             self.leave_because(key, CloseCode::SessionEnded, reason, "session invalidated");
+        }
+    }
+
+    fn disown(&mut self, key: ConnectionKey, epoch: Epoch) {
+        if self.player(key).is_some_and(|player| player.epoch == epoch) {
+            self.leave(key, CloseCode::IdentityLost, "node lost its identity");
         }
     }
 

@@ -188,6 +188,11 @@ pub enum ToShard {
         epoch: Epoch,
         reason: Box<str>,
     },
+    /// Close the session of this claim: this process is no longer the node that it was (4005).
+    Disown {
+        key: ConnectionKey,
+        epoch: Epoch,
+    },
     /// Something for the session of this claim. Dropped if it has gone.
     Deliver(Box<Delivery>),
     /// Asks for [`ToControl::Described`].

@@ -61,7 +61,13 @@ pub(super) async fn publish(
     let mut published = 0_u32;
     for key in keys {
         let value = Arc::clone(&value);
-        let record = Record { topic: topic.as_str().into(), key, value, expires_at_ms };
+        let record = Record {
+            topic: topic.as_str().into(),
+            key,
+            value,
+            expires_at_ms,
+            position: None,
+        };
         match inside.asker.ask(|answer| Ask::Publish { record, answer }).await? {
             Ok(()) => published += 1,
             // One of several that ended meanwhile.
@@ -147,6 +153,10 @@ pub(super) async fn subscribe(
         Problem::overloaded(format!("{SUBSCRIBERS_MAX} subscribers follow the bus already"))
     })?;
     let records = inside.asker.ask(|answer| Ask::Subscribe { answer }).await?;
+    let records = records.ok_or_else(|| {
+        let next = "subscribe to its topics there";
+        Problem::new(StatusCode::NOT_FOUND, "the bus is Kafka, not this gateway", next)
+    })?;
     let subscription = Subscription { records, topics, sent: 0, _place: place };
     let alive = KeepAlive::new().interval(KEEP_ALIVE);
     Ok(Sse::new(subscription.into_events()).keep_alive(alive).into_response())

@@ -18,7 +18,7 @@ fn number(item: &Item) -> u64 {
 /// Puts in events `numbers`.
 fn put(boxes: &mut Mailboxes, numbers: std::ops::Range<u64>, attached: bool) {
     for n in numbers {
-        boxes.put(ALICE, event(n), None, attached);
+        boxes.put(ALICE, event(n), Origin::default(), attached);
     }
 }
 
@@ -111,7 +111,7 @@ fn a_confirmation_of_what_was_not_handed_out_says_nothing() {
 fn what_has_expired_is_passed_over() {
     let mut boxes = Mailboxes::new(RULES);
     for (n, expires) in [(0, Some(10)), (1, None), (2, Some(5)), (3, Some(11))] {
-        boxes.put(ALICE, event(n), expires, true);
+        boxes.put(ALICE, event(n), Origin { expires_unix_ms: expires, position: None }, true);
     }
     let handed: Vec<_> = std::iter::from_fn(|| boxes.next_of(ALICE, 10)).collect();
     let numbers: Vec<_> = handed
@@ -125,7 +125,7 @@ fn what_has_expired_is_passed_over() {
     let Some(Next::Item(last, _)) = handed.last() else { panic!("nothing") };
     boxes.confirm(ALICE, *last);
     assert!(boxes.is_empty());
-    boxes.put(ALICE, event(4), Some(1), true);
+    boxes.put(ALICE, event(4), Origin { expires_unix_ms: Some(1), position: None }, true);
     assert_eq!(boxes.next_of(ALICE, 10), None);
     assert_eq!((boxes.len(), boxes.bytes()), (0, 0), "the last one expired too");
 }
@@ -146,13 +146,13 @@ fn no_more_is_under_way_than_may_be() {
 fn all_together_have_a_bound_too() {
     let mut boxes = Mailboxes::new(MailboxRules { total_bytes_max: 10 * 65, ..RULES });
     for session in 0..20 {
-        boxes.put(SessionId(session), event(1), None, false);
+        boxes.put(SessionId(session), event(1), Origin::default(), false);
     }
     assert!(boxes.bytes() <= 10 * 65);
     boxes.attach(SessionId(19));
     assert!(matches!(boxes.next_of(SessionId(19), 0), None | Some(Next::Gap { .. })));
     let huge = Item::Event(vec![b'x'; 2 << 20].into());
-    assert!(boxes.put(ALICE, huge, None, false).refused);
+    assert!(boxes.put(ALICE, huge, Origin::default(), false).refused);
 }
 
 proptest! {
@@ -171,7 +171,7 @@ proptest! {
             match step {
                 0 | 1 => {
                     for _ in 0..=value % 7 {
-                        boxes.put(ALICE, event(published), None, attached);
+                        boxes.put(ALICE, event(published), Origin::default(), attached);
                         published += 1;
                     }
                 }

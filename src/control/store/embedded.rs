@@ -14,8 +14,8 @@ use self::addresses::AddressCounts;
 use self::records::{Open, Place, Record, Records, State};
 use self::revocations::Revocations;
 use super::{
-    Admission, Claimed, Decision, Ended, Known, Opened, Owner, Released, SessionStore, StoreRules,
-    counted_as,
+    Admission, Begin, Claimed, Decision, Ended, Known, Opened, Owner, Position, Released, SessionStore,
+    StoreRules, counted_as,
 };
 
 mod addresses;
@@ -189,6 +189,7 @@ impl EmbeddedStore {
             evict: other.map(|o| (o.shard, ToShard::Evict { key: o.key, epoch: o.epoch })),
             shard,
             answer: ToShard::Granted { key, session, epoch, resumed },
+            begin: Begin::Here,
         }
     }
 
@@ -212,12 +213,13 @@ impl EmbeddedStore {
 }
 
 impl SessionStore for EmbeddedStore {
-    fn claim(&mut self, claimed: Claimed, now: Now) {
+    fn claim(&mut self, claimed: Claimed, _start: Option<Position>, now: Now) {
         let decision = match self.judge(&claimed.claim, now) {
             Ok(granted) => self.grant(&claimed, granted, now.unix_ms),
             Err(why) => {
                 let Claimed { shard, key, .. } = claimed;
-                Decision { evict: None, shard, answer: ToShard::Refused { key, why } }
+                let answer = ToShard::Refused { key, why };
+                Decision { evict: None, shard, answer, begin: Begin::Here }
             }
         };
         self.decided.push_back(decision);
@@ -252,7 +254,14 @@ impl SessionStore for EmbeddedStore {
         }
     }
 
-    fn release(&mut self, session: SessionId, owner: Owner, end: End, now: Now) -> Released {
+    fn release(
+        &mut self,
+        session: SessionId,
+        owner: Owner,
+        end: End,
+        _reached: Option<Position>,
+        now: Now,
+    ) -> Released {
         let Some(record) = self.records.get(session).filter(|record| record.is_of(owner)) else {
             return Released::Ignored;
         };
@@ -277,7 +286,7 @@ impl SessionStore for EmbeddedStore {
         }
     }
 
-    fn end(&mut self, session: SessionId, now: Now) -> Ended {
+    fn end(&mut self, session: SessionId, _reason: Option<&str>, now: Now) -> Ended {
         self.revocations.revoke(session, now, self.rules.revocation_life);
         let Some(record) = self.records.get_mut(session) else { return Ended::Unknown };
         match &mut record.state {

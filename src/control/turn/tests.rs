@@ -124,8 +124,14 @@ impl Bench {
 
     fn publish(&mut self, topic: &str, key: &str, json: &str) -> Result<(), Unpublished> {
         let value = json.as_bytes().into();
-        let record = Record { topic: topic.into(), key: key.into(), value, expires_at_ms: None };
-        self.core.take_record(&record, at(20))
+        let record = Record {
+            topic: topic.into(),
+            key: key.into(),
+            value,
+            expires_at_ms: None,
+            position: None,
+        };
+        self.core.take_record(record, at(20))
     }
 
     fn publish_for(&mut self, session: SessionId, json: &str) -> Result<(), Unpublished> {

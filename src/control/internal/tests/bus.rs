@@ -26,6 +26,7 @@ fn a_record_is_published_with_what_the_request_says() {
             key: key.into(),
             value: Arc::from(value.as_bytes()),
             expires_at_ms,
+            position: None,
         };
         assert_eq!(
             rig.core.heard.lock().unwrap().records,
