@@ -64,6 +64,7 @@ impl ShardPart {
             authenticator: Box::new(authenticator),
             snapshot: self.snapshot,
             probe: self.probe,
+            is_sure: None,
             control_bell: Box::new(move || {
                 if let Err(reason) = bell.ring() {
                     error!(%reason, "the control core cannot be woken");
