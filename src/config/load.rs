@@ -21,8 +21,8 @@ use super::unknown::{
 };
 use super::{
     Auth, Compat, Compression, Config, Control, Drain, Echo, Events, Limits, ListenAdmin,
-    ListenInternal, ListenPublic, ListenTls, Log, Priority, Secret, Service, Session, Shards,
-    Tracing, Validate, profile,
+    ListenInternal, ListenPublic, ListenTls, Log, Priority, Redis, Secret, Service, Session,
+    Shards, Tracing, Validate, profile,
 };
 use crate::certificates::{CertificateError, CertificateSpec, inspect, inspect_roots};
 
@@ -156,6 +156,7 @@ fn read(text: &str, overrides: &Overrides, notes: &mut Notes) -> Option<Config> 
     let compat = once!(Compat, &[]);
     let priority = once!(Priority, &[]);
     let control = once!(Control, &[]);
+    let redis = once!(Redis, &[]);
     let events = once!(Events, &[]);
     let echo = once!(Echo, &[]);
     let drain = once!(Drain, &[]);
@@ -185,6 +186,7 @@ fn read(text: &str, overrides: &Overrides, notes: &mut Notes) -> Option<Config> 
         compat: compat?,
         priority: priority?,
         control: control?,
+        redis: redis?,
         events: events?,
         echo: echo?,
         drain: drain?,
@@ -260,6 +262,7 @@ fn read_files(config: &mut Config, folder: &Path, notes: &mut Notes) {
     }
     read_certificates(config, folder, notes);
     read_deny_list(config, folder, notes);
+    read_redis_password(config, folder, notes);
     for (index, service) in config.services.iter_mut().enumerate() {
         let Some(file) = &mut service.settings.token_file else {
             continue;
@@ -330,6 +333,21 @@ fn read_deny_list(config: &mut Config, folder: &Path, notes: &mut Notes) {
         }
     }
     config.denied = Arc::new(denied.into_iter().collect());
+}
+
+/// It is read again for every connection; here only whether it can be.
+fn read_redis_password(config: &mut Config, folder: &Path, notes: &mut Notes) {
+    let Some(file) = &mut config.redis.password_file else { return };
+    *file = folder.join(&*file);
+    let origin = notes.origin("redis.password_file");
+    match std::fs::read_to_string(&*file) {
+        Ok(text) if !text.trim_end().is_empty() => {}
+        Ok(_) => {
+            let message = format!("{} holds no password", file.display());
+            notes.report(Problem::new(origin, message));
+        }
+        Err(error) => notes.report(unreadable(origin, file, &error)),
+    }
 }
 
 /// A public or a private key of the algorithm's family.

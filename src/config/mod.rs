@@ -16,6 +16,7 @@ mod problem;
 mod profile;
 mod quantity;
 mod reader;
+mod redis;
 mod rows;
 mod scalar;
 mod secret;
@@ -43,6 +44,7 @@ pub use memory::{MemoryBudget, MemoryTerm, physical_memory};
 pub use problem::{Origin, Problem, Refused};
 pub use quantity::{parse_duration, parse_size, show_duration, show_size};
 pub use reader::Overrides;
+pub use redis::RedisServers;
 pub use rows::{
     Algorithm, AuthJwks, AuthKey, CertificateFiles, EndpointSettings, RoleSettings, ServiceSettings,
 };
@@ -53,8 +55,8 @@ pub use shown::Shown;
 pub use tables::{
     Auth, CapabilitySource, CertificateDemand, CloseCodes, Compat, Compression, ConnectionMode,
     Control, Drain, Echo, Events, InternalAuthMode, Limits, ListenAdmin, ListenInternal,
-    ListenPublic, ListenTls, Log, LogFormat, LogLevel, OnExpiry, Priority, Profile, Session,
-    Shards, Tracing, Validate, WELL_KNOWN_SALT,
+    ListenPublic, ListenTls, Log, LogFormat, LogLevel, OnExpiry, Priority, Profile, Redis, Session,
+    Shards, Tracing, Validate, WELL_KNOWN_SALT, WhenUnreachable,
 };
 pub use upstream::{HttpUrl, LINK_PATH, Scheme, ServiceAddress, Upstream};
 
@@ -77,6 +79,7 @@ pub const TABLES: &[Table] = &[
     Priority::TABLE,
     Events::TABLE,
     Control::TABLE,
+    Redis::TABLE,
     Echo::TABLE,
     Drain::TABLE,
     Log::TABLE,
@@ -116,6 +119,7 @@ pub struct Config {
     pub compat: Compat,
     pub priority: Priority,
     pub control: Control,
+    pub redis: Redis,
     pub events: Events,
     pub echo: Echo,
     pub drain: Drain,
@@ -146,6 +150,7 @@ impl Config {
         self.compat.restart_changes(&next.compat, &mut found);
         self.priority.restart_changes(&next.priority, &mut found);
         self.control.restart_changes(&next.control, &mut found);
+        self.redis.restart_changes(&next.redis, &mut found);
         self.events.restart_changes(&next.events, &mut found);
         self.echo.restart_changes(&next.echo, &mut found);
         self.drain.restart_changes(&next.drain, &mut found);

@@ -15,13 +15,15 @@ use corelane_shard::snapshot::Snapshot;
 use rustix::event::EventfdFlags;
 use thiserror::Error;
 use tokio::sync::mpsc;
+use uuid::Uuid;
 
 use self::admin::AdminListener;
 use self::ask::Ask;
 use self::internal::InternalListener;
 use self::mailboxes::MailboxRules;
 use self::operators::ShownConfig;
-use self::store::StoreRules;
+use self::redis::RedisRules;
+use self::store::{SharedRules, StoreRules};
 use crate::auth::{KeyRing, KeyRules};
 use crate::certificates::{Certificates, TlsRules};
 use crate::config::Shown;
@@ -50,6 +52,7 @@ mod problem;
 mod process;
 mod query;
 mod records;
+pub mod redis;
 mod replays;
 mod resolve;
 mod rpcs;
@@ -90,6 +93,10 @@ pub struct ControlSpec<P, B> {
     /// Of the auth service, if there is one.
     pub validation: Option<ValidationRules>,
     pub settings: Settings,
+    /// Of this node, in what it publishes and towards other nodes.
+    pub instance: Uuid,
+    /// Where several nodes keep their sessions together, if they do.
+    pub redis: Option<SharedSessions>,
     /// Where spans go, if they are wanted.
     pub spans: Option<SpanExport>,
     /// The snapshot that the shards started with, and its services.
@@ -100,6 +107,13 @@ pub struct ControlSpec<P, B> {
     /// What the HTTP listeners ask.
     pub asks: mpsc::Receiver<Ask>,
     pub seed: u64,
+}
+
+/// Sessions that several nodes keep together in Redis.
+#[derive(Debug, Clone)]
+pub struct SharedSessions {
+    pub redis: RedisRules,
+    pub rules: SharedRules,
 }
 
 /// Settings of the control core that a reload may change.
