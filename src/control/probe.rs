@@ -73,6 +73,7 @@ pub struct ControlProbe {
     pub(super) gaps: Counter,
     pub(super) events_lost: Counter,
     pub(super) records_in: Counter,
+    pub(super) records_expired: Counter,
     pub(super) records_out: Counter,
     pub(super) records_without_session: Counter,
     pub(super) grants_without_service: Counter,
@@ -209,6 +210,12 @@ impl ControlProbe {
             ("event_gaps", "Gaps that clients were told of", C, &self.gaps),
             ("events_lost", "Events that a full mailbox lost", C, &self.events_lost),
             ("records_received", "Records of the bus taken", C, &self.records_in),
+            (
+                "records_expired",
+                "Records for the gateway itself that came too late",
+                C,
+                &self.records_expired,
+            ),
             ("records_published", "Records put on the bus", C, &self.records_out),
             (
                 "records_without_session",
