@@ -16,7 +16,8 @@ use tokio::time::{Interval, MissedTickBehavior};
 use tracing::{error, info, warn};
 
 use super::ask::Ask;
-use super::bus::{EmbeddedBus, EventBus};
+use super::bus::kafka::KafkaSettings;
+use super::bus::{EmbeddedBus, EventBus, KafkaBus};
 use super::certificates::Watch;
 use super::jwks::{self, KeyFetches};
 use super::operators::ShownConfig;
@@ -47,11 +48,23 @@ pub fn run<P: ShardPort, B: Bell>(spec: ControlSpec<P, B>) -> Result<Exit, Contr
         .map_err(ControlError::Runtime)?;
     let exit = runtime.block_on(async {
         let store = EmbeddedStore::new(&spec.snapshot.salt, spec.settings.rules.store);
-        Ok(Loop::set_up(spec, store, EmbeddedBus::default())?.run().await)
+        let bus = event_bus(spec.kafka.clone(), &spec.probe)?;
+        Ok(Loop::set_up(spec, store, bus)?.run().await)
     });
     // A look-up that hangs does not hold up the exit.
     runtime.shutdown_background();
     exit
+}
+
+/// Its threads are made here, so that they stay on the control core.
+fn event_bus(
+    kafka: Option<KafkaSettings>,
+    probe: &Arc<ControlProbe>,
+) -> Result<Box<dyn EventBus>, ControlError> {
+    Ok(match kafka {
+        Some(settings) => Box::new(KafkaBus::start(settings, probe)?),
+        None => Box::new(EmbeddedBus::default()),
+    })
 }
 
 struct Loop<P, B, S, E> {
@@ -152,6 +165,7 @@ impl<P: ShardPort, B: Bell, S: SessionStore, E: EventBus> Loop<P, B, S, E> {
             for _ in 0..TURNS_IN_A_ROW {
                 turn = self.core.turn(self.clock.now());
                 if self.core.is_done() {
+                    self.finish_publishing().await;
                     self.finish_exporting().await;
                     return Exit::Drained;
                 }
@@ -191,6 +205,17 @@ impl<P: ShardPort, B: Bell, S: SessionStore, E: EventBus> Loop<P, B, S, E> {
                     }
                 }
             }
+        }
+    }
+
+    /// What is on its way to the bus gets there before the process ends, as far as the drain's time
+    /// reaches.
+    async fn finish_publishing(&mut self) {
+        let now = self.clock.now().mono;
+        let time = self.core.ends_by().map_or(Duration::ZERO, |end| end.since(now));
+        let flushed = poll_fn(|context| self.core.bus.poll_flushed(context));
+        if tokio::time::timeout(time, flushed).await.is_err() {
+            warn!("the bus did not take the last records in time");
         }
     }
 

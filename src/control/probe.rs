@@ -3,6 +3,7 @@
 use corelane_shard::lane::ClaimRefusal;
 use corelane_shard::probe::{Counter, Kind, Sample};
 
+use super::bus::kafka::KafkaCounts;
 use super::certificates::CertificateCounts;
 use super::internal::ListenerCounts;
 use super::sessions::refusal_label;
@@ -94,6 +95,7 @@ pub struct ControlProbe {
     pub(super) reloads: Counter,
     pub(super) reloads_refused: Counter,
     pub(super) internal: ListenerCounts,
+    pub(super) kafka: KafkaCounts,
     fetches: [Counter; FetchOutcome::ALL.len()],
     validations: [Counter; ValidationOutcome::ALL.len()],
     pub(super) spans_exported: Counter,
@@ -149,6 +151,11 @@ impl ControlProbe {
 
     pub(super) fn unusable(&self, fault: &Unusable) {
         self.unusable[fault.index()].increment();
+    }
+
+    /// What is wrong outside, though the gateway serves.
+    pub(super) fn degraded(&self) -> Option<&'static str> {
+        self.kafka.is_down().then_some("no broker of Kafka answers")
     }
 
     /// Hands every value to `each`, families together.

@@ -26,8 +26,8 @@ use tracing::{error, info, warn};
 use self::listeners::HttpListeners;
 use self::ports::{LaneBell, ports};
 use self::settings::{
-    drain_plan, engine_options, key_rules, reload_hook, settings, span_export, targets, tls_rules,
-    validation_rules,
+    drain_plan, engine_options, kafka, key_rules, reload_hook, settings, span_export, targets,
+    tls_rules, validation_rules,
 };
 use self::shards::{Bound, ShardPart, await_starts, bind_public, start_shard};
 use crate::auth::{KeyError, KeyRing};
@@ -190,6 +190,7 @@ pub fn run(
         validation: validation_rules(&config),
         settings: settings(&config, drain),
         spans: span_export(&config),
+        kafka: kafka(&config),
         targets: targets(&config),
         reload: reload_hook(config, source),
         snapshot,

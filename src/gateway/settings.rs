@@ -15,9 +15,10 @@ use crate::auth::{JwksSpec, KeyRules, KeySpec};
 use crate::certificates::{Certificates, ClientCertificates, TlsRules};
 use crate::config::{
     CertificateDemand, CertificateFiles, Config, ConfigSource, ConnectionMode, InternalAuthMode,
-    LoadError, Upstream,
+    LoadError, RpcTopic, Upstream,
 };
 use crate::continuity::continue_from;
+use crate::control::bus::kafka::KafkaSettings;
 use crate::control::mailboxes::MailboxRules;
 use crate::control::store::StoreRules;
 use crate::control::{
@@ -70,6 +71,28 @@ fn node_name(config: &Config) -> String {
 pub(super) fn span_export(config: &Config) -> Option<SpanExport> {
     let collector = config.tracing.otlp_endpoint.as_ref()?;
     Some(SpanExport { collector: collector.to_string(), instance: node_name(config) })
+}
+
+pub(super) fn kafka(config: &Config) -> Option<KafkaSettings> {
+    let kafka = &config.kafka;
+    if kafka.brokers.is_empty() {
+        return None;
+    }
+    Some(KafkaSettings {
+        brokers: kafka.brokers.clone(),
+        instance: node_name(config),
+        topic_prefix: kafka.topic_prefix.clone(),
+        partitioner: kafka.partitioner,
+        create_partitions: kafka.create_topics.then_some(kafka.partitions),
+        shared_rpc_topic: kafka.rpc_responses == RpcTopic::Shared,
+        spool_records: kafka.spool_records,
+        spool_bytes: kafka.spool_bytes,
+        delivery_timeout: kafka.delivery_timeout,
+        prefetch_bytes: kafka.prefetch_bytes,
+        record_bytes_max: kafka.record_bytes_max,
+        refresh: kafka.refresh,
+        passed_on: kafka.librdkafka.settings().to_vec(),
+    })
 }
 
 fn door_rules(config: &Config) -> DoorRules {

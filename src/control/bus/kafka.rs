@@ -122,10 +122,9 @@ impl KafkaBus {
             timeout: settings.delivery_timeout,
         };
         let publisher_config = settings.client(Role::Publisher);
-        let creation = settings.create_partitions.map(|partitions| Creation {
-            config: publisher_config.clone(),
-            partitions,
-        });
+        let creation = settings
+            .create_partitions
+            .map(|partitions| Creation { config: publisher_config.clone(), partitions });
         let publisher = Publisher::new(publisher_config, contact.sibling(), bounds)?;
         let reader = |role| {
             let config = settings.client(role);
@@ -234,7 +233,10 @@ impl KafkaBus {
         let mut begun = Vec::with_capacity(assigned.len());
         for Assign { partition, from, again } in assigned {
             if again {
-                warn!(topic = topic.name(), partition, from, "a partition has lost its end; read anew");
+                warn!(
+                    topic = topic.name(),
+                    partition, from, "a partition has lost its end; read anew"
+                );
                 self.live.unassign(name, partition);
                 if let (Inbound::ClientEvents, Some(Some(marks))) =
                     (topic, marks.get(partition as usize))
@@ -350,7 +352,7 @@ impl KafkaBus {
 
     fn from_replay(&mut self, wanted: &mut dyn FnMut(SessionId) -> bool) -> Option<Arrival> {
         while self.budget > 0 {
-            let Self { replay, topics, scans, probe, settings, surveyor, .. } = &mut *self;
+            let Self { replay, topics, scans, probe, settings, surveyor, budget, .. } = &mut *self;
             let arrival = match replay.next()? {
                 Read::Error => None,
                 Read::End(partition) => {
@@ -360,7 +362,7 @@ impl KafkaBus {
                     None
                 }
                 Read::Record(message) => {
-                    self.budget -= 1;
+                    *budget -= 1;
                     probe.kafka.scan_records.add(1);
                     let (partition, offset) = place(&message);
                     let session = message.key().and_then(SessionKey::session);

@@ -176,10 +176,7 @@ impl KafkaCounts {
     }
 
     /// Nothing where there is no Kafka.
-    pub(in crate::control) fn encode(
-        &self,
-        encoder: &mut DescriptorEncoder<'_>,
-    ) -> fmt::Result {
+    pub(in crate::control) fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         if !self.in_use.load(Ordering::Relaxed) {
             return Ok(());
         }
@@ -191,8 +188,7 @@ impl KafkaCounts {
         let metric = encoder.encode_descriptor("corelane_kafka_produce", help, unit, kind)?;
         self.latency.encode(metric)?;
         let help = "Records that one reading again of a partition went through.";
-        let metric =
-            encoder.encode_descriptor("corelane_kafka_scan_records", help, None, kind)?;
+        let metric = encoder.encode_descriptor("corelane_kafka_scan_records", help, None, kind)?;
         self.scan_length.encode(metric)
     }
 
@@ -231,7 +227,8 @@ impl KafkaCounts {
             ConstGauge::new(value).encode(metric)?;
         }
         let help = "Records that are there and have not been taken yet, by topic.";
-        let mut metric = encoder.encode_descriptor("corelane_kafka_lag_records", help, None, kind)?;
+        let mut metric =
+            encoder.encode_descriptor("corelane_kafka_lag_records", help, None, kind)?;
         for (topic, lag) in Inbound::ALL.iter().zip(&self.lag) {
             let labels = [("topic", topic.name())];
             ConstGauge::new(lag.read()).encode(metric.encode_family(&labels)?)?;

@@ -91,9 +91,9 @@ mod tests {
     fn the_last_expiry_counts_and_one_without_a_number_does_not() {
         let of = |values: &[Option<&str>]| {
             let none = OwnedHeaders::new();
-            let all = values.iter().fold(none, |headers, &value| {
-                headers.insert(Header { key: EXPIRES, value })
-            });
+            let all = values
+                .iter()
+                .fold(none, |headers, &value| headers.insert(Header { key: EXPIRES, value }));
             expiry(&all)
         };
         assert_eq!(of(&[Some("1"), Some("2")]), Some(2));

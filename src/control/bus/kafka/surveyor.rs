@@ -66,8 +66,7 @@ impl Surveyor {
     ) -> std::io::Result<Self> {
         let (questions, asked) = channel();
         let (told, answers) = channel();
-        let thread =
-            Thread { consumer, topics, creation, asked, told, bell: Arc::clone(&bell) };
+        let thread = Thread { consumer, topics, creation, asked, told, bell: Arc::clone(&bell) };
         thread::Builder::new().name("corelane-kafka".into()).spawn(move || thread.run())?;
         Ok(Self { questions, answers, bell })
     }
@@ -109,8 +108,7 @@ impl Thread {
                 Question::Topics => self.survey(),
                 Question::Ends(partition) => {
                     let topic = self.topics.on_brokers(Inbound::ClientEvents);
-                    let ends = self.ends(topic, &[partition]).ok().and_then(|ends| ends[0]);
-                    self.tell(Answer::Ends(partition, ends));
+                    self.tell(Answer::Ends(partition, self.end(topic, partition)));
                 }
             }
         }
@@ -143,16 +141,31 @@ impl Thread {
             None | Some(0) => Ok(Found::Missing),
             Some(count) => {
                 let partitions: Vec<u32> = (0..count as u32).collect();
-                Ok(Found::Partitions(self.ends(topic, &partitions)?))
+                Ok(Found::Partitions(self.ends(topic, &partitions, PATIENCE).unwrap_or_else(
+                    |_| {
+                        // One of many leaders does not answer; the others are asked one by one.
+                        let alone = |partition: &u32| self.end(topic, *partition);
+                        partitions.iter().map(alone).collect()
+                    },
+                )))
             }
         }
     }
 
+    fn end(&self, topic: &str, partition: u32) -> Option<Watermarks> {
+        self.ends(topic, &[partition], PATIENCE_ALONE).ok()?.pop()?
+    }
+
     /// In two questions for all partitions: the one for the beginnings comes first, so that what is
     /// told never is a beginning after the end.
-    fn ends(&self, topic: &str, partitions: &[u32]) -> KafkaResult<Vec<Option<Watermarks>>> {
-        let low = self.offsets(topic, partitions, Offset::Beginning)?;
-        let high = self.offsets(topic, partitions, Offset::End)?;
+    fn ends(
+        &self,
+        topic: &str,
+        partitions: &[u32],
+        patience: Duration,
+    ) -> KafkaResult<Vec<Option<Watermarks>>> {
+        let low = self.offsets(topic, partitions, Offset::Beginning, patience)?;
+        let high = self.offsets(topic, partitions, Offset::End, patience)?;
         let both = low.into_iter().zip(high);
         Ok(both.map(|(low, high)| Some(Watermarks { low: low?, high: high? })).collect())
     }
@@ -162,12 +175,13 @@ impl Thread {
         topic: &str,
         partitions: &[u32],
         which: Offset,
+        patience: Duration,
     ) -> KafkaResult<Vec<Option<u64>>> {
         let mut list = TopicPartitionList::with_capacity(partitions.len());
         for &partition in partitions {
             list.add_partition_offset(topic, partition as i32, which)?;
         }
-        let told = self.consumer.offsets_for_times(list, PATIENCE)?;
+        let told = self.consumer.offsets_for_times(list, patience)?;
         let of = |partition: &u32| {
             let told = told.find_partition(topic, *partition as i32)?;
             match (told.error(), told.offset()) {
@@ -199,7 +213,10 @@ impl Thread {
             match made(&name) {
                 Ok(()) => info!(topic = name, "topic made"),
                 Err(error) => {
-                    warn!(topic = name, error, "cannot make a topic; make it, or correct the rights");
+                    warn!(
+                        topic = name,
+                        error, "cannot make a topic; make it, or correct the rights"
+                    );
                 }
             }
         }
@@ -229,3 +246,5 @@ fn create_topic(config: &ClientConfig, name: &str, partitions: i32) -> Result<()
 
 /// For one answer of the brokers.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// For that of one partition's leader.
+const PATIENCE_ALONE: Duration = Duration::from_secs(1);
