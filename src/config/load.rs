@@ -20,7 +20,7 @@ use super::unknown::{
     find, is_ours, refuse_unknown_flags, refuse_unknown_tables, refuse_unknown_variables,
 };
 use super::{
-    Auth, Compat, Compression, Config, Control, Drain, Echo, Events, Limits, ListenAdmin,
+    Auth, Compat, Compression, Config, Control, Drain, Echo, Events, Kafka, Limits, ListenAdmin,
     ListenInternal, ListenPublic, ListenTls, Log, Priority, Redis, Secret, Service, Session,
     Shards, Tracing, Validate, profile,
 };
@@ -158,6 +158,7 @@ fn read(text: &str, overrides: &Overrides, notes: &mut Notes) -> Option<Config> 
     let control = once!(Control, &[]);
     let redis = once!(Redis, &[]);
     let events = once!(Events, &[]);
+    let kafka = once!(Kafka, &[]);
     let echo = once!(Echo, &[]);
     let drain = once!(Drain, &[]);
     let log = once!(Log, &[]);
@@ -188,6 +189,7 @@ fn read(text: &str, overrides: &Overrides, notes: &mut Notes) -> Option<Config> 
         control: control?,
         redis: redis?,
         events: events?,
+        kafka: kafka?,
         echo: echo?,
         drain: drain?,
         log: log?,

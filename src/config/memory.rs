@@ -68,6 +68,11 @@ const HANDSHAKE_BYTES: u64 = 32 << 10;
 /// The keys of a connection in both directions, and what those that follow are derived from.
 const TLS_CONNECTION_BYTES: u64 = 2 << 10;
 
+/// A record in the spool, besides key and value.
+const SPOOLED_RECORD_BYTES: u64 = 512;
+/// Of what comes, and of what is read again.
+const KAFKA_READERS: u64 = 2;
+
 impl MemoryBudget {
     #[must_use]
     pub fn of(config: &Config, shards: usize) -> Self {
@@ -187,17 +192,36 @@ fn session_terms(config: &Config) -> [MemoryTerm; 3] {
             format!("2 x {sessions} x {RECORD_BYTES}B, for those that wait as well"),
             2 * sessions * RECORD_BYTES,
         ),
-        term(
-            "event bus",
-            format!("{} x {}B", EmbeddedBus::CAPACITY, EmbeddedBus::RECORD_BYTES_MAX),
-            (EmbeddedBus::CAPACITY * EmbeddedBus::RECORD_BYTES_MAX) as u64,
-        ),
+        bus_term(config),
         term(
             "events that wait",
             show_size(config.events.memory_max as u64).to_string(),
             config.events.memory_max as u64,
         ),
     ]
+}
+
+/// Kafka's spool and what is fetched ahead, or the gateway's own channel.
+fn bus_term(config: &Config) -> MemoryTerm {
+    let kafka = &config.kafka;
+    if kafka.brokers.is_empty() {
+        return MemoryTerm {
+            name: "event bus",
+            sum: format!("{} x {}B", EmbeddedBus::CAPACITY, EmbeddedBus::RECORD_BYTES_MAX),
+            bytes: (EmbeddedBus::CAPACITY * EmbeddedBus::RECORD_BYTES_MAX) as u64,
+        };
+    }
+    let [records, spool, prefetch] =
+        [kafka.spool_records, kafka.spool_bytes, kafka.prefetch_bytes].map(|value| value as u64);
+    MemoryTerm {
+        name: "event bus",
+        sum: format!(
+            "{} + {records} x {SPOOLED_RECORD_BYTES}B + {KAFKA_READERS} x {}",
+            show_size(spool),
+            show_size(prefetch)
+        ),
+        bytes: spool + records * SPOOLED_RECORD_BYTES + KAFKA_READERS * prefetch,
+    }
 }
 
 /// Who is kept out, and who waits from where; nothing when nobody asks.

@@ -12,6 +12,7 @@ mod load;
 mod memory;
 mod nearest;
 mod network;
+mod passed_on;
 mod problem;
 mod profile;
 mod quantity;
@@ -41,6 +42,7 @@ pub use document::{defaults_file, reload_table};
 pub use key::{Key, Occurs, Reload, Table};
 pub use load::{ConfigSource, LoadError, SourceFile, Sources};
 pub use memory::{MemoryBudget, MemoryTerm, physical_memory};
+pub use passed_on::PassedOn;
 pub use problem::{Origin, Problem, Refused};
 pub use quantity::{parse_duration, parse_size, show_duration, show_size};
 pub use reader::Overrides;
@@ -54,9 +56,9 @@ pub use shape::Auto;
 pub use shown::Shown;
 pub use tables::{
     Auth, CapabilitySource, CertificateDemand, CloseCodes, Compat, Compression, ConnectionMode,
-    Control, Drain, Echo, Events, InternalAuthMode, Limits, ListenAdmin, ListenInternal,
-    ListenPublic, ListenTls, Log, LogFormat, LogLevel, OnExpiry, Priority, Profile, Redis, Session,
-    Shards, Tracing, Validate, WELL_KNOWN_SALT, WhenUnreachable,
+    Control, Drain, Echo, Events, InternalAuthMode, Kafka, Limits, ListenAdmin, ListenInternal,
+    ListenPublic, ListenTls, Log, LogFormat, LogLevel, OnExpiry, Priority, Profile, Redis,
+    RpcTopic, Session, Shards, Tracing, Validate, WELL_KNOWN_SALT, WhenUnreachable,
 };
 pub use upstream::{HttpUrl, LINK_PATH, Scheme, ServiceAddress, Upstream};
 
@@ -78,6 +80,7 @@ pub const TABLES: &[Table] = &[
     Compat::TABLE,
     Priority::TABLE,
     Events::TABLE,
+    Kafka::TABLE,
     Control::TABLE,
     Redis::TABLE,
     Echo::TABLE,
@@ -121,6 +124,7 @@ pub struct Config {
     pub control: Control,
     pub redis: Redis,
     pub events: Events,
+    pub kafka: Kafka,
     pub echo: Echo,
     pub drain: Drain,
     pub log: Log,
@@ -152,6 +156,7 @@ impl Config {
         self.control.restart_changes(&next.control, &mut found);
         self.redis.restart_changes(&next.redis, &mut found);
         self.events.restart_changes(&next.events, &mut found);
+        self.kafka.restart_changes(&next.kafka, &mut found);
         self.echo.restart_changes(&next.echo, &mut found);
         self.drain.restart_changes(&next.drain, &mut found);
         self.log.restart_changes(&next.log, &mut found);

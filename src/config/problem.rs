@@ -100,14 +100,24 @@ impl Refused {
 }
 
 /// Keys whose values a report must not quote, not even as the line beside an error.
-const SECRET_KEYS: [&str; 2] = ["server_salt", "service_token"];
+const SECRET_KEYS: [&str; 3] = ["server_salt", "service_token", "librdkafka"];
 
-/// The same text byte for byte, but with stars from the `=` of a secret key to the line's end.
+/// Tables that hold secrets under names of others' choosing.
+const SECRET_TABLE: &str = "kafka.librdkafka";
+
+/// The same text byte for byte, but with stars from the `=` of a secret key to the line's end, and for
+/// the lines of a secret table.
 fn without_secrets(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
+    let mut in_secret_table = false;
     for line in text.split_inclusive('\n') {
+        let is_header = line.trim_start().starts_with('[');
+        if is_header {
+            in_secret_table = line.contains(SECRET_TABLE);
+        }
         let named = SECRET_KEYS.iter().filter_map(|key| line.find(key)).min();
         let value = named.and_then(|at| Some(at + line[at..].find('=')? + 1));
+        let value = if in_secret_table && !is_header { Some(0) } else { value };
         let (shown, hidden) = line.split_at(value.unwrap_or(line.len()));
         out.push_str(shown);
         for c in hidden.chars() {

@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::collector::{Collector, CollectorUrl};
 use super::key::table;
 use super::network::Network;
+use super::passed_on::{Address, PassedOn, Prefix, Settings};
 use super::redis::{RedisServers, RedisUrls};
 use super::scalar::{
     Choice, Count, File, Flag, Hidden, HiddenOrNone, Id, Name, Origin, PowerOfTwo, Ratio, Share,
@@ -23,6 +24,7 @@ use super::secret::Secret;
 use super::shape::{Auto, AutoOr, OffOr, list, some};
 use super::upstream::{HttpUrl, WebAddress};
 use crate::certificates::TlsVersion;
+use crate::control::bus::kafka::Partitioner;
 use crate::events::NameDialect;
 
 const KIB: usize = 1 << 10;
@@ -75,6 +77,15 @@ pub enum Profile {
     Production,
     /// Size, fragment, rate and control-frame limits raised for a conformance suite.
     Conformance,
+}
+
+/// Where answers to RPCs are published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RpcTopic {
+    /// In the topic that the RPC names.
+    Named,
+    /// In one topic, keyed by what the RPC names.
+    Shared,
 }
 
 /// Which codes close frames carry.
@@ -481,6 +492,51 @@ table! {
         /// Where an application of the service mappings (`bannou.full-service-mappings`) listens, with
         /// "{app}" for its id, such as "{app}:80". "off" leaves services where they are configured.
         mapped_address: Option<String> = r#""off""#, Live => OffOr(Text);
+    }
+}
+
+table! {
+    /// Kafka as the event bus, for nodes that serve the same sessions. Without brokers the gateway is its
+    /// own bus.
+    ["kafka"] Once Kafka {
+        /// Where brokers are asked for the rest of them: `host:port`; empty: no Kafka.
+        brokers: Vec<String> = "[]", Restart => list(Address);
+        /// Stands before the name of every topic. Letters, digits, ".", "_" and "-".
+        topic_prefix: String = r#""""#, Restart => Prefix;
+        /// How those who publish events for sessions choose the partition of a key: "murmur2" is the Java
+        /// client's way and that of most others, "crc32" that of librdkafka unless it is told otherwise.
+        /// The gateway publishes in the same way.
+        partitioner: Partitioner = r#""murmur2""#, Restart => Choice(&[
+            ("murmur2", Partitioner::Murmur2),
+            ("crc32", Partitioner::Crc32),
+        ]);
+        /// Make topics that are missing, for development. Off: they are waited for.
+        create_topics: bool = "false", Restart => Flag;
+        /// Partitions of `bannou-client-events` when it is made; other topics get one.
+        partitions: u32 = "64", Restart => Count(1, 10_000);
+        /// Where answers to RPCs go: "named" is the topic that the RPC names, "shared" the topic
+        /// `connect.rpc-responses`, keyed by that name, where topics cannot be made freely.
+        rpc_responses: RpcTopic = r#""named""#, Restart => Choice(&[
+            ("named", RpcTopic::Named),
+            ("shared", RpcTopic::Shared),
+        ]);
+        /// Published records that may wait for the brokers; further ones are lost and counted.
+        spool_records: usize = "65536", Restart => Count(16, 10_000_000);
+        /// Bytes of them.
+        spool_bytes: usize = r#""32MiB""#, Restart => Size(64 * KIB, 2 * GIB - MIB);
+        /// A published record that the brokers do not have after this time is given up.
+        delivery_timeout: Duration = r#""2m""#, Restart => Span(SECOND, HOUR);
+        /// Bytes that are fetched before they are wanted, for each of the two readers: of what comes, and
+        /// of what sessions from elsewhere may lack.
+        prefetch_bytes: usize = r#""16MiB""#, Restart => Size(MIB, GIB);
+        /// Longest value of a record; longer ones are passed over.
+        record_bytes_max: usize = r#""256KiB""#, Restart => Size(KIB, 16 * MIB);
+        /// Time between two looks for new topics and partitions, and for how far reading is behind.
+        refresh: Duration = r#""10s""#, Restart => Span(SECOND, HOUR);
+        /// Settings that librdkafka is given as they are, in a table of its names: `security.protocol`,
+        /// `sasl.*`, `ssl.*` and others. Those that the gateway sets itself are refused. In the variable
+        /// they are `name=value`, separated by commas.
+        librdkafka: PassedOn = "{}", Restart => Settings;
     }
 }
 

@@ -10,6 +10,7 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod kafka;
 mod tls;
 
 const SALT: &str = "[session]\nserver_salt = \"of our own\"\n";

@@ -41,6 +41,7 @@ pub struct AdminListener {
 #[derive(Clone)]
 struct Shown {
     phase: Arc<PhaseCell>,
+    control: Arc<ControlProbe>,
     registry: Arc<Registry>,
 }
 
@@ -85,12 +86,12 @@ impl AdminListener {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let sources = Sources {
             shards,
-            control,
+            control: Arc::clone(&control),
             phase: Arc::clone(&phase),
             started_unix_seconds: now.as_millis() as f64 / 1000.0,
         };
         let registry = Arc::new(metrics::registry(sources));
-        Ok(Self { listener, shown: Shown { phase, registry }, operators })
+        Ok(Self { listener, shown: Shown { phase, control, registry }, operators })
     }
 
     /// The port that was found, when port 0 was asked for.
@@ -142,7 +143,13 @@ async fn live() -> Response {
 async fn ready(State(shown): State<Shown>) -> Response {
     let phase = shown.phase.load();
     match unready_reason(phase) {
-        None => json(StatusCode::OK, r#"{"status":"ready"}"#.into()),
+        None => match shown.control.degraded() {
+            None => json(StatusCode::OK, r#"{"status":"ready"}"#.into()),
+            // Open sessions and calls go on: nothing is won by sending clients elsewhere.
+            Some(what) => {
+                json(StatusCode::OK, format!(r#"{{"status":"ready","degraded":"{what}"}}"#))
+            }
+        },
         Some(reason) => {
             let phase = phase.label();
             let body =

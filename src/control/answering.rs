@@ -13,6 +13,7 @@ use super::bus::{EmbeddedBus, EventBus, Record};
 use super::port::ShardPort;
 use super::store::{Owner, SessionStore};
 use super::turn::Core;
+use crate::events::event_id;
 
 type DescribedAnswer = oneshot::Sender<Result<Box<ask::Described>, NoSession>>;
 
@@ -59,7 +60,11 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
 
     /// As a bus would: subscribers hear of it too. Where the bus is another's, it goes there and comes
     /// back to whichever node needs it.
-    fn publish_record(&mut self, record: Record, now: Now) -> Result<(), ask::Unpublished> {
+    fn publish_record(&mut self, mut record: Record, now: Now) -> Result<(), ask::Unpublished> {
+        let trail = record.trail.get_or_insert_default();
+        if trail.message_id.is_none() {
+            trail.message_id = Some(event_id(&mut self.random).to_string().into());
+        }
         if record.value.len() > EmbeddedBus::RECORD_BYTES_MAX {
             return Err(ask::Unpublished::TooLong);
         }

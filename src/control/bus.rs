@@ -3,13 +3,17 @@
 //! [`EventBus`] is what the control core needs of it: to publish without waiting, and to be given
 //! what arrives. The embedded bus is in memory: its publishers and subscribers come over the
 //! internal listener. A bus that keeps its records can be read again for sessions that come from
-//! elsewhere.
+//! elsewhere; [`KafkaBus`] is one.
+
+pub mod kafka;
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use corelane_shard::id::{Epoch, SessionId};
 use tokio::sync::broadcast;
+
+pub use self::kafka::KafkaBus;
 
 /// A place in a bus that keeps its records: those of one session are all in one partition, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,8 +33,8 @@ impl Position {
 /// One event on the bus.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    pub topic: Box<str>,
-    /// Orders records: those with one key stay in order.
+    pub topic: Arc<str>,
+    /// Orders records: those with one key stay in order. Empty where an arrival names its session.
     pub key: Box<str>,
     /// JSON.
     pub value: Arc<[u8]>,
@@ -38,6 +42,25 @@ pub struct Record {
     pub expires_at_ms: Option<u64>,
     /// Where it stands, if the bus keeps it.
     pub position: Option<Position>,
+    /// Of what is published; nobody here reads it.
+    pub trail: Option<Box<Trail>>,
+}
+
+/// By what those who follow a record know it, and what it came of.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Trail {
+    pub message_id: Option<Box<str>>,
+    pub correlation_id: Option<Box<str>>,
+    pub traceparent: Option<Box<str>>,
+    pub tracestate: Option<Box<str>>,
+}
+
+impl Trail {
+    /// Of a record that nothing is known of but its id.
+    #[must_use]
+    pub fn of(message_id: &uuid::Uuid) -> Box<Self> {
+        Box::new(Self { message_id: Some(message_id.to_string().into()), ..Self::default() })
+    }
 }
 
 /// A wish to read again what one session may lack.
@@ -54,6 +77,8 @@ pub struct Replay {
 pub enum Arrival {
     /// As it was published.
     Record(Record),
+    /// An event for a session that is wanted, by a bus that has looked at the key.
+    ForSession { session: SessionId, record: Record },
     /// For a session that is being replayed, in order, each before the session's first
     /// [`Self::Record`] since [`EventBus::replay`].
     Replayed { session: SessionId, epoch: Epoch, record: Record },
@@ -93,6 +118,21 @@ pub trait EventBus {
     /// Takes a record or throws it away, counted; never waits.
     fn publish(&mut self, record: Record);
 
+    /// Publishes the answer to an RPC; the record's topic is the channel that the RPC has named.
+    fn publish_answer(&mut self, record: Record) {
+        self.publish(record);
+    }
+
+    /// Whether what is published comes back as an arrival.
+    fn gives_back(&self) -> bool {
+        false
+    }
+
+    /// Ready when everything published has left, or was given up.
+    fn poll_flushed(&mut self, _context: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
+
     /// All records from now on, where the gateway itself is the bus.
     fn subscribe(&self) -> Option<broadcast::Receiver<Arc<Record>>> {
         None
@@ -116,6 +156,49 @@ pub trait EventBus {
     /// Ready when [`Self::next`] may have something.
     fn poll_arrival(&mut self, _context: &mut Context<'_>) -> Poll<()> {
         Poll::Pending
+    }
+}
+
+/// Whichever bus the configuration asks for.
+impl<B: EventBus + ?Sized> EventBus for Box<B> {
+    fn wants(&self, topic: &str) -> bool {
+        (**self).wants(topic)
+    }
+
+    fn publish(&mut self, record: Record) {
+        (**self).publish(record);
+    }
+
+    fn publish_answer(&mut self, record: Record) {
+        (**self).publish_answer(record);
+    }
+
+    fn gives_back(&self) -> bool {
+        (**self).gives_back()
+    }
+
+    fn poll_flushed(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        (**self).poll_flushed(context)
+    }
+
+    fn subscribe(&self) -> Option<broadcast::Receiver<Arc<Record>>> {
+        (**self).subscribe()
+    }
+
+    fn live(&self, session: SessionId) -> Option<Position> {
+        (**self).live(session)
+    }
+
+    fn replay(&mut self, replay: Replay) {
+        (**self).replay(replay);
+    }
+
+    fn next(&mut self, wanted: &mut dyn FnMut(SessionId) -> bool) -> Option<Arrival> {
+        (**self).next(wanted)
+    }
+
+    fn poll_arrival(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        (**self).poll_arrival(context)
     }
 }
 

@@ -17,7 +17,8 @@ use tokio::time::{Interval, MissedTickBehavior};
 use tracing::{error, info, warn};
 
 use super::ask::Ask;
-use super::bus::{EmbeddedBus, EventBus};
+use super::bus::kafka::KafkaSettings;
+use super::bus::{EmbeddedBus, EventBus, KafkaBus};
 use super::certificates::Watch;
 use super::jwks::{self, KeyFetches};
 use super::operators::ShownConfig;
@@ -48,7 +49,7 @@ pub fn run<P: ShardPort, B: Bell>(spec: ControlSpec<P, B>) -> Result<Exit, Contr
         .build()
         .map_err(ControlError::Runtime)?;
     let exit = runtime.block_on(async {
-        let bus = EmbeddedBus::default();
+        let bus = event_bus(spec.kafka.clone(), &spec.probe)?;
         Ok(match &spec.redis {
             None => {
                 let store = EmbeddedStore::new(&spec.snapshot.salt, spec.settings.rules.store);
@@ -74,6 +75,17 @@ fn shared_store<P, B>(shared: &SharedSessions, spec: &ControlSpec<P, B>) -> Redi
     let redis = Redis::start(redis, Arc::clone(&probe));
     let post = Post::start(redis, salt, store, rules.clone(), patience);
     RedisStore::new(post, salt, store, rules, probe).telling(authority)
+}
+
+/// Its threads are made here, so that they stay on the control core.
+fn event_bus(
+    kafka: Option<KafkaSettings>,
+    probe: &Arc<ControlProbe>,
+) -> Result<Box<dyn EventBus>, ControlError> {
+    Ok(match kafka {
+        Some(settings) => Box::new(KafkaBus::start(settings, probe)?),
+        None => Box::new(EmbeddedBus::default()),
+    })
 }
 
 struct Loop<P, B, S, E> {
@@ -176,6 +188,7 @@ impl<P: ShardPort, B: Bell, S: SessionStore, E: EventBus> Loop<P, B, S, E> {
                 turn = self.core.turn(self.clock.now());
                 if self.core.is_done() {
                     self.settle_store().await;
+                    self.finish_publishing().await;
                     self.finish_exporting().await;
                     return Exit::Drained;
                 }
@@ -234,6 +247,17 @@ impl<P: ShardPort, B: Bell, S: SessionStore, E: EventBus> Loop<P, B, S, E> {
             let news = poll_fn(|context| self.core.store.poll_news(context));
             let _news_or_time = tokio::time::timeout(wait, news).await;
             self.core.keep_sessions(self.clock.now());
+        }
+    }
+
+    /// What is on its way to the bus gets there before the process ends, as far as the drain's time
+    /// reaches.
+    async fn finish_publishing(&mut self) {
+        let now = self.clock.now().mono;
+        let time = self.core.ends_by().map_or(Duration::ZERO, |end| end.since(now));
+        let flushed = poll_fn(|context| self.core.bus.poll_flushed(context));
+        if tokio::time::timeout(time, flushed).await.is_err() {
+            warn!("the bus did not take the last records in time");
         }
     }
 

@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use self::admin::AdminListener;
 use self::ask::Ask;
+use self::bus::kafka::{KafkaSettings, KafkaStartError};
 use self::internal::InternalListener;
 use self::mailboxes::MailboxRules;
 use self::operators::ShownConfig;
@@ -101,6 +102,8 @@ pub struct ControlSpec<P, B> {
     pub redis: Option<SharedSessions>,
     /// Where spans go, if they are wanted.
     pub spans: Option<SpanExport>,
+    /// The event bus, if it is not the gateway itself.
+    pub kafka: Option<KafkaSettings>,
     /// The snapshot that the shards started with, and its services.
     pub snapshot: Arc<Snapshot>,
     pub targets: Vec<ServiceTargets>,
@@ -189,6 +192,8 @@ pub enum ControlError {
     Runtime(#[source] io::Error),
     #[error("cannot take over {what}: {source}")]
     Setup { what: &'static str, source: io::Error },
+    #[error(transparent)]
+    Kafka(#[from] KafkaStartError),
     #[error(
         "cannot trust any https server: {0}; install the system's certificates, or name a file in \
          SSL_CERT_FILE"

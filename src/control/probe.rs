@@ -5,6 +5,7 @@ use std::sync::Arc;
 use corelane_shard::lane::ClaimRefusal;
 use corelane_shard::probe::{Counter, Kind, Sample};
 
+use super::bus::kafka::KafkaCounts;
 use super::certificates::CertificateCounts;
 use super::internal::ListenerCounts;
 use super::redis::RedisProbe;
@@ -76,6 +77,7 @@ pub struct ControlProbe {
     pub(super) gaps: Counter,
     pub(super) events_lost: Counter,
     pub(super) records_in: Counter,
+    pub(super) records_expired: Counter,
     pub(super) records_out: Counter,
     pub(super) records_without_session: Counter,
     pub(super) grants_without_service: Counter,
@@ -97,6 +99,7 @@ pub struct ControlProbe {
     pub(super) reloads_refused: Counter,
     pub(super) internal: ListenerCounts,
     pub(super) redis: Arc<RedisProbe>,
+    pub(super) kafka: KafkaCounts,
     fetches: [Counter; FetchOutcome::ALL.len()],
     validations: [Counter; ValidationOutcome::ALL.len()],
     pub(super) spans_exported: Counter,
@@ -152,6 +155,11 @@ impl ControlProbe {
 
     pub(super) fn unusable(&self, fault: &Unusable) {
         self.unusable[fault.index()].increment();
+    }
+
+    /// What is wrong outside, though the gateway serves.
+    pub(super) fn degraded(&self) -> Option<&'static str> {
+        self.kafka.is_down().then_some("no broker of Kafka answers")
     }
 
     /// Hands every value to `each`, families together.
@@ -213,6 +221,12 @@ impl ControlProbe {
             ("event_gaps", "Gaps that clients were told of", C, &self.gaps),
             ("events_lost", "Events that a full mailbox lost", C, &self.events_lost),
             ("records_received", "Records of the bus taken", C, &self.records_in),
+            (
+                "records_expired",
+                "Records for the gateway itself that came too late",
+                C,
+                &self.records_expired,
+            ),
             ("records_published", "Records put on the bus", C, &self.records_out),
             (
                 "records_without_session",

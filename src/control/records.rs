@@ -13,7 +13,7 @@ use corelane_shard::session::shortcuts::Shortcut;
 use tracing::{info, warn};
 
 use super::ask::Unpublished;
-use super::bus::{Arrival, EventBus, Position, Record, SESSION_KEY, topic};
+use super::bus::{Arrival, EventBus, Position, Record, SESSION_KEY, Trail, topic};
 use super::mailboxes::{Item, Origin};
 use super::port::ShardPort;
 use super::resolve::{Host, ServiceTargets, Target};
@@ -35,6 +35,10 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
             // What cannot be used has been counted.
             let _taken = match arrival {
                 Arrival::Record(record) => self.take_record(record, now),
+                Arrival::ForSession { session, record } => {
+                    self.probe.records_in.increment();
+                    self.take_live_event(session, record, now)
+                }
                 Arrival::Replayed { session, epoch, record } => {
                     self.take_replayed(session, epoch, record, now)
                 }
@@ -50,19 +54,34 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
     /// Takes one record, from whatever bus. What nobody here needs is passed over.
     pub(super) fn take_record(&mut self, record: Record, now: Now) -> Result<(), Unpublished> {
         self.probe.records_in.increment();
+        let is_event = &*record.topic == topic::CLIENT_EVENTS;
+        if !is_event && record.expires_at_ms.is_some_and(|at| at <= now.unix_ms) {
+            self.probe.records_expired.increment();
+            return Ok(());
+        }
         match &*record.topic {
             topic::CLIENT_EVENTS => {
                 let session = record.key.strip_prefix(SESSION_KEY);
                 let session = session.and_then(|id| id.parse().ok()).ok_or(Unpublished::BadKey)?;
-                match self.replays.park(session, record) {
-                    Some(record) => self.take_client_event(session, &record, now),
-                    None => Ok(()),
-                }
+                self.take_live_event(session, record, now)
             }
             topic::SESSION_INVALIDATED => self.take_invalidation(&record.value, now),
             topic::SERVICE_ERROR => self.notify_admins(&record.value, now),
             topic::SERVICE_MAPPINGS => self.take_mappings(&record.value),
             _ => Ok(()),
+        }
+    }
+
+    /// An event waits for its session's replay, if there is one.
+    fn take_live_event(
+        &mut self,
+        session: SessionId,
+        record: Record,
+        now: Now,
+    ) -> Result<(), Unpublished> {
+        match self.replays.park(session, record) {
+            Some(record) => self.take_client_event(session, &record, now),
+            None => Ok(()),
         }
     }
 
@@ -221,8 +240,9 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
         dependency: Option<&str>,
         now: Now,
     ) {
+        let id = event_id(&mut self.random);
         let json = to_json(&ServiceError {
-            event_id: event_id(&mut self.random),
+            event_id: id,
             timestamp: Timestamp(now.unix_ms),
             service_id: self.instance,
             service_name: "connect",
@@ -239,8 +259,10 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
             cpu_usage: 0,
             memory_usage: 0,
         });
-        let told = self.notify_admins(&json, now);
-        debug_assert!(told.is_ok(), "what was just written can be read");
+        if !self.bus.gives_back() {
+            let told = self.notify_admins(&json, now);
+            debug_assert!(told.is_ok(), "what was just written can be read");
+        }
         if self.bus.wants(topic::SERVICE_ERROR) {
             self.probe.records_out.increment();
             self.bus.publish(Record {
@@ -249,6 +271,7 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
                 value: json.into(),
                 expires_at_ms: None,
                 position: None,
+                trail: Some(Trail::of(&id)),
             });
         }
     }

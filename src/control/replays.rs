@@ -122,6 +122,7 @@ mod tests {
             value: [].into(),
             expires_at_ms: None,
             position: Some(at(offset)),
+            trail: None,
         }
     }
 

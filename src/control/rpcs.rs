@@ -10,12 +10,12 @@ use corelane_shard::wire::guid::Guid;
 use corelane_shard::wire::header::{Flags, RequestHeader};
 
 use super::ask::{NoSession, Rpc, RpcRefused};
-use super::bus::{EventBus, Record};
+use super::bus::{EventBus, Record, Trail};
 use super::port::ShardPort;
 use super::store::{Owner, SessionStore};
 use super::turn::Core;
-use crate::events::Timestamp;
 use crate::events::outbound::{RpcResponse, to_json};
+use crate::events::{Timestamp, event_id};
 
 /// RPCs without an answer, by session and message id.
 #[derive(Debug, Default)]
@@ -134,12 +134,14 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
             timestamp: Timestamp(now.unix_ms),
         });
         self.probe.records_out.increment();
-        self.bus.publish(Record {
-            topic: waiting.response_topic.clone(),
+        let id = event_id(&mut self.random);
+        self.bus.publish_answer(Record {
+            topic: (&*waiting.response_topic).into(),
             key: session.to_string().into(),
             value: json.into(),
             expires_at_ms: None,
             position: None,
+            trail: Some(Trail::of(&id)),
         });
     }
 }

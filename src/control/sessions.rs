@@ -8,8 +8,9 @@ use corelane_shard::id::{ConnectionKey, Epoch, Place, SessionId, ShardId};
 use corelane_shard::identity::Identity;
 use corelane_shard::lane::{ClaimRefusal, Content, Delivery, End, ToShard};
 use corelane_shard::wire::guid::{Guid, PeerRoute};
+use uuid::Uuid;
 
-use super::bus::{EventBus, Missing, Position, Record, Replay, topic};
+use super::bus::{EventBus, Missing, Position, Record, Replay, Trail, topic};
 use super::mailboxes::{Item, Next, Origin};
 use super::port::ShardPort;
 use super::replays::Then;
@@ -217,8 +218,8 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
             self.forget(session);
         }
         if let Some(fact) = fact {
-            let json = fact(reconnectable);
-            self.publish_fact(topic::SESSION_DISCONNECTED, session, json);
+            let (id, json) = fact(reconnectable);
+            self.publish_fact(topic::SESSION_DISCONNECTED, session, id, json);
         }
     }
 
@@ -324,8 +325,9 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
         let (roles, authorizations) = (&*standing.roles, &*standing.authorizations);
         let (timestamp, connect_instance_id) = (Timestamp(now.unix_ms), self.instance);
         if self.bus.wants(topic::SESSION_CONNECTED) {
+            let id = event_id(&mut self.random);
             let json = to_json(&SessionConnected {
-                event_id: event_id(&mut self.random),
+                event_id: id,
                 timestamp,
                 session_id,
                 account_id,
@@ -334,11 +336,12 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
                 connect_instance_id,
                 peer_guid: self.peer_guid(owner),
             });
-            self.publish_fact(topic::SESSION_CONNECTED, session_id, json);
+            self.publish_fact(topic::SESSION_CONNECTED, session_id, id, json);
         }
         if opened == Opened::ByReconnect && self.bus.wants(topic::SESSION_RECONNECTED) {
+            let id = event_id(&mut self.random);
             let json = to_json(&SessionReconnected {
-                event_id: event_id(&mut self.random),
+                event_id: id,
                 timestamp,
                 session_id,
                 account_id,
@@ -347,7 +350,7 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
                 peer_guid: self.peer_guid(owner),
                 reconnection_context: ReconnectionContext { connect_instance_id },
             });
-            self.publish_fact(topic::SESSION_RECONNECTED, session_id, json);
+            self.publish_fact(topic::SESSION_RECONNECTED, session_id, id, json);
         }
     }
 
@@ -356,14 +359,14 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
         &mut self,
         session: SessionId,
         now: Now,
-    ) -> Option<impl FnOnce(bool) -> Vec<u8> + use<P, S, B>> {
+    ) -> Option<impl FnOnce(bool) -> (Uuid, Vec<u8>) + use<P, S, B>> {
         if !self.bus.wants(topic::SESSION_DISCONNECTED) {
             return None;
         }
         let id = event_id(&mut self.random);
         let identity = Arc::clone(self.store.known(session)?.identity);
         Some(move |reconnectable| {
-            to_json(&SessionDisconnected {
+            let json = to_json(&SessionDisconnected {
                 event_id: id,
                 timestamp: Timestamp(now.unix_ms),
                 session_id: session,
@@ -374,11 +377,12 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
                     DisconnectReason::ForcedDisconnect
                 },
                 reconnectable,
-            })
+            });
+            (id, json)
         })
     }
 
-    fn publish_fact(&mut self, topic: &str, session: SessionId, json: Vec<u8>) {
+    fn publish_fact(&mut self, topic: &str, session: SessionId, id: Uuid, json: Vec<u8>) {
         self.probe.records_out.increment();
         self.bus.publish(Record {
             topic: topic.into(),
@@ -386,6 +390,7 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
             value: json.into(),
             expires_at_ms: None,
             position: None,
+            trail: Some(Trail::of(&id)),
         });
     }
 }

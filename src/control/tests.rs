@@ -114,6 +114,7 @@ impl Shard {
                 validation: None,
                 settings: settings(),
                 spans: None,
+                kafka: None,
                 snapshot: snapshot(1),
                 targets: targets(1),
                 asks: mpsc::channel(1).1,

@@ -198,7 +198,8 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
     /// Ready when store or bus may have something for the next turn.
     pub(super) fn poll_outside(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let store = self.store.poll_news(context);
-        let bus = self.bus.poll_arrival(context);
+        // What a turn would not take is not waited for.
+        let bus = if self.is_behind() { Poll::Pending } else { self.bus.poll_arrival(context) };
         if store.is_ready() { store } else { bus }
     }
 

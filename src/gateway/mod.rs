@@ -27,8 +27,8 @@ use tracing::{error, info, warn};
 use self::listeners::HttpListeners;
 use self::ports::{LaneBell, ports};
 use self::settings::{
-    drain_plan, engine_options, key_rules, reload_hook, settings, shared_sessions, span_export,
-    targets, tls_rules, validation_rules,
+    drain_plan, engine_options, kafka, key_rules, reload_hook, settings, shared_sessions,
+    span_export, targets, tls_rules, validation_rules,
 };
 use self::shards::{Bound, ShardPart, await_starts, bind_public, start_shard};
 use crate::auth::{KeyError, KeyRing};
@@ -197,6 +197,7 @@ pub fn run(
         instance,
         redis,
         spans: span_export(&config),
+        kafka: kafka(&config),
         targets: targets(&config),
         reload: reload_hook(config, source),
         snapshot,

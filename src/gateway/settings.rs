@@ -16,9 +16,10 @@ use crate::auth::{JwksSpec, KeyRules, KeySpec};
 use crate::certificates::{Certificates, ClientCertificates, TlsRules};
 use crate::config::{
     CertificateDemand, CertificateFiles, Config, ConfigSource, ConnectionMode, InternalAuthMode,
-    LoadError, RedisServers, Upstream, WhenUnreachable,
+    LoadError, RedisServers, RpcTopic, Upstream, WhenUnreachable,
 };
 use crate::continuity::continue_from;
+use crate::control::bus::kafka::KafkaSettings;
 use crate::control::mailboxes::MailboxRules;
 use crate::control::redis::{Password, RedisRules};
 use crate::control::store::{SharedRules, StoreRules};
@@ -111,6 +112,28 @@ pub(super) fn shared_sessions(config: &Config, instance: Uuid) -> Option<SharedS
             poll_interval: redis.poll_interval,
             admit_when_unreachable: redis.when_unreachable == WhenUnreachable::Admit,
         },
+    })
+}
+
+pub(super) fn kafka(config: &Config) -> Option<KafkaSettings> {
+    let kafka = &config.kafka;
+    if kafka.brokers.is_empty() {
+        return None;
+    }
+    Some(KafkaSettings {
+        brokers: kafka.brokers.clone(),
+        instance: node_name(config),
+        topic_prefix: kafka.topic_prefix.clone(),
+        partitioner: kafka.partitioner,
+        create_partitions: kafka.create_topics.then_some(kafka.partitions),
+        shared_rpc_topic: kafka.rpc_responses == RpcTopic::Shared,
+        spool_records: kafka.spool_records,
+        spool_bytes: kafka.spool_bytes,
+        delivery_timeout: kafka.delivery_timeout,
+        prefetch_bytes: kafka.prefetch_bytes,
+        record_bytes_max: kafka.record_bytes_max,
+        refresh: kafka.refresh,
+        passed_on: kafka.librdkafka.settings().to_vec(),
     })
 }
 

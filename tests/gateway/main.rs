@@ -15,6 +15,7 @@ mod handshake_rules;
 mod harness;
 mod http_backends;
 mod internal;
+mod kafka;
 mod ledger;
 mod lifecycle;
 mod limits;

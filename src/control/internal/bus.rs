@@ -20,7 +20,7 @@ use tokio::sync::broadcast::error::RecvError;
 use super::Shared;
 use crate::control::ask::{Ask, Unpublished};
 use crate::control::asker::Asker;
-use crate::control::bus::{Record, SESSION_KEY, topic};
+use crate::control::bus::{Record, SESSION_KEY, Trail, topic};
 use crate::control::problem::{Problem, with_status};
 use crate::control::query::{Query, parse};
 
@@ -49,6 +49,7 @@ pub(super) async fn publish(
         let only = topic::CLIENT_EVENTS;
         return Err(Problem::bad_request(format!("session and account are for {only} alone")));
     }
+    let trail = Box::new(trail(&headers)?);
     let keys = match (session, account) {
         (Some(session), _) => vec![session_key(session)],
         (None, Some(account)) => of_account(&inside.asker, account).await?,
@@ -61,8 +62,14 @@ pub(super) async fn publish(
     let mut published = 0_u32;
     for key in keys {
         let value = Arc::clone(&value);
-        let record =
-            Record { topic: topic.as_str().into(), key, value, expires_at_ms, position: None };
+        let record = Record {
+            topic: topic.as_str().into(),
+            key,
+            value,
+            expires_at_ms,
+            position: None,
+            trail: Some(trail.clone()),
+        };
         match inside.asker.ask(|answer| Ask::Publish { record, answer }).await? {
             Ok(()) => published += 1,
             // One of several that ended meanwhile.
@@ -102,6 +109,24 @@ fn either<'a>(
     let Some(value) = headers.get(name) else { return Ok(None) };
     let text = value.to_str().map_err(|_| Problem::bad_request(format!("{name} is no text")))?;
     Ok(Some(text))
+}
+
+/// What goes with the record, from headers of the same names.
+fn trail(headers: &HeaderMap) -> Result<Trail, Problem> {
+    let text = |name: &str| -> Result<Option<Box<str>>, Problem> {
+        let Some(value) = headers.get(name) else { return Ok(None) };
+        let text = value.to_str().ok().filter(|text| text.len() <= TRAIL_BYTES_MAX);
+        let text = text.ok_or_else(|| {
+            Problem::bad_request(format!("{name} is no text of at most {TRAIL_BYTES_MAX} bytes"))
+        })?;
+        Ok(Some(text.into()))
+    };
+    Ok(Trail {
+        message_id: text("message-id")?,
+        correlation_id: text("correlation-id")?,
+        traceparent: text("traceparent")?,
+        tracestate: text("tracestate")?,
+    })
 }
 
 /// As every broker can name it.
@@ -192,7 +217,7 @@ impl Subscription {
     }
 
     fn wants(&self, record: &Record) -> bool {
-        self.topics.is_empty() || self.topics.contains(&record.topic)
+        self.topics.is_empty() || self.topics.iter().any(|topic| **topic == *record.topic)
     }
 }
 
@@ -209,5 +234,7 @@ const KEY: &str = "key";
 const EXPIRES: &str = "expires-at-ms";
 const LAGGED: &str = "lagged";
 const NEXT_NO_SESSION: &str = "an event for nobody is not kept; the player has to connect first";
+/// As long as a `tracestate` may be.
+const TRAIL_BYTES_MAX: usize = 512;
 const TOPIC_BYTES_MAX: usize = 249;
 const KEEP_ALIVE: Duration = Duration::from_secs(15);

@@ -284,6 +284,7 @@ fn record(offset: u64) -> Record {
         value: json.into_bytes().into(),
         expires_at_ms: None,
         position: Some(at(offset)),
+        trail: None,
     }
 }
 

@@ -130,6 +130,7 @@ impl Bench {
             value,
             expires_at_ms: None,
             position: None,
+            trail: None,
         };
         self.core.take_record(record, at(20))
     }

@@ -27,6 +27,7 @@ fn a_record_is_published_with_what_the_request_says() {
             value: Arc::from(value.as_bytes()),
             expires_at_ms,
             position: None,
+            trail: Some(Box::default()),
         };
         assert_eq!(
             rig.core.heard.lock().unwrap().records,
