@@ -77,6 +77,24 @@ fn packages_of_other_languages_are_pinned_too() {
     }
 }
 
+#[test]
+fn kafka_is_pinned_by_version_and_contents() {
+    let pom = read("scripts/services/pom.xml");
+    let versions = pom.split("<version>").skip(1).filter_map(|rest| rest.split('<').next());
+    let versions: Vec<_> = versions.collect();
+    let exact = |version: &&str| version.chars().all(|c| c.is_ascii_digit() || c == '.');
+    assert!(versions.len() > 2 && versions.iter().all(exact), "{versions:?}");
+    let depends = pom.matches("<artifactId>").count();
+    assert_eq!(depends, versions.len(), "each dependency names its version");
+    let pinned = read("scripts/services/kafka.sha256");
+    for line in pinned.lines() {
+        let (hash, file) = line.split_once("  ").unwrap_or_else(|| panic!("{line}"));
+        let whole = hash.len() == 64 && hash.bytes().all(|b| b.is_ascii_hexdigit());
+        assert!(whole && file.ends_with(".jar") && !file.contains('/'), "{line}");
+    }
+    assert!(pinned.contains("  kafka_2.13-3.9.1.jar\n"), "{pinned}");
+}
+
 /// The body of a function of `scripts/test`.
 fn step<'a>(script: &'a str, name: &str) -> &'a str {
     let head = format!("\n{name}() {{\n");
