@@ -237,7 +237,7 @@ fn text_that_is_not_utf_8_closes_with_1007() {
 }
 
 #[test]
-fn sixty_four_fragments_are_a_message_and_one_more_closes_with_1008() {
+fn sixty_four_fragments_are_a_message_and_one_more_closes_with_1009() {
     let field = Field::new();
     let fragments = |count: usize| {
         let between = frame(CONTINUATION, b"").repeat(count - 2);
@@ -247,16 +247,16 @@ fn sixty_four_fragments_are_a_message_and_one_more_closes_with_1008() {
     client.send(&fragments(64));
     assert_eq!(client.find("the answer", PATIENCE, Frame::answer), (1, 30));
     client.finish();
-    field.closes(1008, &fragments(65));
+    field.closes(1009, &fragments(65));
     field.still_serves();
 }
 
 #[test]
-fn two_hundred_thousand_empty_fragments_close_with_1008() {
+fn two_hundred_thousand_empty_fragments_close_with_1009() {
     let field = Field::new();
     for opcode in [TEXT, BINARY] {
         let flood = frame(CONTINUATION, b"").repeat(200_000);
-        field.closes(1008, &[frame(opcode, b""), flood].concat());
+        field.closes(1009, &[frame(opcode, b""), flood].concat());
     }
     field.still_serves();
 }

@@ -1,5 +1,7 @@
 //! Lanes and mesh: bounds, room kept for answers, loans that come back, sleepers that are woken.
 
+mod threads;
+
 use std::ptr::NonNull;
 
 use proptest::prelude::*;

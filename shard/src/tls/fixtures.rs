@@ -19,10 +19,26 @@ pub(crate) const SUITES: [SupportedCipherSuite; 6] = [
 
 /// Configurations that can agree on `suite` alone.
 pub(crate) fn configs(suite: SupportedCipherSuite) -> (Arc<ServerConfig>, Arc<ClientConfig>) {
+    configs_signed(suite, &rcgen::PKCS_ECDSA_P256_SHA256)
+}
+
+/// As [`configs`], and each message of the handshake is always as long: signatures of ECDSA are not.
+pub(crate) fn configs_of_one_length(
+    suite: SupportedCipherSuite,
+) -> (Arc<ServerConfig>, Arc<ClientConfig>) {
+    configs_signed(suite, &rcgen::PKCS_ED25519)
+}
+
+fn configs_signed(
+    suite: SupportedCipherSuite,
+    algorithm: &'static rcgen::SignatureAlgorithm,
+) -> (Arc<ServerConfig>, Arc<ClientConfig>) {
     let provider =
         Arc::new(CryptoProvider { cipher_suites: vec![suite], ..aws_lc_rs::default_provider() });
-    let rcgen::CertifiedKey { cert, signing_key } =
-        rcgen::generate_simple_self_signed(["game.test".to_owned()]).unwrap();
+    let signing_key = rcgen::KeyPair::generate_for(algorithm).unwrap();
+    let mut params = rcgen::CertificateParams::new(["game.test".to_owned()]).unwrap();
+    params.serial_number = Some(1.into());
+    let cert = params.self_signed(&signing_key).unwrap();
     let certificate = CertificateDer::from(cert.der().to_vec());
     let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
     let versions = [suite.version()];

@@ -151,10 +151,11 @@ impl From<InboundError> for CloseCode {
             | InboundError::TruncatedCloseCode
             | InboundError::InvalidCloseCode => Self::ProtocolError,
             InboundError::InvalidUtf8 => Self::InvalidText,
-            InboundError::TooManyFragments
-            | InboundError::TooManyEmptyFragments
-            | InboundError::TooManyControlFrames => Self::PolicyViolation,
-            InboundError::MessageTooLong => Self::MessageTooLong,
+            InboundError::TooManyControlFrames => Self::PolicyViolation,
+            // By its bytes or by its frames, it is too big to process.
+            InboundError::MessageTooLong
+            | InboundError::TooManyFragments
+            | InboundError::TooManyEmptyFragments => Self::MessageTooLong,
             InboundError::OutOfBlocks => Self::TryAgainLater,
         }
     }
@@ -217,10 +218,14 @@ mod tests {
         for (error, code) in [
             (InboundError::Frame(FrameError::ReservedBits), 1002),
             (InboundError::ContinuationWithoutStart, 1002),
+            (InboundError::MessageInsideMessage, 1002),
+            (InboundError::TruncatedCloseCode, 1002),
             (InboundError::InvalidCloseCode, 1002),
             (InboundError::InvalidUtf8, 1007),
             (InboundError::TooManyControlFrames, 1008),
             (InboundError::MessageTooLong, 1009),
+            (InboundError::TooManyFragments, 1009),
+            (InboundError::TooManyEmptyFragments, 1009),
             (InboundError::OutOfBlocks, 1013),
         ] {
             assert_eq!(CloseCode::from(error).code(), code, "{error:?}");

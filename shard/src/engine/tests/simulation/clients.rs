@@ -1,10 +1,14 @@
 //! The players of a run, good and bad.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+
+use rustls::ClientConfig;
 
 use super::frames::{FrameReader, Writer};
 use super::kernel::one_in;
-use super::network::{Network, WireId};
+use super::network::{Network, PLAIN, SEALED, WireId};
+use super::sealed::Sealed;
 use super::talk::{Asked, Heard, Talk};
 use super::trace::Trace;
 use crate::engine::tests::client::{BINARY, CLOSE, PING, PONG, TEXT, frame, whole};
@@ -70,7 +74,9 @@ pub(super) struct Client {
     pub(super) persona: Persona,
     pub(super) stage: Stage,
     wire: Option<WireId>,
-    /// Not yet on the wire.
+    /// `None` while it speaks in plain.
+    sealed: Option<Box<Sealed>>,
+    /// Not yet on the wire, nor sealed.
     out: VecDeque<u8>,
     head: Vec<u8>,
     frames: FrameReader,
@@ -87,6 +93,7 @@ pub(super) struct Around<'a> {
     pub(super) network: &'a mut Network,
     pub(super) rng: &'a mut fastrand::Rng,
     pub(super) trace: &'a mut Trace,
+    pub(super) tls: &'a Arc<ClientConfig>,
     pub(super) shards: usize,
     /// GUIDs of those who are or were here.
     pub(super) peers: &'a [Guid],
@@ -109,6 +116,7 @@ impl Client {
             persona,
             stage: Stage::Away,
             wire: None,
+            sealed: None,
             out: VecDeque::new(),
             head: Vec::new(),
             frames: FrameReader::new(Writer::Server),
@@ -121,7 +129,11 @@ impl Client {
 
     /// Whether everything that it has asked must have been answered by now.
     pub(super) fn keeps_its_side(&self) -> bool {
-        self.stage == Stage::Open && self.out.is_empty() && self.persona != Persona::Garbage
+        self.stage == Stage::Open && self.has_sent_all() && self.persona != Persona::Garbage
+    }
+
+    fn has_sent_all(&self) -> bool {
+        self.out.is_empty() && self.sealed.as_ref().is_none_or(|sealed| sealed.has_sent_all())
     }
 
     pub(super) fn act(&mut self, around: &mut Around<'_>) {
@@ -144,7 +156,12 @@ impl Client {
     fn knock(&mut self, around: &mut Around<'_>) {
         let rng = &mut *around.rng;
         let shard = rng.usize(..around.shards);
-        self.wire = Some(around.network.dial_shard(shard, rng));
+        let listener = if rng.u8(..3) == 0 { SEALED } else { PLAIN };
+        self.wire = Some(around.network.dial_shard(shard, listener, rng));
+        // Some speak TLS where it is not understood, or nothing else where it is.
+        let mistaken = self.persona == Persona::Garbage && rng.u8(..6) == 0;
+        let speaks_tls = (listener == SEALED) != mistaken;
+        self.sealed = speaks_tls.then(|| Box::new(Sealed::new(around.tls, !mistaken)));
         self.stage = Stage::Door;
         self.pause = PAUSE;
         *around.serials += 1;
@@ -157,6 +174,9 @@ impl Client {
         self.head.clear();
         self.out.clear();
         if self.persona == Persona::Garbage && rng.u8(..3) == 0 {
+            if rng.bool() {
+                self.sealed = None;
+            }
             return self.out.extend(noise(rng, 600));
         }
         let session = self.session;
@@ -177,7 +197,7 @@ impl Client {
         around.trace.note(|| {
             let Talk { serial, .. } = self.talk;
             format!(
-                "{serial} ({session}, {:?}) knocks at shard {shard}: {credential}",
+                "{serial} ({session}, {:?}) knocks at shard {shard}, {listener:?}: {credential}",
                 self.persona
             )
         });
@@ -192,10 +212,21 @@ impl Client {
             _ if around.rng.u8(..8) == 0 => 0,
             _ => usize::MAX,
         };
-        let bytes = around.network.wire(wire).read(most);
+        let mut bytes = around.network.wire(wire).read(most);
+        if let Some(sealed) = &mut self.sealed {
+            around.trace.number(bytes.len() as u64);
+            let Some(plain) = sealed.open(&bytes) else {
+                return self.leave(around);
+            };
+            bytes = plain;
+        }
         around.trace.bytes(&bytes);
         self.take(&bytes, around);
-        if around.network.wire(wire).is_over() {
+        let wire = around.network.wire(wire);
+        if wire.is_over() {
+            if let Some(sealed) = &self.sealed {
+                sealed.ends(wire.finished_by_shard && !wire.reset);
+            }
             self.leave(around);
         }
     }
@@ -260,12 +291,16 @@ impl Client {
             Persona::OneByte => around.rng.usize(..4),
             _ => usize::MAX,
         };
-        let len = most.min(self.out.len());
-        let bytes: Vec<u8> = self.out.iter().take(len).copied().collect();
+        let out = match &mut self.sealed {
+            Some(sealed) => sealed.seal(&mut self.out),
+            None => &mut self.out,
+        };
+        let len = most.min(out.len());
+        let bytes: Vec<u8> = out.iter().take(len).copied().collect();
         let taken = around.network.wire(wire).write(&bytes);
-        self.out.drain(..taken);
+        out.drain(..taken);
         if self.stage == Stage::Leaving
-            && self.out.is_empty()
+            && self.has_sent_all()
             && around.network.wire(wire).is_over()
         {
             self.leave(around);
@@ -275,7 +310,14 @@ impl Client {
     /// The connection is over for this end.
     fn leave(&mut self, around: &mut Around<'_>) {
         if let Some(wire) = self.wire.take() {
-            around.network.wire(wire).close();
+            let wire = around.network.wire(wire);
+            if let Some(mut sealed) = self.sealed.take()
+                && around.rng.bool()
+            {
+                sealed.leave();
+                wire.write(sealed.seal(&mut self.out).make_contiguous());
+            }
+            wire.close();
         }
         around.trace.note(|| format!("{} has gone", self.talk.serial));
         self.stage = Stage::Away;
@@ -295,7 +337,10 @@ impl Client {
         match self.persona {
             Persona::Garbage if rng.u8(..10) == 0 => {
                 let noise = noise(rng, 300);
-                self.out.extend(noise);
+                match &mut self.sealed {
+                    Some(sealed) if rng.bool() => sealed.spoil(&noise),
+                    _ => self.out.extend(noise),
+                }
             }
             Persona::HalfOpen if rng.u8(..40) == 0 => {
                 around.trace.note(|| format!("{} vanishes", self.talk.serial));
@@ -307,7 +352,10 @@ impl Client {
             }
             Persona::Closer if rng.u8(..30) == 0 => match rng.u8(..4) {
                 0 => self.out.extend(whole(CLOSE, &1000u16.to_be_bytes())),
-                1 => around.network.wire(wire).finish(),
+                1 => match &mut self.sealed {
+                    Some(sealed) if rng.bool() => sealed.leave(),
+                    _ => around.network.wire(wire).finish(),
+                },
                 2 => {
                     around.network.wire(wire).reset();
                     self.leave(around);
@@ -319,6 +367,11 @@ impl Client {
     }
 
     fn speak(&mut self, around: &mut Around<'_>) {
+        if let Some(sealed) = &mut self.sealed
+            && around.rng.u8(..50) == 0
+        {
+            sealed.renew();
+        }
         let messages = match self.persona {
             Persona::Flooder if around.rng.u8(..6) == 0 => around.rng.usize(..40),
             _ => usize::from(around.rng.u8(..3) == 0),

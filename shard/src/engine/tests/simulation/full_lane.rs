@@ -7,7 +7,7 @@ use super::clock::Clock;
 use super::frames::{FrameReader, Writer};
 use super::invariants;
 use super::kernel::Kernel;
-use super::network::{Network, WireId};
+use super::network::{Network, PLAIN, WireId};
 use super::scenes::HEAD;
 use super::setting::{SHARDS, Setting};
 use super::talk::{Asked, Talk};
@@ -80,7 +80,7 @@ impl Pair {
 
     /// A player who has got his manifest, and in it his GUID.
     fn enter(&mut self, shard: usize, session: SessionId) -> Player {
-        let wire = self.network.dial_shard(shard, &mut fastrand::Rng::with_seed(1));
+        let wire = self.network.dial_shard(shard, PLAIN, &mut fastrand::Rng::with_seed(1));
         let head = format!("{HEAD}Authorization: Bearer session.{session}\r\n\r\n");
         self.network.wire(wire).write(head.as_bytes());
         self.turns();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::control::Control;
 use super::kernel::Kernel;
-use crate::engine::connection::{Hold, Phase, Sending};
+use crate::engine::connection::{Connection, Hold, Phase, Sending};
 use crate::engine::{Engine, Role, SPARE_SLOTS};
 use crate::id::{ConnectionKey, SessionId};
 use crate::outbox::OutboxLimits;
@@ -36,6 +36,10 @@ fn buffers_are_accounted_for(shard: &mut Shard) {
     assert!(shard.lanes.lent() <= count / 4, "lanes hold a quarter at most");
 }
 
+fn is_handshaking(connection: &Connection<Role>) -> bool {
+    connection.tls.as_ref().is_some_and(|tls| tls.is_handshaking())
+}
+
 fn memory_is_bounded(shard: &Shard) {
     let blocks = &shard.blocks;
     assert!(blocks.in_use() <= blocks.allocated() && blocks.allocated() <= blocks.limit());
@@ -50,6 +54,10 @@ fn connections_are_counted(shard: &Shard) {
     assert!(shard.downstream <= shard.options.connections_max + SPARE_SLOTS);
     let sessions = shard.table.iter().filter(|(_, c)| matches!(c.role, Role::Session(_)));
     assert_eq!(sessions.count(), shard.sessions, "sessions");
+    let shake_hands = shard.table.iter().filter(|(_, connection)| is_handshaking(connection));
+    assert_eq!(shake_hands.count(), shard.handshaking, "TLS handshakes");
+    let handshakes_max = shard.options.tls.as_ref().map_or(0, |tls| tls.handshakes_max);
+    assert!(shard.handshaking <= handshakes_max);
     for (key, connection) in shard.table.iter() {
         assert!(!connection.is_over(), "{key:?} is over and still has its slot");
     }
@@ -83,9 +91,11 @@ fn queues_are_bounded(shard: &Shard) {
 /// Whatever can be sent is on the list of what is sent next.
 fn nothing_is_forgotten(shard: &Shard) {
     for (key, connection) in shard.table.iter() {
-        let can_send = connection.outbox.as_ref().is_some_and(|outbox| !outbox.is_empty())
-            && connection.sending == Sending::Free
+        let waits = connection.outbox.as_ref().is_some_and(|outbox| !outbox.is_empty())
             && connection.hold == Hold::Off
+            && !is_handshaking(connection);
+        let can_send = (waits || connection.has_tls_to_send())
+            && connection.sending == Sending::Free
             && connection.socket.is_some()
             && matches!(connection.phase, Phase::Open | Phase::Leaving(_));
         assert!(!can_send || shard.dirty.contains(&key), "{key:?} has something to send");
@@ -144,6 +154,7 @@ pub(super) fn nothing_is_left(shard: &mut Shard) {
     assert!(shard.is_done(), "the shard says that it is done");
     assert!(shard.table.is_empty());
     assert_eq!((shard.downstream, shard.sessions, shard.running), (0, 0, 0));
+    assert_eq!(shard.handshaking, 0);
     assert_eq!(shard.blocks.in_use(), 0, "bytes of blocks");
     assert_eq!((shard.buffers.out(), shard.lanes.lent()), (0, 0), "receive buffers");
     assert_eq!(shard.sockets.buffers(), shard.buffers.count(), "the network has them all");

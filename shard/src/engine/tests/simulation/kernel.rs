@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
 
-use super::network::{Network, Wire, WireId};
+use super::network::{LISTENERS, Network, Wire, WireId};
 use crate::buffers::{BufferId, ReceiveBuffers};
 use crate::engine::NOBODY;
 use crate::id::{ConnectionKey, ShardId};
@@ -18,13 +18,16 @@ const ECONNREFUSED: i32 = 111;
 const ECONNRESET: i32 = 104;
 const ECANCELED: i32 = 125;
 
+/// What the kernel writes before anything has come.
+const SPOILT: u8 = 0xEE;
+
 /// Buffers that one socket may fill in one exchange.
 const BUFFERS_PER_EXCHANGE: usize = 40;
 
 #[derive(Debug)]
 enum Operation {
-    Accept,
-    StopAccepting,
+    Accept(ListenerId),
+    StopAccepting(ListenerId),
     Receive(Socket, ConnectionKey),
     StopReceiving(ConnectionKey),
     Send(Socket, ConnectionKey, Outgoing),
@@ -46,6 +49,13 @@ struct Descriptor {
     rest: Option<Rest>,
 }
 
+/// Where clients knock.
+#[derive(Debug, Clone, Copy)]
+struct Listener {
+    accepting: bool,
+    listening: bool,
+}
+
 /// The rest of a partial send, which waits for its peer.
 #[derive(Debug)]
 struct Rest {
@@ -62,12 +72,13 @@ pub(super) struct Kernel {
     operations: Vec<Operation>,
     descriptors: Vec<Option<Descriptor>>,
     provided: VecDeque<BufferId>,
+    /// How many of the last provided ones still hold what they held before.
+    unspoilt: usize,
     queue: VecDeque<Completion>,
     /// What has ended and is told in a later exchange, in any order.
     late: Vec<Completion>,
     settled: Vec<(ConnectionKey, Outgoing, Sent)>,
-    accepting: bool,
-    listening: bool,
+    listeners: [Listener; LISTENERS],
     /// Whose bells were rung in this turn.
     pub(super) bells: Vec<ShardId>,
 }
@@ -80,11 +91,11 @@ impl Kernel {
             operations: Vec::new(),
             descriptors: (0..descriptors).map(|_| None).collect(),
             provided: VecDeque::new(),
+            unspoilt: 0,
             queue: VecDeque::new(),
             late: Vec::new(),
             settled: Vec::new(),
-            accepting: false,
-            listening: true,
+            listeners: [Listener { accepting: false, listening: true }; LISTENERS],
             bells: Vec::new(),
         }
     }
@@ -123,7 +134,7 @@ impl Kernel {
 
     /// Whether anybody can still connect.
     pub(super) fn is_listening(&self) -> bool {
-        self.listening
+        self.listeners.iter().any(|listener| listener.listening)
     }
 
     /// What waits to be taken by the engine.
@@ -136,14 +147,15 @@ impl Kernel {
         let mut sending = Vec::new();
         for operation in std::mem::take(&mut self.operations) {
             match operation {
-                Operation::Accept => {
-                    assert!(!self.accepting, "a listener is armed once");
-                    self.accepting = self.listening;
+                Operation::Accept(listener) => {
+                    let Listener { accepting, listening } = self.listener(listener);
+                    assert!(!*accepting, "a listener is armed once");
+                    *accepting = *listening;
                 }
-                Operation::StopAccepting => {
-                    if std::mem::take(&mut self.accepting) {
-                        self.take_backlog(network);
-                        let (listener, cause) = (ListenerId(0), AcceptEnd::Cancelled);
+                Operation::StopAccepting(listener) => {
+                    if std::mem::take(&mut self.listener(listener).accepting) {
+                        self.take_backlog(network, listener);
+                        let cause = AcceptEnd::Cancelled;
                         self.queue.push_back(Completion::AcceptEnded { listener, cause });
                     }
                 }
@@ -181,7 +193,9 @@ impl Kernel {
                 }
                 Operation::Finish(socket) => {
                     if let Some(wire) = self.descriptor(socket).wire {
-                        network.wire(wire).to_remote.fin = true;
+                        let wire = network.wire(wire);
+                        wire.to_remote.fin = true;
+                        wire.finished_by_shard = true;
                     }
                 }
                 Operation::Close(socket, key, pending) => {
@@ -189,9 +203,11 @@ impl Kernel {
                 }
             }
         }
-        if !self.listening {
-            for wire in network.backlogs[self.shard].drain(..).collect::<Vec<_>>() {
-                network.wire(wire).reset();
+        for (at, listener) in self.listeners.iter().enumerate() {
+            if !listener.listening {
+                for wire in std::mem::take(&mut network.backlogs[self.shard][at]) {
+                    network.wire(wire).reset();
+                }
             }
         }
     }
@@ -199,8 +215,11 @@ impl Kernel {
     /// Lets the network do its part: accepts, connects, sends rests, receives.
     pub(super) fn progress(&mut self, network: &mut Network, buffers: &mut ReceiveBuffers) {
         self.tell_late();
-        if self.accepting {
-            self.take_backlog(network);
+        self.spoil(buffers);
+        for listener in (0..LISTENERS as u8).map(ListenerId) {
+            if self.listener(listener).accepting {
+                self.take_backlog(network, listener);
+            }
         }
         let first = self.rng.usize(..self.descriptors.len());
         for at in (first..self.descriptors.len()).chain(0..first) {
@@ -217,6 +236,17 @@ impl Kernel {
         }
     }
 
+    /// The kernel may write to what it has at any time: whoever still reads there finds nothing good.
+    fn spoil(&mut self, buffers: &mut ReceiveBuffers) {
+        let fresh = self.provided.len() - std::mem::take(&mut self.unspoilt);
+        for buffer in self.provided.range(fresh..) {
+            let mut filled = buffers.received(*buffer, buffers.buffer_size() as u32);
+            filled.from(0).fill(SPOILT);
+            buffers.done(filled);
+            assert_eq!(buffers.returned().pop(), Some(*buffer), "nothing else referred to it");
+        }
+    }
+
     fn tell_late(&mut self) {
         self.rng.shuffle(&mut self.late);
         for completion in std::mem::take(&mut self.late) {
@@ -228,18 +258,23 @@ impl Kernel {
         }
     }
 
-    fn take_backlog(&mut self, network: &mut Network) {
-        while let Some(wire) = network.backlogs[self.shard].pop_front() {
+    fn listener(&mut self, listener: ListenerId) -> &mut Listener {
+        &mut self.listeners[usize::from(listener.0)]
+    }
+
+    fn take_backlog(&mut self, network: &mut Network, listener: ListenerId) {
+        let backlog = &mut network.backlogs[self.shard][usize::from(listener.0)];
+        while let Some(wire) = backlog.pop_front() {
             let Some(socket) = self.free_descriptor() else {
-                network.backlogs[self.shard].push_front(wire);
-                self.accepting = false;
-                let (listener, cause) = (ListenerId(0), AcceptEnd::TableFull);
+                backlog.push_front(wire);
+                self.listener(listener).accepting = false;
+                let cause = AcceptEnd::TableFull;
                 self.queue.push_back(Completion::AcceptEnded { listener, cause });
                 return;
             };
             let descriptor = Descriptor { wire: Some(wire), ..Descriptor::default() };
             self.descriptors[socket.0 as usize] = Some(descriptor);
-            self.queue.push_back(Completion::Accepted { listener: ListenerId(0), socket });
+            self.queue.push_back(Completion::Accepted { listener, socket });
         }
     }
 
@@ -419,16 +454,16 @@ pub(super) fn one_in(rng: &mut fastrand::Rng, times: u32) -> bool {
 }
 
 impl Sockets for Kernel {
-    fn accept(&mut self, _listener: ListenerId) {
-        self.operations.push(Operation::Accept);
+    fn accept(&mut self, listener: ListenerId) {
+        self.operations.push(Operation::Accept(listener));
     }
 
-    fn stop_accepting(&mut self, _listener: ListenerId) {
-        self.operations.push(Operation::StopAccepting);
+    fn stop_accepting(&mut self, listener: ListenerId) {
+        self.operations.push(Operation::StopAccepting(listener));
     }
 
-    fn close_listener(&mut self, _listener: ListenerId) {
-        self.listening = false;
+    fn close_listener(&mut self, listener: ListenerId) {
+        self.listener(listener).listening = false;
     }
 
     fn receive(&mut self, socket: Socket, key: ConnectionKey) {
@@ -473,6 +508,7 @@ impl Sockets for Kernel {
     }
 
     fn provide(&mut self, buffers: &mut Vec<BufferId>) {
+        self.unspoilt += buffers.len();
         self.provided.extend(buffers.drain(..));
     }
 

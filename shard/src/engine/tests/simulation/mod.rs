@@ -16,6 +16,7 @@ mod link_backend;
 mod network;
 mod run;
 mod scenes;
+mod sealed;
 mod setting;
 mod stamp;
 mod talk;
@@ -67,7 +68,7 @@ fn seeds_of_simulated_hours_keep_every_invariant() {
 }
 
 /// Counters that a thousand runs leave above zero.
-const MET: [&str; 45] = [
+const MET: [&str; 52] = [
     "sends_partial ",
     "receive_buffers_exhausted ",
     "lane_crossings_received ",
@@ -109,6 +110,13 @@ const MET: [&str; 45] = [
     "shed slow_consumer",
     "shed unknown_tag",
     "shed unmatched_answer",
+    "tls_handshakes client_gone",
+    "tls_handshakes crowded",
+    "tls_handshakes failed",
+    "tls_handshakes full",
+    "tls_handshakes not_tls",
+    "tls_handshakes resumed",
+    "tls_handshakes timed_out",
     "upgrades draining",
     "upgrades full",
     "upgrades head_timeout",

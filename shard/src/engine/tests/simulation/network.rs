@@ -5,6 +5,12 @@ use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use crate::snapshot::Address;
+use crate::sockets::ListenerId;
+
+/// The listeners of each shard: one for plain text, one for TLS.
+pub(super) const LISTENERS: usize = 2;
+pub(super) const PLAIN: ListenerId = ListenerId(0);
+pub(super) const SEALED: ListenerId = ListenerId(1);
 
 /// One TCP connection of the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -48,6 +54,8 @@ pub(super) struct Wire {
     pub(super) to_remote: Flow,
     /// Broken for both ends.
     pub(super) reset: bool,
+    /// The shard has said all that it had to say, rather than hung up.
+    pub(super) finished_by_shard: bool,
     pub(super) closed_by_shard: bool,
     pub(super) closed_by_remote: bool,
 }
@@ -105,8 +113,8 @@ pub(super) struct Weather {
 #[derive(Debug)]
 pub(super) struct Network {
     wires: Vec<Wire>,
-    /// Who waits to be accepted, by shard.
-    pub(super) backlogs: Vec<VecDeque<WireId>>,
+    /// Who waits to be accepted, by shard and listener.
+    pub(super) backlogs: Vec<[VecDeque<WireId>; LISTENERS]>,
     /// Wires that the backends were given and have not looked at.
     pub(super) dialled: Vec<(usize, WireId)>,
     pub(super) weather: Weather,
@@ -114,7 +122,7 @@ pub(super) struct Network {
 
 impl Network {
     pub(super) fn new(shards: usize, weather: Weather) -> Self {
-        let backlogs = (0..shards).map(|_| VecDeque::new()).collect();
+        let backlogs = (0..shards).map(|_| Default::default()).collect();
         Self { wires: Vec::new(), backlogs, dialled: Vec::new(), weather }
     }
 
@@ -132,6 +140,7 @@ impl Network {
             to_shard: Flow::new(64 << 10),
             to_remote: Flow::new(rng.usize(least..=most)),
             reset: false,
+            finished_by_shard: false,
             closed_by_shard: false,
             closed_by_remote: false,
         });
@@ -139,9 +148,14 @@ impl Network {
     }
 
     /// A client dials a shard.
-    pub(super) fn dial_shard(&mut self, shard: usize, rng: &mut fastrand::Rng) -> WireId {
+    pub(super) fn dial_shard(
+        &mut self,
+        shard: usize,
+        listener: ListenerId,
+        rng: &mut fastrand::Rng,
+    ) -> WireId {
         let wire = self.add(rng);
-        self.backlogs[shard].push_back(wire);
+        self.backlogs[shard][usize::from(listener.0)].push_back(wire);
         wire
     }
 

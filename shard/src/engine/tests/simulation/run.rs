@@ -8,6 +8,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::ClientConfig;
+
 use super::clients::{Around, Client, Persona, Stage};
 use super::clock::Clock;
 use super::control::Control;
@@ -58,6 +60,8 @@ pub(super) struct Run {
     control_bell: Rc<Cell<bool>>,
     control_sleeps: bool,
     clients: Vec<Client>,
+    /// TLS of the clients.
+    tls: Arc<ClientConfig>,
     http: Vec<HttpBackend>,
     links: Vec<LinkBackend>,
     serials: u32,
@@ -117,6 +121,7 @@ impl Run {
             control_bell,
             control_sleeps: false,
             clients,
+            tls: setting.suite.of_players(),
             http: HTTP_BACKENDS.map(|_| HttpBackend::default()).into(),
             links: LINK_BACKENDS.map(|_| LinkBackend::default()).into(),
             serials: 0,
@@ -200,6 +205,7 @@ impl Run {
                 network: &mut self.network,
                 rng: &mut self.rng,
                 trace: &mut self.trace,
+                tls: &self.tls,
                 shards: SHARDS,
                 peers: &peers,
                 endpoints: &self.endpoints,

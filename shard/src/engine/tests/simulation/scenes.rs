@@ -8,7 +8,7 @@ use super::frames::{Frame, FrameReader, Writer, unmasked};
 use super::invariants;
 use super::kernel::Kernel;
 use super::link_backend::LinkBackend;
-use super::network::{Network, WireId, address_of};
+use super::network::{Network, PLAIN, WireId, address_of};
 use super::setting::{HTTP, LINK, SHARDS, Setting};
 use super::talk::{Asked, Talk};
 use crate::block::{BLOCK_MIN, Block};
@@ -80,7 +80,7 @@ impl Scene {
     }
 
     fn dial(&mut self, head: &str) -> WireId {
-        let wire = self.network.dial_shard(0, &mut fastrand::Rng::with_seed(1));
+        let wire = self.network.dial_shard(0, PLAIN, &mut fastrand::Rng::with_seed(1));
         self.network.wire(wire).write(head.as_bytes());
         self.turns();
         wire

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::control::identity;
 use super::kernel::Kernel;
-use super::network::Weather;
+use super::network::{LISTENERS, Weather};
+use super::sealed::Suite;
 use crate::buffers::ReceiveBuffers;
 use crate::clock::Now;
 use crate::engine::{DoorRules, Engine, EngineOptions, Surroundings};
@@ -38,6 +39,8 @@ pub(super) struct Setting {
     pub(super) descriptors: usize,
     block_pool_bytes: usize,
     drain: Duration,
+    pub(super) suite: Suite,
+    handshakes_max: usize,
     session: SessionLimits,
 }
 
@@ -80,6 +83,8 @@ impl Setting {
             descriptors: rng.usize(10..40),
             block_pool_bytes: 1 << rng.u32(19..23),
             drain: Duration::from_millis(rng.u64(..2000)),
+            suite: Suite::draw(rng),
+            handshakes_max: rng.usize(1..6),
             session,
         }
     }
@@ -98,6 +103,8 @@ impl Setting {
             descriptors: 40,
             block_pool_bytes: 1 << 20,
             drain: Duration::ZERO,
+            suite: Suite::draw(&mut fastrand::Rng::with_seed(1)),
+            handshakes_max: 20,
             session: SessionLimits { message_bytes_max: 6 << 10, ..SessionLimits::default() },
         }
     }
@@ -162,8 +169,8 @@ impl Setting {
             door: DoorRules { validations_max: 4, ..DoorRules::default() },
             drain_spread: self.drain,
             drain_calls: self.drain,
-            listeners: 1,
-            tls: None,
+            listeners: LISTENERS as u8,
+            tls: Some(self.suite.of_shards(self.handshakes_max)),
             connections_max: self.connections_max,
             upstreams_max: 16,
             block_pool_bytes: self.block_pool_bytes,
