@@ -8,7 +8,7 @@ use super::kernel::Kernel;
 use super::network::Weather;
 use crate::buffers::ReceiveBuffers;
 use crate::clock::Now;
-use crate::engine::{DoorRules, Engine, EngineOptions, Surroundings};
+use crate::engine::{DoorRules, Engine, EngineOptions, Relaying, Surroundings};
 use crate::id::{EndpointId, ServiceId, SessionId, ShardId};
 use crate::identity::{AuthRefusal, Authenticator, Judgement, TokenFingerprint};
 use crate::lane::{MeshShape, ShardLanes};
@@ -39,6 +39,9 @@ pub(super) struct Setting {
     block_pool_bytes: usize,
     drain: Duration,
     session: SessionLimits,
+    /// Of the node that the shards are of.
+    pub(super) node: u16,
+    pub(super) relaying: Relaying,
 }
 
 impl Setting {
@@ -81,6 +84,8 @@ impl Setting {
             block_pool_bytes: 1 << rng.u32(19..23),
             drain: Duration::from_millis(rng.u64(..2000)),
             session,
+            node: 0,
+            relaying: Relaying::default(),
         }
     }
 
@@ -99,6 +104,8 @@ impl Setting {
             block_pool_bytes: 1 << 20,
             drain: Duration::ZERO,
             session: SessionLimits { message_bytes_max: 6 << 10, ..SessionLimits::default() },
+            node: 0,
+            relaying: Relaying::default(),
         }
     }
 
@@ -128,7 +135,7 @@ impl Setting {
             version,
             mode: ConnectionMode::Relayed,
             salt: SALT.into(),
-            node: 0,
+            node: self.node,
             services: [
                 service("http", UpstreamKind::Http, 2),
                 service("link", UpstreamKind::Link { path: "/link".into(), token: None }, 1),
@@ -169,6 +176,7 @@ impl Setting {
             block_pool_bytes: self.block_pool_bytes,
             head: HeadLimits::default(),
             head_timeout: Duration::from_secs(5),
+            relaying: self.relaying,
             echo_path: None,
             seed,
         };
