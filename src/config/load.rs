@@ -21,8 +21,8 @@ use super::unknown::{
 };
 use super::{
     Auth, Compat, Compression, Config, Control, Drain, Echo, Events, Limits, ListenAdmin,
-    ListenInternal, ListenPublic, ListenTls, Log, Priority, Secret, Service, Session, Shards,
-    Tracing, Validate, profile,
+    ListenInternal, ListenPublic, ListenTls, Log, Nodes, Priority, Secret, Service, Session,
+    Shards, Tracing, Validate, profile,
 };
 use crate::certificates::{CertificateError, CertificateSpec, inspect, inspect_roots};
 
@@ -156,6 +156,7 @@ fn read(text: &str, overrides: &Overrides, notes: &mut Notes) -> Option<Config> 
     let compat = once!(Compat, &[]);
     let priority = once!(Priority, &[]);
     let control = once!(Control, &[]);
+    let nodes = once!(Nodes, &[]);
     let events = once!(Events, &[]);
     let echo = once!(Echo, &[]);
     let drain = once!(Drain, &[]);
@@ -185,6 +186,7 @@ fn read(text: &str, overrides: &Overrides, notes: &mut Notes) -> Option<Config> 
         compat: compat?,
         priority: priority?,
         control: control?,
+        nodes: nodes?,
         events: events?,
         echo: echo?,
         drain: drain?,

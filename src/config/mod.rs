@@ -12,6 +12,7 @@ mod load;
 mod memory;
 mod nearest;
 mod network;
+mod node_url;
 mod problem;
 mod profile;
 mod quantity;
@@ -40,6 +41,7 @@ pub use document::{defaults_file, reload_table};
 pub use key::{Key, Occurs, Reload, Table};
 pub use load::{ConfigSource, LoadError, SourceFile, Sources};
 pub use memory::{MemoryBudget, MemoryTerm, physical_memory};
+pub use node_url::NodeUrl;
 pub use problem::{Origin, Problem, Refused};
 pub use quantity::{parse_duration, parse_size, show_duration, show_size};
 pub use reader::Overrides;
@@ -53,7 +55,7 @@ pub use shown::Shown;
 pub use tables::{
     Auth, CapabilitySource, CertificateDemand, CloseCodes, Compat, Compression, ConnectionMode,
     Control, Drain, Echo, Events, InternalAuthMode, Limits, ListenAdmin, ListenInternal,
-    ListenPublic, ListenTls, Log, LogFormat, LogLevel, OnExpiry, Priority, Profile, Session,
+    ListenPublic, ListenTls, Log, LogFormat, LogLevel, Nodes, OnExpiry, Priority, Profile, Session,
     Shards, Tracing, Validate, WELL_KNOWN_SALT,
 };
 pub use upstream::{HttpUrl, LINK_PATH, Scheme, ServiceAddress, Upstream};
@@ -77,6 +79,7 @@ pub const TABLES: &[Table] = &[
     Priority::TABLE,
     Events::TABLE,
     Control::TABLE,
+    Nodes::TABLE,
     Echo::TABLE,
     Drain::TABLE,
     Log::TABLE,
@@ -116,6 +119,7 @@ pub struct Config {
     pub compat: Compat,
     pub priority: Priority,
     pub control: Control,
+    pub nodes: Nodes,
     pub events: Events,
     pub echo: Echo,
     pub drain: Drain,
@@ -146,6 +150,7 @@ impl Config {
         self.compat.restart_changes(&next.compat, &mut found);
         self.priority.restart_changes(&next.priority, &mut found);
         self.control.restart_changes(&next.control, &mut found);
+        self.nodes.restart_changes(&next.nodes, &mut found);
         self.events.restart_changes(&next.events, &mut found);
         self.echo.restart_changes(&next.echo, &mut found);
         self.drain.restart_changes(&next.drain, &mut found);

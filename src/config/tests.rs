@@ -257,7 +257,7 @@ fn the_report_shows_the_line_of_the_file() {
 
 #[test]
 fn keys_that_are_not_built_pass_at_their_default_only() {
-    let default = "multinode_broadcast_mode = \"None\"\nsession_ttl_seconds = 86400\n\
+    let default = "heartbeat_ttl_seconds = \"300\"\nsession_ttl_seconds = 86400\n\
                    companion_room_mode = \"disabled\"";
     assert!(load(&format!("[session]\n{default}")).is_ok());
     let text = "[session]\nsession_ttl_seconds = 86399";

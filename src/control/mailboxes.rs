@@ -165,13 +165,7 @@ impl Mailboxes {
     }
 
     /// Puts something in. `attached` says whether the session has a connection that can receive.
-    pub fn put(
-        &mut self,
-        session: SessionId,
-        item: Item,
-        origin: Origin,
-        attached: bool,
-    ) -> Put {
+    pub fn put(&mut self, session: SessionId, item: Item, origin: Origin, attached: bool) -> Put {
         let Origin { expires_unix_ms, position } = origin;
         let (rules, bytes) = (self.rules, item.bytes());
         if bytes > rules.bytes_max.min(rules.total_bytes_max) {

@@ -20,6 +20,7 @@ use self::admin::AdminListener;
 use self::ask::Ask;
 use self::internal::InternalListener;
 use self::mailboxes::MailboxRules;
+use self::nodes::NodeRules;
 use self::operators::ShownConfig;
 use self::store::StoreRules;
 use crate::auth::{KeyRing, KeyRules};
@@ -29,6 +30,7 @@ use crate::events::{ClientEventNames, NameDialect};
 use crate::lifecycle::PhaseCell;
 use crate::lifecycle::drain::DrainPlan;
 
+mod abroad;
 pub mod admin;
 mod answering;
 pub mod ask;
@@ -43,6 +45,7 @@ mod jwks;
 pub mod mailboxes;
 mod main_loop;
 mod metrics;
+pub mod nodes;
 pub mod operators;
 pub mod port;
 mod probe;
@@ -61,6 +64,7 @@ mod validation;
 mod visits;
 mod web;
 
+pub use self::abroad::HANDLING_BYTES_MAX;
 pub use self::main_loop::run;
 pub use self::port::{AlwaysRung, Bell, ShardPort};
 pub use self::probe::ControlProbe;
@@ -90,6 +94,8 @@ pub struct ControlSpec<P, B> {
     /// Of the auth service, if there is one.
     pub validation: Option<ValidationRules>,
     pub settings: Settings,
+    /// What this node is to others, if there are any.
+    pub nodes: Option<NodeRules>,
     /// Where spans go, if they are wanted.
     pub spans: Option<SpanExport>,
     /// The snapshot that the shards started with, and its services.
@@ -141,6 +147,9 @@ pub struct Reloaded {
     pub settings: Settings,
     pub shown: Shown,
 }
+
+/// Messages between a shard and the control core.
+pub const CONTROL_LANE: usize = 4096;
 
 /// How the control core ended, with the exit code that belongs to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,6 +5,7 @@ use corelane_shard::probe::{Counter, Kind, Sample};
 
 use super::certificates::CertificateCounts;
 use super::internal::ListenerCounts;
+use super::nodes::NodeCounts;
 use super::sessions::refusal_label;
 use crate::events::Unusable;
 
@@ -93,6 +94,7 @@ pub struct ControlProbe {
     pub(super) reloads: Counter,
     pub(super) reloads_refused: Counter,
     pub(super) internal: ListenerCounts,
+    pub(super) nodes: NodeCounts,
     fetches: [Counter; FetchOutcome::ALL.len()],
     validations: [Counter; ValidationOutcome::ALL.len()],
     pub(super) spans_exported: Counter,
@@ -179,6 +181,7 @@ impl ControlProbe {
         }
         self.visit_sessions(each);
         self.visit_outcomes(each);
+        self.nodes.visit(each);
     }
 
     /// Sessions and what waits for them.

@@ -138,10 +138,7 @@ mod tests {
         assert!(replays.advance(SESSION, EPOCH, at(5)));
         assert_eq!(replays.reached(SESSION), Some(at(5)));
         assert_eq!(replays.park(SESSION, record(11)), None);
-        assert_eq!(
-            replays.end(SESSION, EPOCH),
-            Some(Then::Live(vec![record(10), record(11)]))
-        );
+        assert_eq!(replays.end(SESSION, EPOCH), Some(Then::Live(vec![record(10), record(11)])));
         assert!(!replays.has(SESSION));
         assert_eq!(replays.park(SESSION, record(12)), Some(record(12)));
     }

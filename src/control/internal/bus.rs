@@ -61,13 +61,8 @@ pub(super) async fn publish(
     let mut published = 0_u32;
     for key in keys {
         let value = Arc::clone(&value);
-        let record = Record {
-            topic: topic.as_str().into(),
-            key,
-            value,
-            expires_at_ms,
-            position: None,
-        };
+        let record =
+            Record { topic: topic.as_str().into(), key, value, expires_at_ms, position: None };
         match inside.asker.ask(|answer| Ask::Publish { record, answer }).await? {
             Ok(()) => published += 1,
             // One of several that ended meanwhile.

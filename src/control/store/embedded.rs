@@ -14,8 +14,8 @@ use self::addresses::AddressCounts;
 use self::records::{Open, Place, Record, Records, State};
 use self::revocations::Revocations;
 use super::{
-    Admission, Begin, Claimed, Decision, Ended, Known, Opened, Owner, Position, Released, SessionStore,
-    StoreRules, counted_as,
+    Admission, Begin, Claimed, Decision, Ended, Known, Opened, Owner, Position, Released,
+    SessionStore, StoreRules, counted_as,
 };
 
 mod addresses;
