@@ -417,3 +417,6 @@ pub(super) fn refusal_label(why: ClaimRefusal) -> &'static str {
 
 /// Sessions that are handed something in one turn.
 const SESSIONS_PER_TURN: usize = 1024;
+
+#[cfg(test)]
+mod tests;

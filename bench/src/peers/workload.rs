@@ -26,8 +26,9 @@ pub(super) struct Workload {
 pub(super) enum Measure {
     /// Processor time of the server for an operation.
     Cost,
-    /// Memory and processor time of a connection that does nothing. Ours may have so many bytes.
-    Idle { bytes_max: u32 },
+    /// Memory and processor time of a connection that does nothing. Ours may have so many bytes, and
+    /// where its time is judged, so much of that.
+    Idle { bytes_max: u32, time_judged: bool },
     /// Latency beyond that of a direct connection, at 70 % of the slower one's saturation.
     Latency,
 }

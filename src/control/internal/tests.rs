@@ -134,7 +134,7 @@ impl Fake {
     fn answer(&self, ask: Ask) {
         match ask {
             Ask::Publish { record, answer } => drop(answer.send(self.publish(record))),
-            Ask::Subscribe { answer } => drop(answer.send(self.bus.subscribe())),
+            Ask::Subscribe { answer } => drop(answer.send(Some(self.bus.subscribe()))),
             Ask::Push { session, message, answer } => {
                 self.heard.lock().unwrap().pushed.push((session, message));
                 let _unheard = answer.send(if session == LIVE { Ok(()) } else { Err(NoSession) });

@@ -429,7 +429,7 @@ fn an_invalidated_session_is_closed_for_good() {
         panic!("{heard:?}")
     };
     assert_eq!((*ended, *of, &**reason), (key(1), epoch, "Session invalidated: Logout"));
-    let mut records = bench.core.bus.subscribe();
+    let mut records = bench.core.bus.subscribe().unwrap();
     let end = End::Final;
     bench.lanes[0].says(ToControl::Release { key: key(1), session: ALICE, epoch, end });
     bench.turn(12);
@@ -493,7 +493,7 @@ fn a_session_that_comes_back_may_call_what_events_granted_it() {
 #[test]
 fn what_is_published_of_a_session_follows_its_life() {
     let mut bench = Bench::new();
-    let mut records = bench.core.bus.subscribe();
+    let mut records = bench.core.bus.subscribe().unwrap();
     let mut published = || {
         let mut topics = Vec::new();
         while let Ok(record) = records.try_recv() {
@@ -535,7 +535,7 @@ fn coming_back_with_a_token_is_published_twice_and_with_a_jwt_once() {
     };
     bench.lanes[0].says(release(1, first));
     bench.turn(11);
-    let mut records = bench.core.bus.subscribe();
+    let mut records = bench.core.bus.subscribe().unwrap();
     let mut published = || {
         std::iter::from_fn(|| records.try_recv().ok())
             .map(|record| record.topic.to_string())
@@ -576,7 +576,7 @@ fn rpc(session: SessionId, message_id: u64) -> Rpc {
 #[test]
 fn an_rpc_is_answered_once_whatever_becomes_of_it() {
     let mut bench = Bench::new();
-    let mut records = bench.core.bus.subscribe();
+    let mut records = bench.core.bus.subscribe().unwrap();
     assert!(matches!(bench.core.send_rpc(rpc(ALICE, 1), at(10)), Err(RpcRefused::NoSession(_))));
     let epoch = bench.open(1, ALICE, 10);
     while records.try_recv().is_ok() {}

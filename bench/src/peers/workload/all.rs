@@ -247,7 +247,7 @@ fn idle() -> Workload {
                 proportional set size with all connections less that with none, divided by their \
                 number, and processor time likewise.",
         operation: "connection",
-        measure: Measure::Idle { bytes_max: 512 },
+        measure: Measure::Idle { bytes_max: 512, time_judged: true },
         cells: vec![cell],
         published: &[
             Published {
@@ -391,7 +391,7 @@ fn wss_idle() -> Workload {
         title: "Idle connections over TLS",
         about: "As `idle`, with TLS between load and server.",
         operation: "connection",
-        measure: Measure::Idle { bytes_max: 6144 },
+        measure: Measure::Idle { bytes_max: 6144, time_judged: false },
         cells: vec![cell],
         published: &[],
     }

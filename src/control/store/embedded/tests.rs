@@ -84,7 +84,7 @@ fn ask(
     now: Now,
 ) -> Decision {
     let claim = Box::new(Claim { credential, peer: Some(IpAddr::from([192, 0, 2, 1])) });
-    store.claim(Claimed { shard: ShardId(0), key, claim }, now);
+    store.claim(Claimed { shard: ShardId(0), key, claim }, None, now);
     store.decided().expect("a claim is decided at once")
 }
 
@@ -96,7 +96,7 @@ fn claim(
     unix_ms: u64,
 ) -> Decision {
     let claim = Box::new(Claim { credential: token(session, "anna", 0), peer: None });
-    store.claim(Claimed { shard, key, claim }, Now { mono: Instant(0), unix_ms });
+    store.claim(Claimed { shard, key, claim }, None, Now { mono: Instant(0), unix_ms });
     store.decided().expect("a claim is decided at once")
 }
 
@@ -160,9 +160,9 @@ fn epochs_grow_when_the_clock_stands_still_or_goes_back() {
     let second = granted(&claim(&mut store, ShardId(0), key(2), ALICE, 1000));
     let third = granted(&claim(&mut store, ShardId(0), key(3), ALICE, 10));
     assert_eq!((first, second, third), (Epoch(1000), Epoch(1001), Epoch(1002)));
-    store.end(ALICE, at(0));
+    store.end(ALICE, None, at(0));
     let owner = Owner { shard: ShardId(0), key: key(3), epoch: third };
-    assert_eq!(store.release(ALICE, owner, End::Final, at(0)), Released::Over);
+    assert_eq!(store.release(ALICE, owner, End::Final, None, at(0)), Released::Over);
     let stopped = Now { mono: Instant(0), unix_ms: 10 };
     let fourth = ask(&mut store, key(4), token(BOB, "b", 0), stopped);
     assert_eq!(granted(&fourth), Epoch(1003));
@@ -174,14 +174,14 @@ fn a_release_of_an_older_epoch_changes_nothing() {
     let first = granted(&claim(&mut store, ShardId(0), key(1), ALICE, 1000));
     let second = granted(&claim(&mut store, ShardId(1), key(2), ALICE, 1000));
     let old = Owner { shard: ShardId(0), key: key(1), epoch: first };
-    assert_eq!(store.release(ALICE, old, End::Resumable, at(0)), Released::Ignored);
+    assert_eq!(store.release(ALICE, old, End::Resumable, None, at(0)), Released::Ignored);
     assert_eq!(store.opened(ALICE, old), Opened::Ignored);
     let newest = Owner { shard: ShardId(1), key: key(2), epoch: second };
     assert_eq!(owner(&store, ALICE), Some(newest));
     assert_eq!(store.opened(ALICE, newest), Opened::ByToken);
-    assert_eq!(store.release(ALICE, newest, End::Resumable, at(0)), Released::Waits);
+    assert_eq!(store.release(ALICE, newest, End::Resumable, None, at(0)), Released::Waits);
     assert_eq!((store.live(), store.waiting()), (0, 1));
-    assert_eq!(store.release(ALICE, newest, End::Resumable, at(0)), Released::Ignored);
+    assert_eq!(store.release(ALICE, newest, End::Resumable, None, at(0)), Released::Ignored);
 }
 
 #[test]
@@ -219,7 +219,7 @@ fn a_connection_that_claims_twice_does_not_evict_itself() {
 fn a_session_is_taken_up_within_its_window_and_its_token_is_good_once() {
     let mut store = store(10);
     let first = open(&mut store, 1, ALICE, at(0));
-    store.release(ALICE, first, End::Resumable, at(10));
+    store.release(ALICE, first, End::Resumable, None, at(10));
     let late = reconnect(&mut store, 2, ALICE, first.epoch, at(310));
     assert_eq!(refusal(&late), Some(ClaimRefusal::Unknown), "the window is 300 s");
     let decision = reconnect(&mut store, 2, ALICE, first.epoch, at(309));
@@ -283,11 +283,11 @@ fn a_token_of_another_account_or_tenant_does_not_get_the_session() {
 fn an_ended_session_stays_ended_for_every_token_made_before() {
     let mut store = store(10);
     let live = open(&mut store, 1, ALICE, at(0));
-    assert_eq!(store.end(ALICE, at(5)), Ended::Live(live));
-    assert_eq!(store.end(ALICE, at(5)), Ended::Unknown, "it is ending already");
+    assert_eq!(store.end(ALICE, None, at(5)), Ended::Live(live));
+    assert_eq!(store.end(ALICE, None, at(5)), Ended::Unknown, "it is ending already");
     let early = reconnect(&mut store, 2, ALICE, live.epoch, at(6));
     assert_eq!(refusal(&early), Some(ClaimRefusal::Unknown));
-    assert_eq!(store.release(ALICE, live, End::Resumable, at(6)), Released::Over);
+    assert_eq!(store.release(ALICE, live, End::Resumable, None, at(6)), Released::Over);
     let ask_with = |store: &mut EmbeddedStore, issued_at| {
         ask(store, key(3), token(ALICE, "anna", issued_at), at(7))
     };
@@ -296,21 +296,21 @@ fn an_ended_session_stays_ended_for_every_token_made_before() {
 
     let mut store = self::store(10);
     let live = open(&mut store, 1, BOB, at(0));
-    store.release(BOB, live, End::Resumable, at(1));
-    assert_eq!(store.end(BOB, at(2)), Ended::Waiting);
+    store.release(BOB, live, End::Resumable, None, at(1));
+    assert_eq!(store.end(BOB, None, at(2)), Ended::Waiting);
     assert!(store.known(BOB).is_none());
-    assert_eq!(store.end(BOB, at(2)), Ended::Unknown);
+    assert_eq!(store.end(BOB, None, at(2)), Ended::Unknown);
 }
 
 #[test]
 fn a_token_that_finds_the_gateway_full_is_not_used_up() {
     let mut store = store(1);
     let alice = open(&mut store, 1, ALICE, at(0));
-    store.release(ALICE, alice, End::Resumable, at(1));
+    store.release(ALICE, alice, End::Resumable, None, at(1));
     let bob = open(&mut store, 2, BOB, at(2));
     let full = reconnect(&mut store, 3, ALICE, alice.epoch, at(3));
     assert_eq!(refusal(&full), Some(ClaimRefusal::Full));
-    store.release(BOB, bob, End::Final, at(4));
+    store.release(BOB, bob, End::Final, None, at(4));
     granted(&reconnect(&mut store, 3, ALICE, alice.epoch, at(5)));
 }
 
@@ -318,8 +318,8 @@ fn a_token_that_finds_the_gateway_full_is_not_used_up() {
 fn a_revocation_is_forgotten_when_no_token_from_before_it_can_be_alive() {
     let mut store = store(10);
     let live = open(&mut store, 1, ALICE, at(0));
-    store.end(ALICE, at(5));
-    store.release(ALICE, live, End::Final, at(5));
+    store.end(ALICE, None, at(5));
+    store.release(ALICE, live, End::Final, None, at(5));
     let ask_at = |store: &mut EmbeddedStore, seconds| {
         store.expire(at(seconds), &mut |_| {});
         ask(store, key(2), token(ALICE, "anna", 1_000_001), at(seconds))
@@ -333,7 +333,7 @@ fn a_revocation_is_forgotten_when_no_token_from_before_it_can_be_alive() {
 fn what_waits_is_forgotten_after_window_and_extension() {
     let mut store = store(10);
     let live = open(&mut store, 1, ALICE, at(0));
-    store.release(ALICE, live, End::Resumable, at(10));
+    store.release(ALICE, live, End::Resumable, None, at(10));
     let mut forgotten = Vec::new();
     store.expire(at(369), &mut |session| forgotten.push(session));
     assert_eq!(forgotten, []);
@@ -341,7 +341,7 @@ fn what_waits_is_forgotten_after_window_and_extension() {
     let back = open(&mut store, 2, ALICE, at(369));
     store.expire(at(370), &mut |session| forgotten.push(session));
     assert_eq!((forgotten.len(), owner(&store, ALICE)), (0, Some(back)));
-    store.release(ALICE, back, End::Resumable, at(400));
+    store.release(ALICE, back, End::Resumable, None, at(400));
     store.expire(at(760), &mut |session| forgotten.push(session));
     assert_eq!(forgotten, [ALICE]);
     assert!(store.known(ALICE).is_none());
@@ -353,7 +353,7 @@ fn more_than_may_be_open_may_not_wait() {
     for n in 0..5_u32 {
         let session = SessionId(n.into());
         let live = open(&mut store, n, session, at(n.into()));
-        store.release(session, live, End::Resumable, at(n.into()));
+        store.release(session, live, End::Resumable, None, at(n.into()));
     }
     let mut forgotten = Vec::new();
     store.expire(at(5), &mut |session| forgotten.push(session));
@@ -366,14 +366,14 @@ fn a_session_that_was_never_opened_leaves_as_it_came() {
     let mut store = store(10);
     let epoch = granted(&claim(&mut store, ShardId(0), key(1), ALICE, 1000));
     let gone = Owner { shard: ShardId(0), key: key(1), epoch };
-    assert_eq!(store.release(ALICE, gone, End::Resumable, at(0)), Released::Unopened);
+    assert_eq!(store.release(ALICE, gone, End::Resumable, None, at(0)), Released::Unopened);
     assert!(store.known(ALICE).is_none());
 
     let first = open(&mut store, 1, ALICE, at(0));
-    store.release(ALICE, first, End::Resumable, at(1));
+    store.release(ALICE, first, End::Resumable, None, at(1));
     let epoch = granted(&reconnect(&mut store, 2, ALICE, first.epoch, at(2)));
     let gone = Owner { shard: ShardId(0), key: key(2), epoch };
-    assert_eq!(store.release(ALICE, gone, End::Resumable, at(3)), Released::Unopened);
+    assert_eq!(store.release(ALICE, gone, End::Resumable, None, at(3)), Released::Unopened);
     granted(&reconnect(&mut store, 3, ALICE, first.epoch, at(4)));
 }
 
@@ -394,7 +394,7 @@ fn addresses_and_accounts_have_their_bounds_and_takeovers_pass() {
     assert!(again > granted(&first));
     let owner = Owner { shard: ShardId(0), key: key(5), epoch: again };
     store.opened(SessionId(1), owner);
-    store.release(SessionId(1), owner, End::Resumable, at(1));
+    store.release(SessionId(1), owner, End::Resumable, None, at(1));
     granted(&ask(&mut store, key(6), token(4, "c"), at(1)));
 }
 
@@ -406,9 +406,9 @@ fn the_sessions_of_an_account_are_found() {
         ask(&mut store, key(n), token(SessionId(n.into()), &account(n), 0), at(0));
     }
     for n in (0..50).step_by(3) {
-        store.end(SessionId(n), at(0));
+        store.end(SessionId(n), None, at(0));
         let owner = owner(&store, SessionId(n)).unwrap();
-        store.release(SessionId(n), owner, End::Final, at(0));
+        store.release(SessionId(n), owner, End::Final, None, at(0));
     }
     for wanted in 0..7 {
         let mut found = Vec::new();

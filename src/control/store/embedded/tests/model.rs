@@ -124,7 +124,7 @@ impl World {
                 Some(Upward::Release(index, epoch)) => {
                     let Connection { shard, key, .. } = self.connections[index];
                     let owner = Owner { shard, key, epoch };
-                    self.store.release(ALICE, owner, End::Resumable, at(0));
+                    self.store.release(ALICE, owner, End::Resumable, None, at(0));
                 }
                 None => panic!("nothing to direct"),
             },
