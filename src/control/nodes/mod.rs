@@ -96,6 +96,12 @@ pub(super) enum Heard {
     Answers(Vec<Waiting>),
 }
 
+impl Heard {
+    fn answers(waiting: Vec<Waiting>) -> Self {
+        if waiting.is_empty() { Self::Nothing } else { Self::Answers(waiting) }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Nodes {
     rules: NodeRules,
@@ -366,7 +372,7 @@ impl Nodes {
                     Some(route) => Ok(Heard::Letter { route, message, priority, back }),
                     None => {
                         self.probe.nodes.not_relayed(NotRelayed::NotHere);
-                        Ok(Heard::Answers(self.answer(back, &message, false, now)))
+                        Ok(Heard::answers(self.answer(back, &message, false, now)))
                     }
                 }
             }
@@ -381,7 +387,7 @@ impl Nodes {
                     waiting.answer.delivered = delivered;
                     waiting
                 });
-                Ok(Heard::Answers(answered.into_iter().collect()))
+                Ok(Heard::answers(answered.into_iter().collect()))
             }
         }
     }
@@ -497,7 +503,7 @@ impl Nodes {
             self.probe.nodes.not_relayed(NotRelayed::LinkLost);
         }
         self.count();
-        if waiting.is_empty() { Heard::Nothing } else { Heard::Answers(waiting) }
+        Heard::answers(waiting)
     }
 
     /// The process ends: every link is closed, and none begun.
