@@ -33,6 +33,7 @@ pub(super) fn cross_check(config: &Config, notes: &mut Notes) {
     check_shedding(config, notes);
     check_auth(config, notes);
     check_session(config, notes);
+    check_redis(config, notes);
     check_drain(config, notes);
     check_services(config, notes);
     check_roles(config, notes);
@@ -241,6 +242,14 @@ fn check_session(config: &Config, notes: &mut Notes) {
     }
 }
 
+fn check_redis(config: &Config, notes: &mut Notes) {
+    let redis = &config.redis;
+    if redis.password.is_some() && redis.password_file.is_some() {
+        let message = "`redis.password` and `redis.password_file` are both set: one is enough";
+        report(notes, "redis.password_file", message);
+    }
+}
+
 fn check_drain(config: &Config, notes: &mut Notes) {
     let drain = &config.drain;
     let sum = drain.grace + drain.spread + drain.calls;
@@ -340,6 +349,7 @@ impl Config {
             ));
         }
         found.extend(self.warnings_of_tls());
+        found.extend(self.warnings_of_redis());
         found.extend(self.warnings_of_proxies());
         let internal = self.session.connection_mode == ConnectionMode::Internal;
         if internal && self.session.internal_auth_mode == InternalAuthMode::NetworkTrust {
@@ -400,6 +410,32 @@ impl Config {
             found.push(
                 "listen.tls.client_roots does nothing while client_certificates is off".to_owned(),
             );
+        }
+        found
+    }
+
+    fn warnings_of_redis(&self) -> Vec<String> {
+        let redis = &self.redis;
+        let set = [
+            ("sentinel", redis.sentinel.is_some()),
+            ("user", redis.user.is_some()),
+            ("password", redis.password.is_some()),
+            ("password_file", redis.password_file.is_some()),
+            ("key_prefix", redis.key_prefix.is_some()),
+        ];
+        let unused = set.into_iter().filter(|(_, set)| *set && redis.url.is_none());
+        let mut found: Vec<String> = unused
+            .map(|(key, _)| format!("redis.{key} does nothing while redis.url is off"))
+            .collect();
+        let [interval, life] =
+            [self.session.heartbeat_interval_seconds, self.session.heartbeat_ttl_seconds];
+        if redis.url.is_some() && interval * 2 > life {
+            found.push(format!(
+                "session.heartbeat_interval_seconds = {} is more than half of heartbeat_ttl_seconds \
+                 = {}: a node that is late loses its sessions",
+                interval.as_secs(),
+                life.as_secs()
+            ));
         }
         found
     }

@@ -21,7 +21,7 @@ use super::unknown::{
 };
 use super::{
     Auth, Compat, Compression, Config, Control, Drain, Echo, Events, Limits, ListenAdmin,
-    ListenInternal, ListenPublic, ListenTls, Log, Nodes, Priority, Secret, Service, Session,
+    ListenInternal, ListenPublic, ListenTls, Log, Nodes, Priority, Redis, Secret, Service, Session,
     Shards, Tracing, Validate, profile,
 };
 use crate::certificates::{CertificateError, CertificateSpec, inspect, inspect_roots};
@@ -157,6 +157,7 @@ fn read(text: &str, overrides: &Overrides, notes: &mut Notes) -> Option<Config> 
     let priority = once!(Priority, &[]);
     let control = once!(Control, &[]);
     let nodes = once!(Nodes, &[]);
+    let redis = once!(Redis, &[]);
     let events = once!(Events, &[]);
     let echo = once!(Echo, &[]);
     let drain = once!(Drain, &[]);
@@ -187,6 +188,7 @@ fn read(text: &str, overrides: &Overrides, notes: &mut Notes) -> Option<Config> 
         priority: priority?,
         control: control?,
         nodes: nodes?,
+        redis: redis?,
         events: events?,
         echo: echo?,
         drain: drain?,
@@ -262,6 +264,7 @@ fn read_files(config: &mut Config, folder: &Path, notes: &mut Notes) {
     }
     read_certificates(config, folder, notes);
     read_deny_list(config, folder, notes);
+    read_redis_password(config, folder, notes);
     for (index, service) in config.services.iter_mut().enumerate() {
         let Some(file) = &mut service.settings.token_file else {
             continue;
@@ -332,6 +335,21 @@ fn read_deny_list(config: &mut Config, folder: &Path, notes: &mut Notes) {
         }
     }
     config.denied = Arc::new(denied.into_iter().collect());
+}
+
+/// It is read again for every connection; here only whether it can be.
+fn read_redis_password(config: &mut Config, folder: &Path, notes: &mut Notes) {
+    let Some(file) = &mut config.redis.password_file else { return };
+    *file = folder.join(&*file);
+    let origin = notes.origin("redis.password_file");
+    match std::fs::read_to_string(&*file) {
+        Ok(text) if !text.trim_end().is_empty() => {}
+        Ok(_) => {
+            let message = format!("{} holds no password", file.display());
+            notes.report(Problem::new(origin, message));
+        }
+        Err(error) => notes.report(unreadable(origin, file, &error)),
+    }
 }
 
 /// A public or a private key of the algorithm's family.

@@ -17,6 +17,7 @@ mod problem;
 mod profile;
 mod quantity;
 mod reader;
+mod redis;
 mod rows;
 mod scalar;
 mod secret;
@@ -45,6 +46,7 @@ pub use node_url::NodeUrl;
 pub use problem::{Origin, Problem, Refused};
 pub use quantity::{parse_duration, parse_size, show_duration, show_size};
 pub use reader::Overrides;
+pub use redis::RedisServers;
 pub use rows::{
     Algorithm, AuthJwks, AuthKey, CertificateFiles, EndpointSettings, RoleSettings, ServiceSettings,
 };
@@ -55,8 +57,8 @@ pub use shown::Shown;
 pub use tables::{
     Auth, CapabilitySource, CertificateDemand, CloseCodes, Compat, Compression, ConnectionMode,
     Control, Drain, Echo, Events, InternalAuthMode, Limits, ListenAdmin, ListenInternal,
-    ListenPublic, ListenTls, Log, LogFormat, LogLevel, Nodes, OnExpiry, Priority, Profile, Session,
-    Shards, Tracing, Validate, WELL_KNOWN_SALT,
+    ListenPublic, ListenTls, Log, LogFormat, LogLevel, Nodes, OnExpiry, Priority, Profile, Redis,
+    Session, Shards, Tracing, Validate, WELL_KNOWN_SALT, WhenUnreachable,
 };
 pub use upstream::{HttpUrl, LINK_PATH, Scheme, ServiceAddress, Upstream};
 
@@ -80,6 +82,7 @@ pub const TABLES: &[Table] = &[
     Events::TABLE,
     Control::TABLE,
     Nodes::TABLE,
+    Redis::TABLE,
     Echo::TABLE,
     Drain::TABLE,
     Log::TABLE,
@@ -120,6 +123,7 @@ pub struct Config {
     pub priority: Priority,
     pub control: Control,
     pub nodes: Nodes,
+    pub redis: Redis,
     pub events: Events,
     pub echo: Echo,
     pub drain: Drain,
@@ -151,6 +155,7 @@ impl Config {
         self.priority.restart_changes(&next.priority, &mut found);
         self.control.restart_changes(&next.control, &mut found);
         self.nodes.restart_changes(&next.nodes, &mut found);
+        self.redis.restart_changes(&next.redis, &mut found);
         self.events.restart_changes(&next.events, &mut found);
         self.echo.restart_changes(&next.echo, &mut found);
         self.drain.restart_changes(&next.drain, &mut found);

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use uuid::Uuid;
+
 use super::quantity::{parse_duration, parse_size, show_duration, show_size};
 use super::secret::Secret;
 use super::shape::{Mismatch, Raw, Shape};
@@ -273,6 +275,21 @@ impl Shape for HiddenOrNone {
 
     fn is_secret(&self) -> bool {
         true
+    }
+}
+
+/// A UUID in any spelling.
+pub(super) struct Id;
+
+impl Shape for Id {
+    type Value = Uuid;
+
+    fn expects(&self) -> String {
+        "a UUID".into()
+    }
+
+    fn accept(&self, raw: Raw<'_>) -> Option<Uuid> {
+        raw.words()?.trim().parse().ok()
     }
 }
 

@@ -9,14 +9,16 @@ use corelane_shard::compression::CompressionRules;
 use corelane_shard::wire::forwarded::ForwardedField;
 use corelane_shard::wire::proxy_protocol::Versions;
 use ipnet::IpNet;
+use uuid::Uuid;
 
 use super::collector::{Collector, CollectorUrl};
 use super::key::table;
 use super::network::Network;
 use super::node_url::{NodeAddress, NodeAddressOrNone, NodeUrl};
+use super::redis::{RedisServers, RedisUrls};
 use super::scalar::{
-    Choice, Count, File, Flag, Hidden, HiddenOrNone, Name, Origin, PowerOfTwo, Ratio, Share, Size,
-    Socket, Span, Text, UrlPath, minutes, seconds,
+    Choice, Count, File, Flag, Hidden, HiddenOrNone, Id, Name, Origin, PowerOfTwo, Ratio, Share,
+    Size, Socket, Span, Text, UrlPath, minutes, seconds,
 };
 use super::secret::Secret;
 use super::shape::{Auto, AutoOr, OffOr, list, some};
@@ -82,6 +84,14 @@ pub enum Profile {
 pub enum CloseCodes {
     Own,
     Upstream,
+}
+
+/// What becomes of claims while the session store cannot be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenUnreachable {
+    Refuse,
+    /// Those with a token of their own are granted, and reconciled later.
+    Admit,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -308,6 +318,15 @@ table! {
         /// that come back with their token.
         reconnection_window_extension_minutes: Duration = "1", Live,
             "CONNECT_RECONNECTION_WINDOW_EXTENSION_MINUTES" => minutes(1, 60);
+        /// Seconds for which Redis keeps the record of a session whose node has vanished.
+        session_ttl_seconds: Duration = "86400", Restart, "CONNECT_SESSION_TTL_SECONDS"
+            => seconds(60, 604_800);
+        /// Seconds after which Redis holds a session for gone whose node does not say otherwise.
+        heartbeat_ttl_seconds: Duration = "300", Restart, "CONNECT_HEARTBEAT_TTL_SECONDS"
+            => seconds(10, 3600);
+        /// Seconds in which a node says of each of its sessions that it is there.
+        heartbeat_interval_seconds: Duration = "30", Restart, "CONNECT_HEARTBEAT_INTERVAL_SECONDS"
+            => seconds(1, 300);
         /// Send each client its reconnect token right after the manifest, as an event. One whose network
         /// fails has it then.
         early_token: bool = "true", Live => Flag;
@@ -470,6 +489,9 @@ table! {
 table! {
     /// The control core: session directory, name resolution, admin server.
     ["control"] Once Control {
+        /// Who this node is to the others, and again after a restart: a UUID. "auto" makes one of the
+        /// host's name and the public addresses.
+        instance: Auto<Uuid> = r#""auto""#, Restart => AutoOr(Id);
         /// CPU of the control core. "auto" is the first that the process may use.
         cpu: Auto<usize> = r#""auto""#, Restart => AutoOr(Count(0, 1023));
         /// Number of this node, different on every node that shares a salt.
@@ -495,6 +517,41 @@ table! {
                 ("Receive", BroadcastMode::Receive),
                 ("Both", BroadcastMode::Both),
             ]);
+    }
+}
+
+table! {
+    /// Redis, in which several nodes keep their sessions together; a client may come back to any of them.
+    /// Without it a node is by itself. Redis 6.2 or newer, one primary; not a Redis Cluster.
+    ["redis"] Once Redis {
+        /// Where it is: `redis://host:port`, or `rediss://` for TLS with the system's roots; "off" is none.
+        /// Of several the first that is a primary is taken.
+        url: Option<RedisServers> = r#""off""#, Restart => OffOr(RedisUrls);
+        /// What Sentinels call the primary; then `url` names the Sentinels. "off" is none.
+        sentinel: Option<String> = r#""off""#, Restart => OffOr(Name);
+        /// User of its access control list; "off" is the one that it calls "default".
+        user: Option<String> = r#""off""#, Restart => OffOr(Name);
+        /// Password. The variable or `password_file` keeps it out of the file.
+        password: Option<Secret> = r#""""#, Restart => HiddenOrNone;
+        /// File with the password, read for every new connection; "off" is none.
+        password_file: Option<PathBuf> = r#""off""#, Restart => OffOr(File);
+        /// Stands before `connect:` in the names of all keys, for several games in one Redis; "off" is
+        /// nothing.
+        key_prefix: Option<String> = r#""off""#, Restart => OffOr(Text);
+        /// Time for an answer; then the connection is made anew.
+        timeout: Duration = r#""1s""#, Restart => Span(Duration::from_millis(10), 60 * SECOND);
+        /// Time for a connection.
+        connect_timeout: Duration = r#""2s""#, Restart => Span(Duration::from_millis(10), 60 * SECOND);
+        /// How often a node asks whether its sessions went elsewhere, and renews its lease. A node that
+        /// could not for three seconds holds back events until it can.
+        poll_interval: Duration = r#""300ms""#, Restart => Span(50 * MS, SECOND);
+        /// What clients are told that come while Redis cannot be reached: "refuse" answers 503. "admit" lets
+        /// in those with a token, and reconciles their sessions afterwards: until then one may be open
+        /// twice. Open sessions live on either way.
+        when_unreachable: WhenUnreachable = r#""refuse""#, Restart => Choice(&[
+            ("refuse", WhenUnreachable::Refuse),
+            ("admit", WhenUnreachable::Admit),
+        ]);
     }
 }
 

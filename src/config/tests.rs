@@ -257,13 +257,13 @@ fn the_report_shows_the_line_of_the_file() {
 
 #[test]
 fn keys_that_are_not_built_pass_at_their_default_only() {
-    let default = "heartbeat_ttl_seconds = \"300\"\nsession_ttl_seconds = 86400\n\
+    let default = "rpc_cleanup_interval_seconds = 30\nmessage_queue_size = 1000\n\
                    companion_room_mode = \"disabled\"";
     assert!(load(&format!("[session]\n{default}")).is_ok());
-    let text = "[session]\nsession_ttl_seconds = 86399";
-    assert_refused(load(text), &["`session_ttl_seconds`", "not in a store"]);
-    assert!(with_variable("CONNECT_SESSION_TTL_SECONDS", "86400").is_ok());
-    assert_refused(with_variable("CONNECT_SESSION_TTL_SECONDS", "1"), &["not in a store"]);
+    let text = "[session]\nmessage_queue_size = 999";
+    assert_refused(load(text), &["`message_queue_size`", "limits.outbox_*"]);
+    assert!(with_variable("CONNECT_MESSAGE_QUEUE_SIZE", "1000").is_ok());
+    assert_refused(with_variable("CONNECT_MESSAGE_QUEUE_SIZE", "1"), &["limits.outbox_*"]);
 }
 
 /// Least and greatest value.
@@ -272,7 +272,7 @@ type Bounds = Option<(u32, u32)>;
 /// The protocol's variables with its defaults and, where it has them, its bounds.
 const OF_THE_PROTOCOL: [(&str, &str, Bounds); 32] = [
     ("MAX_CONCURRENT_CONNECTIONS", "10000", Some((1, 1_000_000))),
-    ("HEARTBEAT_INTERVAL_SECONDS", "30", None),
+    ("HEARTBEAT_INTERVAL_SECONDS", "30", Some((1, 300))),
     ("MESSAGE_QUEUE_SIZE", "1000", None),
     ("BUFFER_SIZE", "65536", Some((1024, 1_048_576))),
     ("ENABLE_CLIENT_TO_CLIENT_ROUTING", "true", None),
@@ -283,8 +283,8 @@ const OF_THE_PROTOCOL: [(&str, &str, Bounds); 32] = [
     ("CONNECTION_MODE", "External", None),
     ("INTERNAL_AUTH_MODE", "ServiceToken", None),
     ("INTERNAL_SERVICE_TOKEN", "", None),
-    ("SESSION_TTL_SECONDS", "86400", None),
-    ("HEARTBEAT_TTL_SECONDS", "300", None),
+    ("SESSION_TTL_SECONDS", "86400", Some((60, 604_800))),
+    ("HEARTBEAT_TTL_SECONDS", "300", Some((10, 3600))),
     ("RECONNECTION_WINDOW_SECONDS", "300", Some((10, 3600))),
     ("RECONNECTION_WINDOW_EXTENSION_MINUTES", "1", Some((1, 60))),
     ("HTTP_CLIENT_TIMEOUT_SECONDS", "120", None),
@@ -775,4 +775,35 @@ proptest! {
         let config = with_variable(name, &count.to_string()).unwrap();
         prop_assert_eq!(config.limits.control_frames_per_second, count);
     }
+}
+
+#[test]
+fn redis_has_one_password_and_none_in_its_url() {
+    let load = |text: &str| load(&format!("[redis]\n{text}"));
+    let url = |text: &str| format!("url = {text}");
+    let redis = load(&url("[\"redis://a:1\", \"redis://b:2\"]")).unwrap().redis;
+    assert_eq!(redis.url.unwrap().servers.len(), 2);
+    assert_refused(load(&url("\"redis://:hush@a:1\"")), &["redis.url", "keys of their own"]);
+    let folder = std::env::temp_dir();
+    let missing = folder.join("corelane-no-such-password");
+    assert_refused(load(&format!("password_file = {missing:?}")), &["cannot read"]);
+    let both = format!("password = \"hush\"\npassword_file = {missing:?}");
+    let lines = refusals(load(&both));
+    assert!(lines.iter().any(|line| line.contains("one is enough")), "{lines:?}");
+    assert!(!lines.iter().any(|line| line.contains("hush")), "{lines:?}");
+    let shown = load("password = \"hush\"").unwrap().shown.json();
+    assert!(!shown.contains("hush"), "{shown}");
+}
+
+#[test]
+fn heartbeats_that_come_late_are_warned_of() {
+    let warned = |life: u32| {
+        let text = format!(
+            "[redis]\nurl = \"redis://a:1\"\n[session]\nheartbeat_interval_seconds = 30\n\
+             heartbeat_ttl_seconds = {life}"
+        );
+        let warnings = load(&text).unwrap().warnings();
+        warnings.iter().any(|line| line.contains("heartbeat_interval_seconds"))
+    };
+    assert!(warned(59) && !warned(60));
 }

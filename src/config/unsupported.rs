@@ -11,14 +11,10 @@ pub(super) struct Unsupported {
     pub(super) reason: &'static str,
 }
 
-const STORE: &str = "sessions are kept in this process only, not in a store";
 const REGISTRY: &str = "other nodes are those of nodes.peers, not of a registry";
 
-pub(super) const UNSUPPORTED: [Unsupported; 10] = [
-    key("heartbeat_interval_seconds", "30", STORE),
+pub(super) const UNSUPPORTED: [Unsupported; 7] = [
     key("message_queue_size", "1000", "the bounds of a queue are limits.outbox_*"),
-    key("session_ttl_seconds", "86400", STORE),
-    key("heartbeat_ttl_seconds", "300", STORE),
     key("rpc_cleanup_interval_seconds", "30", "every RPC has its own deadline"),
     key("connection_cleanup_interval_seconds", "30", "every session has its own timers"),
     key("pending_message_timeout_seconds", "30", "every call has its own deadline"),

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use super::ask::{self, Ask, ListedSession, NoLinks, NoSession};
 use super::bus::{EmbeddedBus, EventBus, Record};
 use super::port::ShardPort;
-use super::store::{Known, Owner, SessionStore};
+use super::store::{Owner, SessionStore};
 use super::turn::Core;
 
 type DescribedAnswer = oneshot::Sender<Result<Box<ask::Described>, NoSession>>;
@@ -41,9 +41,7 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
                 let _unheard = answer.send(self.send_rpc(*rpc, now));
             }
             Ask::OfAccount { account, answer } => {
-                let mut found = Vec::new();
-                self.store.of_account(&account, &mut |known| found.push(listed(&known)));
-                let _unheard = answer.send(found);
+                self.store.find_account(&account, answer);
             }
             Ask::List { after, limit, answer } => {
                 let _unheard = answer.send(self.list(after, limit));
@@ -98,7 +96,7 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
             if after.is_some_and(|after| known.identity.session <= after) {
                 return;
             }
-            page.insert(known.identity.session, listed(&known));
+            page.insert(known.identity.session, ListedSession::from(&known));
             if page.len() > limit {
                 page.pop_last();
             }
@@ -109,7 +107,7 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
     fn ask_shard(&mut self, session: SessionId, answer: DescribedAnswer) {
         let known = self.store.known(session);
         let Some((Owner { shard, key, .. }, listed)) =
-            known.and_then(|known| Some((known.owner?, listed(&known))))
+            known.and_then(|known| Some((known.owner?, ListedSession::from(&known))))
         else {
             let _unheard = answer.send(Err(NoSession));
             return;
@@ -134,8 +132,4 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
         });
         let _unheard = answer.send(described.ok_or(NoSession));
     }
-}
-
-fn listed(known: &Known<'_>) -> ListedSession {
-    ListedSession { identity: Arc::clone(known.identity), live: known.owner.is_some() }
 }

@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::bus::Record;
 use super::nodes::Seat;
+use super::store::Known;
 
 /// A way to the control core; one for each listener.
 pub type Asking = mpsc::Sender<Ask>;
@@ -66,6 +67,12 @@ pub struct ListedSession {
     pub identity: Arc<Identity>,
     /// It has a connection.
     pub live: bool,
+}
+
+impl From<&Known<'_>> for ListedSession {
+    fn from(known: &Known<'_>) -> Self {
+        Self { identity: Arc::clone(known.identity), live: known.owner.is_some() }
+    }
 }
 
 #[derive(Debug)]

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use corelane_shard::clock::{Instant, Now};
 use corelane_shard::identity::AuthRefusal;
 use corelane_shard::wire::guid::PeerKeys;
+use rustix::time::{ClockId, clock_gettime};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior};
@@ -24,13 +25,14 @@ use super::nodes::{self, LinkNews, Nodes};
 use super::operators::ShownConfig;
 use super::port::{Bell, ShardPort};
 use super::probe::{ControlProbe, FetchOutcome};
+use super::redis::Redis;
 use super::resolve::{self, Lookups};
 use super::spans::Exporter;
-use super::store::{EmbeddedStore, SessionStore};
+use super::store::{EmbeddedStore, Post, RedisStore, SessionStore};
 use super::turn::{Core, CoreParts, Question, Termination, Turn};
 use super::validation::{self, Asked, ValidationRules, Validations};
 use super::web::WebClient;
-use super::{ControlError, ControlSpec, Exit, ReloadHook, Settings};
+use super::{ControlError, ControlSpec, Exit, ReloadHook, Settings, SharedSessions};
 use crate::auth::KeyRing;
 use crate::lifecycle::{Request, Signals, systemd};
 
@@ -48,12 +50,32 @@ pub fn run<P: ShardPort, B: Bell>(spec: ControlSpec<P, B>) -> Result<Exit, Contr
         .build()
         .map_err(ControlError::Runtime)?;
     let exit = runtime.block_on(async {
-        let store = EmbeddedStore::new(&spec.snapshot.salt, spec.settings.rules.store);
-        Ok(Loop::set_up(spec, store, EmbeddedBus::default())?.run().await)
+        let bus = EmbeddedBus::default();
+        Ok(match &spec.redis {
+            None => {
+                let store = EmbeddedStore::new(&spec.snapshot.salt, spec.settings.rules.store);
+                Loop::set_up(spec, store, bus)?.run().await
+            }
+            Some(shared) => {
+                let store = shared_store(shared, &spec);
+                Loop::set_up(spec, store, bus)?.run().await
+            }
+        })
     });
     // A look-up that hangs does not hold up the exit.
     runtime.shutdown_background();
     exit
+}
+
+/// The sessions of several nodes.
+fn shared_store<P, B>(shared: &SharedSessions, spec: &ControlSpec<P, B>) -> RedisStore<Post> {
+    let SharedSessions { redis, rules, authority } = shared.clone();
+    let (salt, store) = (&spec.snapshot.salt, spec.settings.rules.store);
+    let (probe, patience) = (Arc::clone(&spec.probe.redis), redis.connect_timeout);
+    probe.configured();
+    let redis = Redis::start(redis, Arc::clone(&probe));
+    let post = Post::start(redis, salt, store, rules.clone(), patience);
+    RedisStore::new(post, salt, store, rules, probe).telling(authority)
 }
 
 struct Loop<P, B, S, E> {
@@ -111,6 +133,7 @@ impl<P: ShardPort, B: Bell, S: SessionStore, E: EventBus> Loop<P, B, S, E> {
             probe: Arc::clone(&probe),
             seed: spec.seed,
         });
+        core.instance = spec.instance;
         let exporter = spec.spans.map(|export| {
             let (queue, exporter) = Exporter::start(&export, Arc::clone(&probe));
             core.spans = Some(queue);
@@ -167,6 +190,7 @@ impl<P: ShardPort, B: Bell, S: SessionStore, E: EventBus> Loop<P, B, S, E> {
                 self.dial_nodes();
                 if self.core.is_done() {
                     self.close_links().await;
+                    self.settle_store().await;
                     self.finish_exporting().await;
                     return Exit::Drained;
                 }
@@ -178,6 +202,14 @@ impl<P: ShardPort, B: Bell, S: SessionStore, E: EventBus> Loop<P, B, S, E> {
             if turn == Turn::Idle {
                 self.bell.announce_sleep();
                 turn = self.core.turn(self.clock.now());
+            }
+            if self.core.store.is_dethroned() && !self.core.is_draining() {
+                error!(
+                    "another process runs as this node; this one ends. Give each its own \
+                     control.instance, or its own public address"
+                );
+                self.core.terminate(self.clock.now().mono);
+                systemd::notify_stopping("draining");
             }
             if self.core.take_hosts_changed() {
                 self.lookups =
@@ -207,6 +239,17 @@ impl<P: ShardPort, B: Bell, S: SessionStore, E: EventBus> Loop<P, B, S, E> {
                     }
                 }
             }
+        }
+    }
+
+    /// What the last sessions left is written before the process ends, unless that takes too long.
+    async fn settle_store(&mut self) {
+        let until = tokio::time::Instant::now() + SETTLE_MAX;
+        while self.core.store.is_unsettled() && tokio::time::Instant::now() < until {
+            let wait = SETTLE_MAX / 100;
+            let news = poll_fn(|context| self.core.store.poll_news(context));
+            let _news_or_time = tokio::time::timeout(wait, news).await;
+            self.core.keep_sessions(self.clock.now());
         }
     }
 
@@ -356,19 +399,25 @@ impl<P: ShardPort, B: Bell, S: SessionStore, E: EventBus> Loop<P, B, S, E> {
     }
 }
 
-/// The two clocks of a turn.
+/// The two clocks of a turn. The monotonic one goes on while the machine sleeps: what may have gone to
+/// another node in the meantime is not to be taken for this one's.
 #[derive(Debug)]
 struct Clock {
-    started: std::time::Instant,
+    started: Duration,
 }
 
 impl Clock {
     fn start() -> Self {
-        Self { started: std::time::Instant::now() }
+        Self { started: Self::boottime() }
+    }
+
+    fn boottime() -> Duration {
+        let now = clock_gettime(ClockId::Boottime);
+        Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32)
     }
 
     fn now(&self) -> Now {
-        let mono = Instant(0) + self.started.elapsed();
+        let mono = Instant(0) + Self::boottime().saturating_sub(self.started);
         let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         Now { mono, unix_ms: u64::try_from(unix_ms).unwrap_or(u64::MAX) }
     }
@@ -434,6 +483,8 @@ const NEWS_IN_A_ROW: usize = 64;
 const LINKS_CLOSE: Duration = Duration::from_secs(1);
 const KEY_POLL: Duration = Duration::from_secs(1);
 const FULL_LANE_RETRY: Duration = Duration::from_millis(1);
+/// For the last writes of the session store.
+const SETTLE_MAX: Duration = Duration::from_secs(1);
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 /// Look-ups at one time; the rest wait for theirs.
 const BLOCKING_THREADS_MAX: usize = 8;

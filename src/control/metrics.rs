@@ -58,6 +58,7 @@ impl Collector for Sources {
         }
         self.control.certificates.encode(&mut encoder)?;
         self.control.internal.encode(&mut encoder)?;
+        self.control.redis.encode(&mut encoder)?;
         self.encode_build(&mut encoder)?;
         self.encode_phase(&mut encoder)?;
         self.encode_process(&mut encoder)

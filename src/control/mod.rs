@@ -15,6 +15,7 @@ use corelane_shard::snapshot::Snapshot;
 use rustix::event::EventfdFlags;
 use thiserror::Error;
 use tokio::sync::mpsc;
+use uuid::Uuid;
 
 use self::admin::AdminListener;
 use self::ask::Ask;
@@ -22,7 +23,8 @@ use self::internal::InternalListener;
 use self::mailboxes::MailboxRules;
 use self::nodes::NodeRules;
 use self::operators::ShownConfig;
-use self::store::StoreRules;
+use self::redis::RedisRules;
+use self::store::{SharedRules, StoreRules};
 use crate::auth::{KeyRing, KeyRules};
 use crate::certificates::{Certificates, TlsRules};
 use crate::config::Shown;
@@ -35,6 +37,7 @@ pub mod admin;
 mod answering;
 pub mod ask;
 mod asker;
+mod authority;
 pub mod bus;
 mod certificates;
 mod endpoints;
@@ -53,6 +56,7 @@ mod problem;
 mod process;
 mod query;
 mod records;
+pub mod redis;
 mod replays;
 mod resolve;
 mod rpcs;
@@ -65,6 +69,7 @@ mod visits;
 mod web;
 
 pub use self::abroad::HANDLING_BYTES_MAX;
+pub use self::authority::Authority;
 pub use self::main_loop::run;
 pub use self::port::{AlwaysRung, Bell, ShardPort};
 pub use self::probe::ControlProbe;
@@ -96,6 +101,10 @@ pub struct ControlSpec<P, B> {
     pub settings: Settings,
     /// What this node is to others, if there are any.
     pub nodes: Option<NodeRules>,
+    /// Of this node, in what it publishes and towards other nodes.
+    pub instance: Uuid,
+    /// Where several nodes keep their sessions together, if they do.
+    pub redis: Option<SharedSessions>,
     /// Where spans go, if they are wanted.
     pub spans: Option<SpanExport>,
     /// The snapshot that the shards started with, and its services.
@@ -106,6 +115,15 @@ pub struct ControlSpec<P, B> {
     /// What the HTTP listeners ask.
     pub asks: mpsc::Receiver<Ask>,
     pub seed: u64,
+}
+
+/// Sessions that several nodes keep together in Redis.
+#[derive(Debug, Clone)]
+pub struct SharedSessions {
+    pub redis: RedisRules,
+    /// What the shards go by.
+    pub authority: Arc<Authority>,
+    pub rules: SharedRules,
 }
 
 /// Settings of the control core that a reload may change.

@@ -1,11 +1,14 @@
 //! What the control core counts. Written by the control core alone.
 
+use std::sync::Arc;
+
 use corelane_shard::lane::ClaimRefusal;
 use corelane_shard::probe::{Counter, Kind, Sample};
 
 use super::certificates::CertificateCounts;
 use super::internal::ListenerCounts;
 use super::nodes::NodeCounts;
+use super::redis::RedisProbe;
 use super::sessions::refusal_label;
 use crate::events::Unusable;
 
@@ -95,6 +98,7 @@ pub struct ControlProbe {
     pub(super) reloads_refused: Counter,
     pub(super) internal: ListenerCounts,
     pub(super) nodes: NodeCounts,
+    pub(super) redis: Arc<RedisProbe>,
     fetches: [Counter; FetchOutcome::ALL.len()],
     validations: [Counter; ValidationOutcome::ALL.len()],
     pub(super) spans_exported: Counter,

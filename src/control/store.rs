@@ -2,9 +2,11 @@
 //!
 //! [`SessionStore`] is what the control core needs of it. A claim is decided when the store has
 //! decided it, which may be later; everything else is known here and now, and what another node
-//! has to learn of it is the store's business. [`EmbeddedStore`] serves a node by itself.
+//! has to learn of it is the store's business. [`EmbeddedStore`] serves a node by itself,
+//! [`RedisStore`] several together.
 
 mod embedded;
+mod redis;
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -15,10 +17,13 @@ use corelane_shard::id::{ConnectionKey, Epoch, SessionId, ShardId};
 use corelane_shard::identity::Identity;
 use corelane_shard::lane::{Claim, End, ToShard};
 pub use corelane_shard::network::counted_as;
+use tokio::sync::oneshot;
 
+use super::ask::ListedSession;
 use super::bus::Position;
 
 pub use embedded::EmbeddedStore;
+pub use redis::{Courier, Post, RedisStore, SharedRules};
 
 /// Who owns a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -189,9 +194,26 @@ pub trait SessionStore {
         true
     }
 
+    /// Another process is this node now: this one is to end.
+    fn is_dethroned(&self) -> bool {
+        false
+    }
+
+    /// Something is still being written.
+    fn is_unsettled(&self) -> bool {
+        false
+    }
+
     fn known(&self, session: SessionId) -> Option<Known<'_>>;
 
-    /// Those of an account that are live or wait.
+    /// As [`Self::of_account`], with those of other nodes; answered when it is known.
+    fn find_account(&mut self, account: &str, answer: oneshot::Sender<Vec<ListedSession>>) {
+        let mut found = Vec::new();
+        self.of_account(account, &mut |known| found.push(ListedSession::from(&known)));
+        let _unheard = answer.send(found);
+    }
+
+    /// Those of an account that are live or wait here.
     fn of_account(&self, account: &str, each: &mut dyn FnMut(Known<'_>));
 
     fn each(&self, each: &mut dyn FnMut(Known<'_>));

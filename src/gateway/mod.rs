@@ -1,6 +1,7 @@
 //! Composition: threads, rings, lanes and the control core, wired from one [`Config`].
 
 mod code;
+mod instance;
 mod listeners;
 mod ports;
 mod settings;
@@ -26,8 +27,8 @@ use tracing::{error, info, warn};
 use self::listeners::HttpListeners;
 use self::ports::{LaneBell, ports};
 use self::settings::{
-    drain_plan, engine_options, key_rules, node_rules, reload_hook, settings, span_export, targets,
-    tls_rules, validation_rules,
+    drain_plan, engine_options, key_rules, node_rules, reload_hook, settings, shared_sessions,
+    span_export, targets, tls_rules, validation_rules,
 };
 use self::shards::{Bound, ShardPart, await_starts, bind_public, start_shard};
 use crate::auth::{KeyError, KeyRing};
@@ -125,6 +126,9 @@ pub fn run(
     let probes: Vec<Arc<Probe>> = (0..shards).map(|_| Arc::default()).collect();
     let http = HttpListeners::open(&config, &probes, &control_probe, &phase, keys.published())?;
     let Bound { listeners, public, tls } = bind_public(&config, shards)?;
+    let instance = instance::of(&config, public.iter().chain(&tls));
+    info!(%instance, "this node");
+    let redis = shared_sessions(&config, instance);
     let control_bell = bell()?;
     let bells: Vec<_> = (0..shards).map(|_| bell()).collect::<Result<_, _>>()?;
     let Mesh { shards: shard_lanes, control: control_lanes } = mesh(MeshShape {
@@ -152,6 +156,7 @@ pub fn run(
             probe: Arc::clone(&probes[index]),
             wake: duplicate(&bells[index])?,
             control_bell: control_bell.clone(),
+            authority: redis.as_ref().map(|shared| Arc::clone(&shared.authority)),
             directory: directory.clone(),
         };
         let pace = Pace { cpu: placement.shards[index], spin: config.shards.spin };
@@ -187,6 +192,8 @@ pub fn run(
         validation: validation_rules(&config),
         settings: settings(&config, drain),
         nodes: node_rules(&config),
+        instance,
+        redis,
         spans: span_export(&config),
         targets: targets(&config),
         reload: reload_hook(config, source),

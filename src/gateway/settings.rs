@@ -10,21 +10,23 @@ use corelane_shard::engine::{
 use corelane_shard::id::ShardId;
 use corelane_shard::snapshot::BreakerLimits;
 use corelane_shard::wire::handshake::HeadLimits;
+use uuid::Uuid;
 
 use super::UPSTREAM_SOCKETS;
 use crate::auth::{JwksSpec, KeyRules, KeySpec};
 use crate::certificates::{Certificates, ClientCertificates, TlsRules};
 use crate::config::{
     CertificateDemand, CertificateFiles, Config, ConfigSource, ConnectionMode, InternalAuthMode,
-    LoadError, Upstream,
+    LoadError, RedisServers, Upstream, WhenUnreachable,
 };
 use crate::continuity::continue_from;
 use crate::control::mailboxes::MailboxRules;
 use crate::control::nodes::NodeRules;
-use crate::control::store::StoreRules;
+use crate::control::redis::{Password, RedisRules};
+use crate::control::store::{SharedRules, StoreRules};
 use crate::control::{
-    CoreRules, Host, ReloadHook, Reloaded, ServiceTargets, Settings, SpanExport, Target,
-    ValidationRules,
+    CoreRules, Host, ReloadHook, Reloaded, ServiceTargets, Settings, SharedSessions, SpanExport,
+    Target, ValidationRules,
 };
 use crate::events::ClientEventNames;
 use crate::lifecycle::drain::DrainPlan;
@@ -90,6 +92,46 @@ fn node_name(config: &Config) -> String {
 pub(super) fn span_export(config: &Config) -> Option<SpanExport> {
     let collector = config.tracing.otlp_endpoint.as_ref()?;
     Some(SpanExport { collector: collector.to_string(), instance: node_name(config) })
+}
+
+/// `None` while no Redis is configured.
+pub(super) fn shared_sessions(config: &Config, instance: Uuid) -> Option<SharedSessions> {
+    let (redis, session) = (&config.redis, &config.session);
+    let RedisServers { tls, database, servers } = redis.url.clone()?;
+    let password = match (&redis.password, &redis.password_file) {
+        (Some(secret), _) => Password::Given(secret.clone()),
+        (None, Some(file)) => Password::File(file.clone()),
+        (None, None) => Password::Unneeded,
+    };
+    let servers = servers.into_iter().filter_map(|server| match server {
+        Upstream::Name { host, port } => Some((host.into(), port)),
+        Upstream::Socket(address) => Some((address.ip().to_string().into(), address.port())),
+        Upstream::Unix(_) => None,
+    });
+    let boxed = |text: &Option<String>| text.as_deref().map(Box::from);
+    Some(SharedSessions {
+        authority: Arc::default(),
+        redis: RedisRules {
+            servers: servers.collect(),
+            tls,
+            database,
+            sentinel: boxed(&redis.sentinel),
+            user: boxed(&redis.user),
+            password,
+            prefix: boxed(&redis.key_prefix).unwrap_or_default(),
+            timeout: redis.timeout,
+            connect_timeout: redis.connect_timeout,
+        },
+        rules: SharedRules {
+            instance,
+            run: Uuid::new_v4(),
+            session_ttl: session.session_ttl_seconds,
+            heartbeat_ttl: session.heartbeat_ttl_seconds,
+            heartbeat_interval: session.heartbeat_interval_seconds,
+            poll_interval: redis.poll_interval,
+            admit_when_unreachable: redis.when_unreachable == WhenUnreachable::Admit,
+        },
+    })
 }
 
 fn door_rules(config: &Config) -> DoorRules {

@@ -16,6 +16,7 @@
 
 mod abroad;
 mod accepting;
+mod authority;
 mod calling;
 mod claiming;
 mod compressing;
@@ -73,6 +74,7 @@ use crate::wire::guid::PeerKeys;
 use crate::wire::reconnect_token::ReconnectKeys;
 
 pub use abroad::Relaying;
+use authority::Withheld;
 use calling::OpenCalls;
 use connection::Connection;
 use control::{Drain, LogLines};
@@ -236,6 +238,7 @@ pub struct Engine<S> {
     lanes: ShardLanes,
     authenticator: Box<dyn Authenticator>,
     control_bell: Box<dyn Fn()>,
+    withheld: Withheld,
     drain: Drain,
     log_lines: LogLines,
     shrinker: Shrinker,
@@ -254,7 +257,8 @@ impl<S: Sockets> Engine<S> {
         surroundings: Surroundings,
         now: Now,
     ) -> Self {
-        let Surroundings { lanes, authenticator, snapshot, probe, control_bell } = surroundings;
+        let Surroundings { lanes, authenticator, snapshot, probe, control_bell, is_sure } =
+            surroundings;
         let slots = options.connections_max + options.upstreams_max + SPARE_SLOTS;
         let mut blocks = BlockPool::new(options.block_pool_bytes);
         for (bytes, count) in BLOCKS {
@@ -298,6 +302,7 @@ impl<S: Sockets> Engine<S> {
             lanes,
             authenticator,
             control_bell,
+            withheld: Withheld::new(is_sure),
             drain: Drain::default(),
             log_lines: LogLines::default(),
             shrinker: Shrinker::default(),
@@ -385,6 +390,7 @@ impl<S: Sockets> Engine<S> {
             self.accept_again_at,
             self.lanes.news_due(),
             self.news_retry(),
+            self.withheld.next_look(),
             self.timers.next_deadline(),
         ];
         own.into_iter().flatten().min()

@@ -46,7 +46,13 @@ impl ReconnectKeys {
     /// The token of the claim with this epoch.
     #[must_use]
     pub fn token(&self, session: SessionId, epoch: Epoch) -> TokenText {
-        let Seal(seal) = self.seal(session, epoch);
+        self.text(session, self.seal(session, epoch))
+    }
+
+    /// The token of which [`Self::read`] has told session and seal.
+    #[must_use]
+    pub fn text(&self, session: SessionId, seal: Seal) -> TokenText {
+        let Seal(seal) = seal;
         let masked = (session.0 ^ self.mask_of(&seal)).to_be_bytes();
         let mut token = [0; 32];
         token[..16].copy_from_slice(&masked);
@@ -140,6 +146,13 @@ mod tests {
         fn any_text_is_read_or_refused(text in ".{0,60}") {
             let read = ReconnectKeys::from_salt("salt").read(&text);
             prop_assert_eq!(read.is_some(), STANDARD.decode(&text).is_ok_and(|b| b.len() == 32));
+        }
+
+        #[test]
+        fn whoevers_token_was_read_can_be_written_again(bytes: [u8; 32]) {
+            let (keys, token) = (ReconnectKeys::from_salt("salt"), STANDARD.encode(bytes));
+            let (session, seal) = keys.read(&token).unwrap();
+            prop_assert_eq!(self::text(&keys.text(session, seal)), token);
         }
     }
 

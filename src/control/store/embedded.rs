@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ahash::AHashMap;
 use corelane_shard::clock::{Instant, Now};
-use corelane_shard::id::{Epoch, SessionId};
+use corelane_shard::id::{Epoch, SessionId, ShardId};
 use corelane_shard::identity::{Account, Identity};
 use corelane_shard::lane::{Claim, ClaimRefusal, Credential, End, Resumed, ToShard};
 use corelane_shard::wire::reconnect_token::{ReconnectKeys, Seal};
@@ -51,6 +51,14 @@ struct Granted {
     open: Open,
 }
 
+/// How a session was come by that another store has granted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Taken {
+    Fresh,
+    Returned,
+    Reconnected,
+}
+
 impl EmbeddedStore {
     #[must_use]
     pub fn new(server_salt: &str, rules: StoreRules) -> Self {
@@ -92,14 +100,28 @@ impl EmbeddedStore {
             Credential::Token(identity) => self.judge_token(identity, record)?,
             Credential::Reconnect { seal, .. } => self.judge_reconnect(*seal, record, now)?,
         };
-        let takes_over = record.is_some_and(|record| record.owner().is_some());
-        if !takes_over {
-            if self.live >= self.rules.sessions_max {
-                return Err(ClaimRefusal::Full);
-            }
-            self.keep_bounds(claim, &granted.identity)?;
-        }
+        self.has_room(claim, Some(&granted.identity), 0)?;
         Ok(granted)
+    }
+
+    /// Whether one more session may have a connection, besides those that are `claimed` and not
+    /// decided. `identity` is who claims, as far as it is known.
+    pub(super) fn has_room(
+        &self,
+        claim: &Claim,
+        identity: Option<&Identity>,
+        claimed: usize,
+    ) -> Result<(), ClaimRefusal> {
+        if self.admission == Admission::Draining {
+            return Err(ClaimRefusal::Draining);
+        }
+        if self.records.get(claim.session()).is_some_and(|record| record.owner().is_some()) {
+            return Ok(());
+        }
+        if self.live + claimed >= self.rules.sessions_max {
+            return Err(ClaimRefusal::Full);
+        }
+        self.keep_bounds(claim, identity)
     }
 
     fn judge_token(
@@ -145,14 +167,15 @@ impl EmbeddedStore {
     }
 
     /// Of sessions for each address and each account.
-    fn keep_bounds(&self, claim: &Claim, identity: &Identity) -> Result<(), ClaimRefusal> {
+    fn keep_bounds(&self, claim: &Claim, identity: Option<&Identity>) -> Result<(), ClaimRefusal> {
         let StoreRules { per_address_max, per_account_max, .. } = self.rules;
         if let (Some(max), Some(peer)) = (per_address_max, claim.peer)
             && self.addresses.of(counted_as(peer)) >= max
         {
             return Err(ClaimRefusal::TooMany);
         }
-        if let (Some(max), Some(account)) = (per_account_max, &identity.account) {
+        let account = identity.and_then(|identity| identity.account.as_ref());
+        if let (Some(max), Some(account)) = (per_account_max, account) {
             let records = self.records.of_account(account);
             if records.filter(|record| record.owner().is_some()).count() >= max as usize {
                 return Err(ClaimRefusal::TooMany);
@@ -164,33 +187,73 @@ impl EmbeddedStore {
     fn grant(&mut self, claimed: &Claimed, granted: Granted, unix_ms: u64) -> Decision {
         let Claimed { shard, key, claim } = claimed;
         let (shard, key, session) = (*shard, *key, claim.session());
-        let Granted { identity, previous, open } = granted;
-        let old = self.remove(session);
-        let stored = old.as_ref().map_or(self.retired, |record| record.epoch);
+        let old = self.records.get(session).map(|record| record.epoch);
+        let stored = old.unwrap_or(self.retired);
         let epoch = Epoch(unix_ms.max(stored.0.saturating_add(1)));
-        let evicted = old.as_ref().and_then(Record::owner);
-        let other = evicted.filter(|owner| (owner.shard, owner.key) != (shard, key));
+        let resumed = match (old, granted.open) {
+            (None, _) => Resumed::Nothing,
+            (Some(_), Open::Reconnected) => Resumed::Session(Some(Arc::clone(&granted.identity))),
+            (Some(_), _) => Resumed::Session(None),
+        };
+        Decision {
+            evict: self.install(claimed, granted, epoch),
+            shard,
+            answer: ToShard::Granted { key, session, epoch, resumed },
+            begin: Begin::Here,
+        }
+    }
+
+    /// Makes the one who claimed the owner, and says whom to evict for it.
+    fn install(
+        &mut self,
+        claimed: &Claimed,
+        granted: Granted,
+        epoch: Epoch,
+    ) -> Option<(ShardId, ToShard)> {
+        let Claimed { shard, key, claim } = claimed;
+        let Granted { identity, previous, open } = granted;
+        let session = identity.session;
+        let old = self.remove(session);
         if let Some(peer) = claim.peer.filter(|_| self.rules.per_address_max.is_some()) {
             self.addresses.count(session, counted_as(peer));
         }
         if let Some(previous) = previous {
             self.previous.insert(session, previous);
         }
-        let resumed = match (&old, open) {
-            (None, _) => Resumed::Nothing,
-            (Some(_), Open::Reconnected) => Resumed::Session(Some(Arc::clone(&identity))),
-            (Some(_), _) => Resumed::Session(None),
-        };
-        let state = State::Live { place: Place::of(shard, key), open };
+        let state = State::Live { place: Place::of(*shard, *key), open };
         self.records.insert(Record { identity, epoch, state });
         self.live += 1;
-        Decision {
-            // The old epoch, not the new one: it can reach nobody but the old owner.
-            evict: other.map(|o| (o.shard, ToShard::Evict { key: o.key, epoch: o.epoch })),
-            shard,
-            answer: ToShard::Granted { key, session, epoch, resumed },
-            begin: Begin::Here,
-        }
+        let evicted = old.as_ref().and_then(Record::owner);
+        let other = evicted.filter(|owner| (owner.shard, owner.key) != (*shard, *key));
+        // The old epoch, not the new one: it can reach nobody but the old owner.
+        other.map(|o| (o.shard, ToShard::Evict { key: o.key, epoch: o.epoch }))
+    }
+
+    /// As [`SessionStore::claim`], decided elsewhere. Says whom to evict for it.
+    pub(super) fn adopt(
+        &mut self,
+        claimed: &Claimed,
+        identity: Arc<Identity>,
+        epoch: Epoch,
+        taken: Taken,
+    ) -> Option<(ShardId, ToShard)> {
+        let open = match taken {
+            Taken::Fresh => Open::Fresh,
+            Taken::Returned => Open::Returned,
+            Taken::Reconnected => Open::Reconnected,
+        };
+        // Which tokens are good is decided elsewhere, too.
+        self.install(claimed, Granted { identity, previous: None, open }, epoch)
+    }
+
+    /// The session is another's: nothing of it is kept. Says whose it was if it was here.
+    pub(super) fn abandon(&mut self, session: SessionId) -> Option<Option<Owner>> {
+        self.remove(session).map(|record| record.owner())
+    }
+
+    /// Of the newest claim that was granted here.
+    pub(super) fn epoch(&self, session: SessionId) -> Option<Epoch> {
+        self.records.get(session).map(|record| record.epoch)
     }
 
     /// The connection is gone; what is left of the session waits.

@@ -1,0 +1,192 @@
+//! What is written although nothing happens: the lease, heartbeats, cursors, and what could not be written
+//! before.
+
+use corelane_shard::id::{Epoch, SessionId};
+
+use super::command::{Command, Held, Reached};
+use super::{Courier, Duration, Position, RedisStore, SessionStore as _};
+
+type Reach<'a> = &'a mut dyn FnMut(SessionId) -> Option<Position>;
+
+impl<C: Courier> RedisStore<C> {
+    pub(super) fn keep_up(&mut self, reached: Reach<'_>) {
+        let (mono, at) = (self.now.mono, self.now.unix_ms);
+        if self.lease.ask(mono, self.shared.poll_interval) {
+            let begins = self.lease.begins();
+            if self.send(Command::Poll { begins, sent: mono, at }).is_err() {
+                self.lease.failed();
+            }
+        }
+        self.send_unsent();
+        self.compare(reached);
+        self.beat(reached);
+        self.send_cursors();
+    }
+
+    /// Remembers what Redis is to know of a session, in the place of what it was to know before.
+    pub(super) fn keep_unsent(&mut self, command: Command) {
+        let session = match &command {
+            Command::Release(release) => release.session,
+            Command::Remove { session, .. } | Command::End { session, .. } => *session,
+            _ => return,
+        };
+        // That it is over stands whatever became of its connection.
+        if matches!(self.unsent.get(&session), Some(Command::End { .. })) {
+            return;
+        }
+        if self.unsent.len() < UNSENT_MAX || self.unsent.contains_key(&session) {
+            self.unsent.insert(session, command);
+        }
+    }
+
+    fn send_unsent(&mut self) {
+        if self.unsent.is_empty() || self.now.mono < self.next_unsent {
+            return;
+        }
+        self.next_unsent = self.now.mono + UNSENT_PAUSE;
+        for (_, command) in std::mem::take(&mut self.unsent) {
+            self.send_or_keep(command.again(self.now.unix_ms));
+        }
+    }
+
+    /// Compares all live sessions with what Redis has, from now on.
+    pub(super) fn begin_to_compare(&mut self) {
+        let Self { sweep, local, .. } = self;
+        sweep.clear();
+        local.each(&mut |known| {
+            if let Some(owner) = known.owner {
+                sweep.push_back((known.identity.session, owner.epoch));
+            }
+        });
+    }
+
+    /// It failed, and would do so at once again.
+    pub(super) fn compare_again(&mut self, session: SessionId, epoch: Epoch) {
+        self.next_sweep = self.now.mono + UNSENT_PAUSE;
+        self.sweep.push_back((session, epoch));
+    }
+
+    fn compare(&mut self, reached: Reach<'_>) {
+        if self.now.mono < self.next_sweep {
+            return;
+        }
+        while !self.sweep.is_empty() && self.sweeps_sent < SWEEPS_SENT_MAX {
+            let some = self.sweep.len().min(KEPT_TOGETHER);
+            let sessions: Vec<_> = self.sweep.drain(..some).collect();
+            let held = self.held(&sessions, reached);
+            if !held.is_empty() {
+                self.sweeps_sent += 1;
+                if self.send(Command::Keep { held, at: self.now.unix_ms }).is_err() {
+                    self.sweeps_sent -= 1;
+                    self.sweep.extend(sessions);
+                    return;
+                }
+            }
+        }
+        if self.sweep.is_empty() && self.sweeps_sent == 0 {
+            self.lease.all_compared();
+        }
+    }
+
+    /// Keeps as many as must be so that all have their turn within the interval.
+    fn beat(&mut self, reached: Reach<'_>) {
+        if self.round.is_empty() || self.now.mono < self.next_beat {
+            return;
+        }
+        self.next_beat = self.now.mono + TICK;
+        let share = TICK.as_secs_f64() / self.shared.heartbeat_interval.as_secs_f64();
+        let mut left = (self.round.len() as f64 * share).ceil() as usize;
+        while left > 0 {
+            let some = left.min(KEPT_TOGETHER).min(self.round.len());
+            left = left.saturating_sub(KEPT_TOGETHER);
+            let sessions: Vec<_> = self.round.drain(..some).collect();
+            let held = self.held(&sessions, reached);
+            self.round.extend(held.iter().map(|held| (held.identity.session, held.epoch)));
+            if held.is_empty() {
+                continue;
+            }
+            // Counted as a comparison: it is one.
+            self.sweeps_sent += 1;
+            if self.send(Command::Keep { held, at: self.now.unix_ms }).is_err() {
+                self.sweeps_sent -= 1;
+                return;
+            }
+        }
+    }
+
+    /// Those of them that are still this node's.
+    fn held(&self, sessions: &[(SessionId, Epoch)], reached: Reach<'_>) -> Box<[Held]> {
+        let sure = self.may_deliver(self.now);
+        let held = sessions.iter().filter_map(|&(session, epoch)| {
+            let known = self.local.known(session)?;
+            known.owner.filter(|owner| owner.epoch == epoch)?;
+            let cursor = reached(session).filter(|_| sure);
+            Some(Held { identity: std::sync::Arc::clone(known.identity), epoch, cursor })
+        });
+        held.collect()
+    }
+
+    fn send_cursors(&mut self) {
+        if self.cursors.is_empty() || self.cursors_sent {
+            return;
+        }
+        if !self.may_deliver(self.now) {
+            self.probe.writes_fenced.increment();
+            return;
+        }
+        let some: Vec<SessionId> = self.cursors.keys().take(CURSORS_TOGETHER).copied().collect();
+        let cursor = |session| {
+            let (epoch, position) = self.cursors.remove(&session)?;
+            Some(Reached { session, epoch, position })
+        };
+        let reached = some.into_iter().filter_map(cursor).collect();
+        match self.send(Command::Cursors { reached, at: self.now.unix_ms }) {
+            Ok(()) => self.cursors_sent = true,
+            Err(command) => self.keep_cursors(command),
+        }
+    }
+
+    /// They were not written; what has come since is newer.
+    pub(super) fn keep_cursors(&mut self, command: Command) {
+        let Command::Cursors { reached, .. } = command else { return };
+        for Reached { session, epoch, position } in reached {
+            if self.local.epoch(session) == Some(epoch) {
+                self.cursors.entry(session).or_insert((epoch, position));
+            }
+        }
+    }
+
+    pub(super) fn show(&self) {
+        let sure = self.may_deliver(self.now);
+        self.probe.lease_held.set(u64::from(sure));
+        let left = if sure { self.lease.left(self.now.mono) } else { Duration::ZERO };
+        self.authority.lasts(left);
+        let age = self.lease.age(self.now.mono).unwrap_or_default();
+        self.probe.lease_age_ms.set(age.as_millis() as u64);
+        self.probe.commands_waiting.set((self.sent + self.unsent.len()) as u64);
+    }
+}
+
+impl Command {
+    /// The same later; what it says of the past stays.
+    fn again(mut self, now: u64) -> Self {
+        match &mut self {
+            Self::Release(release) => release.at = now,
+            Self::Remove { at, .. } => *at = now,
+            _ => {}
+        }
+        self
+    }
+}
+
+/// Sessions of one command.
+const KEPT_TOGETHER: usize = 128;
+const CURSORS_TOGETHER: usize = 512;
+/// Comparisons under way, heartbeats among them.
+const SWEEPS_SENT_MAX: usize = 2;
+/// Between two steps of the round of heartbeats.
+const TICK: Duration = Duration::from_millis(100);
+/// Before what failed is tried again.
+const UNSENT_PAUSE: Duration = Duration::from_millis(200);
+/// Sessions that ended while Redis was away; of more, Redis will forget the rest by itself.
+const UNSENT_MAX: usize = 1 << 17;

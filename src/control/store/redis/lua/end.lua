@@ -1,0 +1,12 @@
+-- Ends a session for good, whoever has it. ARGV: sid, when (s), for how long that is remembered (ms), this
+-- node, whether its connection is closed, the reason.
+local sid, ttl = ARGV[3], tonumber(ARGV[5])
+redis.call('SET', key('revoked:' .. sid), ARGV[4], 'PX', ttl)
+local owner = owner_of(sid)
+if owner.instance ~= '' and owner.instance ~= ARGV[6] then
+  local entry = { sid = sid, epoch = owner.epoch, why = 'ended' }
+  if ARGV[7] == '1' then entry.reason = ARGV[8] end
+  evict(owner.instance, ttl, entry)
+end
+forget(sid, owner)
+return 'released'
