@@ -11,6 +11,7 @@ use super::upstream::Scheme;
 use super::{
     CertificateDemand, Config, ConnectionMode, InternalAuthMode, Profile, WELL_KNOWN_SALT,
 };
+use crate::control::nodes::BroadcastMode;
 use crate::events::ClientEventNames;
 
 /// Paths that the gateway itself serves.
@@ -37,6 +38,7 @@ pub(super) fn cross_check(config: &Config, notes: &mut Notes) {
     check_services(config, notes);
     check_roles(config, notes);
     check_events(config, notes);
+    check_nodes(config, notes);
 }
 
 fn report(notes: &mut Notes, path: &str, message: impl Into<String>) {
@@ -463,5 +465,28 @@ fn check_events(config: &Config, notes: &mut Notes) {
     if let Err(reserved) = ClientEventNames::new(config.events.name_dialect, names) {
         let message = format!("`events.client_event_names`: {reserved}");
         report(notes, "events.client_event_names", message);
+    }
+}
+
+/// Links come in at the internal listener, and nobody is linked to who cannot be.
+fn check_nodes(config: &Config, notes: &mut Notes) {
+    let nodes = &config.nodes;
+    if nodes.internal_url.is_some() {
+        if config.listen_internal.address.is_none() {
+            let origin = notes.origin("nodes.internal_url");
+            let message = "`nodes.internal_url` is set and `listen.internal.address` is off: no node \
+                           could reach this one";
+            notes.report(Problem::new(origin, message).help("set `listen.internal.address`"));
+        }
+        return;
+    }
+    let unused =
+        [("peers", !nodes.peers.is_empty()), ("broadcast", nodes.broadcast != BroadcastMode::None)];
+    for (key, _) in unused.into_iter().filter(|(_, set)| *set) {
+        let path = format!("nodes.{key}");
+        let message =
+            format!("`{path}` is set and `nodes.internal_url` is off: this node is alone");
+        let problem = Problem::new(notes.origin(&path), message);
+        notes.report(problem.help("say where the other nodes reach this one's internal listener"));
     }
 }

@@ -21,7 +21,7 @@ use super::unknown::{
 };
 use super::{
     Auth, Compat, Compression, Config, Control, Drain, Echo, Events, Kafka, Limits, ListenAdmin,
-    ListenInternal, ListenPublic, ListenTls, Log, Priority, Redis, Secret, Service, Session,
+    ListenInternal, ListenPublic, ListenTls, Log, Nodes, Priority, Redis, Secret, Service, Session,
     Shards, Tracing, Validate, profile,
 };
 use crate::certificates::{CertificateError, CertificateSpec, inspect, inspect_roots};
@@ -156,6 +156,7 @@ fn read(text: &str, overrides: &Overrides, notes: &mut Notes) -> Option<Config> 
     let compat = once!(Compat, &[]);
     let priority = once!(Priority, &[]);
     let control = once!(Control, &[]);
+    let nodes = once!(Nodes, &[]);
     let redis = once!(Redis, &[]);
     let events = once!(Events, &[]);
     let kafka = once!(Kafka, &[]);
@@ -187,6 +188,7 @@ fn read(text: &str, overrides: &Overrides, notes: &mut Notes) -> Option<Config> 
         compat: compat?,
         priority: priority?,
         control: control?,
+        nodes: nodes?,
         redis: redis?,
         events: events?,
         kafka: kafka?,

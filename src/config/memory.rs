@@ -2,9 +2,13 @@
 
 use std::fmt;
 
+use corelane_shard::lane::ABROAD_SHARE;
+
 use super::Config;
 use super::quantity::show_size;
 use crate::control::bus::EmbeddedBus;
+use crate::control::nodes::LINKS_BYTES_MAX;
+use crate::control::{CONTROL_LANE, HANDLING_BYTES_MAX};
 
 /// One summand.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,6 +134,7 @@ impl MemoryBudget {
         terms.extend(door_terms(config, shards));
         terms.extend(tls_term(config, shards));
         terms.extend(internal_listener(config));
+        terms.extend(links_term(config, shards));
         if config.tracing.otlp_endpoint.is_some() {
             let running = config.services.iter().map(|service| service.settings.running_max as u64);
             let open = running.sum::<u64>() + SPANS_ON_LANE;
@@ -274,6 +279,23 @@ fn internal_listener(config: &Config) -> Option<MemoryTerm> {
         bytes: SERVICE_CONNECTIONS * SERVICE_CONNECTION_BYTES
             + REQUESTS_AT_WORK * REQUEST_BYTES
             + PROXIED_CALLS * answer,
+    })
+}
+
+/// Nothing where the node is alone.
+fn links_term(config: &Config, shards: u64) -> Option<MemoryTerm> {
+    config.nodes.internal_url.as_ref()?;
+    let leaving = (CONTROL_LANE / ABROAD_SHARE * config.session.buffer_size) as u64;
+    let [arriving, links] = [HANDLING_BYTES_MAX, LINKS_BYTES_MAX].map(|bytes| bytes as u64);
+    Some(MemoryTerm {
+        name: "other nodes",
+        sum: format!(
+            "shards {shards} x ({} + {}) + {}",
+            show_size(leaving),
+            show_size(arriving),
+            show_size(links)
+        ),
+        bytes: shards * (leaving + arriving) + links,
     })
 }
 

@@ -12,6 +12,7 @@ mod load;
 mod memory;
 mod nearest;
 mod network;
+mod node_url;
 mod passed_on;
 mod problem;
 mod profile;
@@ -42,6 +43,7 @@ pub use document::{defaults_file, reload_table};
 pub use key::{Key, Occurs, Reload, Table};
 pub use load::{ConfigSource, LoadError, SourceFile, Sources};
 pub use memory::{MemoryBudget, MemoryTerm, physical_memory};
+pub use node_url::NodeUrl;
 pub use passed_on::PassedOn;
 pub use problem::{Origin, Problem, Refused};
 pub use quantity::{parse_duration, parse_size, show_duration, show_size};
@@ -57,7 +59,7 @@ pub use shown::Shown;
 pub use tables::{
     Auth, CapabilitySource, CertificateDemand, CloseCodes, Compat, Compression, ConnectionMode,
     Control, Drain, Echo, Events, InternalAuthMode, Kafka, Limits, ListenAdmin, ListenInternal,
-    ListenPublic, ListenTls, Log, LogFormat, LogLevel, OnExpiry, Priority, Profile, Redis,
+    ListenPublic, ListenTls, Log, LogFormat, LogLevel, Nodes, OnExpiry, Priority, Profile, Redis,
     RpcTopic, Session, Shards, Tracing, Validate, WELL_KNOWN_SALT, WhenUnreachable,
 };
 pub use upstream::{HttpUrl, LINK_PATH, Scheme, ServiceAddress, Upstream};
@@ -82,6 +84,7 @@ pub const TABLES: &[Table] = &[
     Events::TABLE,
     Kafka::TABLE,
     Control::TABLE,
+    Nodes::TABLE,
     Redis::TABLE,
     Echo::TABLE,
     Drain::TABLE,
@@ -122,6 +125,7 @@ pub struct Config {
     pub compat: Compat,
     pub priority: Priority,
     pub control: Control,
+    pub nodes: Nodes,
     pub redis: Redis,
     pub events: Events,
     pub kafka: Kafka,
@@ -154,6 +158,7 @@ impl Config {
         self.compat.restart_changes(&next.compat, &mut found);
         self.priority.restart_changes(&next.priority, &mut found);
         self.control.restart_changes(&next.control, &mut found);
+        self.nodes.restart_changes(&next.nodes, &mut found);
         self.redis.restart_changes(&next.redis, &mut found);
         self.events.restart_changes(&next.events, &mut found);
         self.kafka.restart_changes(&next.kafka, &mut found);

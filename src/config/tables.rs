@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::collector::{Collector, CollectorUrl};
 use super::key::table;
 use super::network::Network;
+use super::node_url::{NodeAddress, NodeAddressOrNone, NodeUrl};
 use super::passed_on::{Address, PassedOn, Prefix, Settings};
 use super::redis::{RedisServers, RedisUrls};
 use super::scalar::{
@@ -25,6 +26,7 @@ use super::shape::{Auto, AutoOr, OffOr, list, some};
 use super::upstream::{HttpUrl, WebAddress};
 use crate::certificates::TlsVersion;
 use crate::control::bus::kafka::Partitioner;
+use crate::control::nodes::BroadcastMode;
 use crate::events::NameDialect;
 
 const KIB: usize = 1 << 10;
@@ -550,6 +552,27 @@ table! {
         cpu: Auto<usize> = r#""auto""#, Restart => AutoOr(Count(0, 1023));
         /// Number of this node, different on every node that shares a salt.
         node: u16 = "0", Restart => Count(0, 4095);
+    }
+}
+
+table! {
+    /// Several nodes as one: messages and broadcasts of their sessions cross between them.
+    ["nodes"] Once Nodes {
+        /// Where other nodes reach this one's internal listener. "off": this node is alone.
+        internal_url: Option<NodeUrl> = r#""off""#, Restart, "CONNECT_BROADCAST_INTERNAL_URL"
+            => NodeAddressOrNone;
+        /// Other nodes, each where it says in its own `internal_url`. The list may be the same on every
+        /// node: a node passes itself over. One of two nodes has to name the other.
+        peers: Vec<NodeUrl> = "[]", Restart => list(NodeAddress);
+        /// Which broadcasts cross: those of this node's sessions to others ("Send"), those of others to
+        /// this node's sessions ("Receive"), or both. Messages to one session cross whatever it says.
+        broadcast: BroadcastMode = r#""None""#, Restart, "CONNECT_MULTINODE_BROADCAST_MODE"
+            => Choice(&[
+                ("None", BroadcastMode::None),
+                ("Send", BroadcastMode::Send),
+                ("Receive", BroadcastMode::Receive),
+                ("Both", BroadcastMode::Both),
+            ]);
     }
 }
 

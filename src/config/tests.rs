@@ -258,7 +258,7 @@ fn the_report_shows_the_line_of_the_file() {
 
 #[test]
 fn keys_that_are_not_built_pass_at_their_default_only() {
-    let default = "multinode_broadcast_mode = \"None\"\nmessage_queue_size = 1000\n\
+    let default = "rpc_cleanup_interval_seconds = 30\nmessage_queue_size = 1000\n\
                    companion_room_mode = \"disabled\"";
     assert!(load(&format!("[session]\n{default}")).is_ok());
     let text = "[session]\nmessage_queue_size = 999";

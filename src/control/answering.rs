@@ -8,7 +8,7 @@ use corelane_shard::id::SessionId;
 use corelane_shard::lane::{Content, Delivery, SessionDescription, ToShard};
 use tokio::sync::oneshot;
 
-use super::ask::{self, Ask, ListedSession, NoSession};
+use super::ask::{self, Ask, ListedSession, NoLinks, NoSession};
 use super::bus::{EmbeddedBus, EventBus, Record};
 use super::port::ShardPort;
 use super::store::{Owner, SessionStore};
@@ -50,6 +50,13 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
             Ask::Describe { session, answer } => self.ask_shard(session, answer),
             Ask::Addresses { service, answer } => {
                 let _unheard = answer.send(self.book.addresses_of(service));
+            }
+            Ask::Link { instance, answer } => {
+                let seat = match &mut self.nodes {
+                    Some(nodes) => nodes.accept(instance, now.mono).ok_or(NoLinks::TooMany),
+                    None => Err(NoLinks::Alone),
+                };
+                let _unheard = answer.send(seat);
             }
             Ask::End { session, reason, answer } => {
                 let ended = self.end_session(session, Some(&reason), now);

@@ -11,8 +11,10 @@ use corelane_shard::snapshot::{Address, Snapshot};
 use corelane_shard::wire::guid::Guid;
 use thiserror::Error;
 use tokio::sync::{broadcast, mpsc, oneshot};
+use uuid::Uuid;
 
 use super::bus::Record;
+use super::nodes::Seat;
 use super::store::Known;
 
 /// A way to the control core; one for each listener.
@@ -39,6 +41,8 @@ pub enum Ask {
     Describe { session: SessionId, answer: oneshot::Sender<Result<Box<Described>, NoSession>> },
     /// Where the backends of a service of the present snapshot are; none if nothing is known yet.
     Addresses { service: ServiceId, answer: oneshot::Sender<Arc<[Address]>> },
+    /// Another node wants a link.
+    Link { instance: Uuid, answer: oneshot::Sender<Result<Seat, NoLinks>> },
     /// Ends a session for good; tells whether there was one.
     End { session: SessionId, reason: Box<str>, answer: oneshot::Sender<Result<(), NoSession>> },
 }
@@ -77,6 +81,14 @@ pub struct Described {
     pub description: SessionDescription,
     /// What the indices of the description mean.
     pub snapshot: Arc<Snapshot>,
+}
+
+/// Why another node gets no link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoLinks {
+    /// This node has nothing to do with others.
+    Alone,
+    TooMany,
 }
 
 /// Why a record was not taken.

@@ -37,6 +37,7 @@ use crate::config::Secret;
 use crate::lifecycle::{Phase, PhaseCell};
 
 mod backend;
+mod broadcast;
 mod bus;
 mod counts;
 mod description;
@@ -172,7 +173,7 @@ fn player_routes() -> [Route; 1] {
     [("/connect/get-endpoint-meta", POST, post(endpoint_meta::endpoint_meta))]
 }
 
-fn routes() -> [Route; 15] {
+fn routes() -> [Route; 16] {
     [
         ("/client-capabilities", POST, post(sessions::capabilities)),
         ("/connect/get-account-sessions", POST, post(sessions::of_account)),
@@ -186,6 +187,7 @@ fn routes() -> [Route; 15] {
         ("/events/auth-events", POST, post(events::auth_event)),
         ("/events/client-messages", POST, post(events::client_message)),
         ("/events/client-rpc", POST, post(events::client_rpc)),
+        ("/connect/broadcast", GET, get(broadcast::join)),
         ("/bus", GET, get(bus::subscribe)),
         ("/bus/{topic}", POST, post(bus::publish)),
         ("/openapi.json", GET, get(description::document)),

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use corelane_shard::clock::{Instant, Now};
 use corelane_shard::identity::AuthRefusal;
+use corelane_shard::wire::guid::PeerKeys;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
@@ -21,6 +22,7 @@ use super::bus::kafka::KafkaSettings;
 use super::bus::{EmbeddedBus, EventBus, KafkaBus};
 use super::certificates::Watch;
 use super::jwks::{self, KeyFetches};
+use super::nodes::{self, LinkNews, Nodes};
 use super::operators::ShownConfig;
 use super::port::{Bell, ShardPort};
 use super::probe::{ControlProbe, FetchOutcome};
@@ -101,6 +103,8 @@ struct Loop<P, B, S, E> {
     web: WebClient,
     fetches: KeyFetches,
     validations: Option<Validations>,
+    /// What the links to other nodes tell.
+    links: Option<mpsc::Receiver<LinkNews>>,
     settings: Settings,
     reload: ReloadHook,
     asks: mpsc::Receiver<Ask>,
@@ -118,6 +122,7 @@ enum Woken {
     Resolved(resolve::Answer),
     Fetched(jwks::Fetched),
     Validated(validation::Answer),
+    Linked(LinkNews),
     KeysDue,
     WatchdogDue,
     TimeUp,
@@ -146,6 +151,13 @@ impl<P: ShardPort, B: Bell, S: SessionStore, E: EventBus> Loop<P, B, S, E> {
             core.spans = Some(queue);
             exporter
         });
+        let links = spec.nodes.map(|rules| {
+            let keys = PeerKeys::from_salt(&core.snapshot().salt);
+            let seed = core.random.u64(..);
+            let (nodes, links) = Nodes::new(rules, core.instance, keys, seed, Arc::clone(&probe));
+            core.nodes = Some(nodes);
+            links
+        });
         if let Some(admin) = spec.admin {
             admin.serve().map_err(setup("the admin listener"))?;
         }
@@ -162,6 +174,7 @@ impl<P: ShardPort, B: Bell, S: SessionStore, E: EventBus> Loop<P, B, S, E> {
             validations: spec.validation.map(ask),
             web,
             lookups: Lookups::start(core.book.hosts(), settings.resolve_refresh),
+            links,
             exporter,
             core,
             bell: spec.bell,
@@ -186,7 +199,9 @@ impl<P: ShardPort, B: Bell, S: SessionStore, E: EventBus> Loop<P, B, S, E> {
             // Mostly the second finds nothing: cheaper than to wait and be told so.
             for _ in 0..TURNS_IN_A_ROW {
                 turn = self.core.turn(self.clock.now());
+                self.dial_nodes();
                 if self.core.is_done() {
+                    self.close_links().await;
                     self.settle_store().await;
                     self.finish_publishing().await;
                     self.finish_exporting().await;
@@ -221,6 +236,7 @@ impl<P: ShardPort, B: Bell, S: SessionStore, E: EventBus> Loop<P, B, S, E> {
                 Woken::Resolved(answer) => self.learn(answer),
                 Woken::Fetched(fetched) => self.learn_keys(fetched),
                 Woken::Validated(answer) => self.answer_token(answer),
+                Woken::Linked(news) => self.hear_links(news),
                 Woken::KeysDue => {
                     self.probe.keys_replaced.add(self.keys.poll() as u64);
                     self.certificates.look(self.clock.now());
@@ -284,6 +300,8 @@ impl<P: ShardPort, B: Bell, S: SessionStore, E: EventBus> Loop<P, B, S, E> {
             Some(ask) = self.asks.recv() => Woken::Answer(ask),
             Some(fetched) = self.fetches.next() => Woken::Fetched(fetched),
             answer = answered(self.validations.as_mut()) => Woken::Validated(answer),
+            // Whoever sends to a node that does not keep up waits, or is refused there.
+            news = told(self.links.as_mut()), if !self.core.is_behind() => Woken::Linked(news),
             () = rung(&self.wake) => Woken::Rung,
             () = poll_fn(|context| self.core.poll_outside(context)) => Woken::Rung,
             () = tokio::time::sleep(pause) => Woken::TimeUp,
@@ -297,6 +315,36 @@ impl<P: ShardPort, B: Bell, S: SessionStore, E: EventBus> Loop<P, B, S, E> {
         let due = self.core.due().map_or(LONGEST_SLEEP, |due| due.since(now));
         let lanes = if self.core.has_waiting() { FULL_LANE_RETRY } else { LONGEST_SLEEP };
         due.min(lanes)
+    }
+
+    /// Dials those nodes whose time has come.
+    fn dial_nodes(&mut self) {
+        let now = self.clock.now().mono;
+        while let Some(dial) = self.core.nodes.as_mut().and_then(|nodes| nodes.next_dial(now)) {
+            tokio::spawn(nodes::dial(dial));
+        }
+    }
+
+    fn hear_links(&mut self, first: LinkNews) {
+        let now = self.clock.now();
+        self.core.hear_link(first, now);
+        for _ in 1..NEWS_IN_A_ROW {
+            let Some(Ok(news)) = self.links.as_mut().map(mpsc::Receiver::try_recv) else { return };
+            self.core.hear_link(news, now);
+        }
+    }
+
+    /// The other nodes are told that this one goes, as far as they read.
+    async fn close_links(&mut self) {
+        let (Some(nodes), Some(mut links)) = (self.core.nodes.take(), self.links.take()) else {
+            return;
+        };
+        let mut nodes = nodes;
+        nodes.shut_down(self.clock.now().mono);
+        // With the last task its way to here ends.
+        drop(nodes);
+        let gone = async { while links.recv().await.is_some() {} };
+        let _some_do_not_read = tokio::time::timeout(LINKS_CLOSE, gone).await;
     }
 
     fn learn(&mut self, answer: resolve::Answer) {
@@ -412,6 +460,16 @@ async fn answered(validations: Option<&mut Validations>) -> validation::Answer {
     }
 }
 
+async fn told(links: Option<&mut mpsc::Receiver<LinkNews>>) -> LinkNews {
+    match links {
+        Some(links) => match links.recv().await {
+            Some(news) => news,
+            None => std::future::pending().await,
+        },
+        None => std::future::pending().await,
+    }
+}
+
 async fn due(interval: Option<&mut Interval>) {
     match interval {
         Some(interval) => {
@@ -444,6 +502,9 @@ async fn rung(wake: &AsyncFd<OwnedFd>) {
 
 /// Busy turns before the other tasks of the control core have theirs.
 const TURNS_IN_A_ROW: usize = 4;
+/// Told by links, before shards are heard again.
+const NEWS_IN_A_ROW: usize = 64;
+const LINKS_CLOSE: Duration = Duration::from_secs(1);
 const KEY_POLL: Duration = Duration::from_secs(1);
 const FULL_LANE_RETRY: Duration = Duration::from_millis(1);
 /// For the last writes of the session store.

@@ -22,6 +22,7 @@ use self::ask::Ask;
 use self::bus::kafka::{KafkaSettings, KafkaStartError};
 use self::internal::InternalListener;
 use self::mailboxes::MailboxRules;
+use self::nodes::NodeRules;
 use self::operators::ShownConfig;
 use self::redis::RedisRules;
 use self::store::{SharedRules, StoreRules};
@@ -32,6 +33,7 @@ use crate::events::{ClientEventNames, NameDialect};
 use crate::lifecycle::PhaseCell;
 use crate::lifecycle::drain::DrainPlan;
 
+mod abroad;
 pub mod admin;
 mod answering;
 pub mod ask;
@@ -47,6 +49,7 @@ mod jwks;
 pub mod mailboxes;
 mod main_loop;
 mod metrics;
+pub mod nodes;
 pub mod operators;
 pub mod port;
 mod probe;
@@ -66,6 +69,7 @@ mod validation;
 mod visits;
 mod web;
 
+pub use self::abroad::HANDLING_BYTES_MAX;
 pub use self::authority::Authority;
 pub use self::main_loop::run;
 pub use self::port::{AlwaysRung, Bell, ShardPort};
@@ -96,6 +100,8 @@ pub struct ControlSpec<P, B> {
     /// Of the auth service, if there is one.
     pub validation: Option<ValidationRules>,
     pub settings: Settings,
+    /// What this node is to others, if there are any.
+    pub nodes: Option<NodeRules>,
     /// Of this node, in what it publishes and towards other nodes.
     pub instance: Uuid,
     /// Where several nodes keep their sessions together, if they do.
@@ -162,6 +168,9 @@ pub struct Reloaded {
     pub settings: Settings,
     pub shown: Shown,
 }
+
+/// Messages between a shard and the control core.
+pub const CONTROL_LANE: usize = 4096;
 
 /// How the control core ended, with the exit code that belongs to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -98,7 +98,10 @@ impl<P: ShardPort> Outlet<P> {
             ToShard::EndSession { .. }
             | ToShard::Disown { .. }
             | ToShard::Deliver(_)
-            | ToShard::Describe { .. } => {
+            | ToShard::Describe { .. }
+            | ToShard::AbroadAnswered(_)
+            | ToShard::FromAbroad(_)
+            | ToShard::BroadcastFromAbroad { .. } => {
                 self.orders.push_back(message);
             }
         }
@@ -142,7 +145,7 @@ impl<P: ShardPort> Outlet<P> {
 
     /// So much waits that the shard has stopped reading.
     pub(super) fn is_behind(&self) -> bool {
-        self.answers.len() + self.evictions.len() >= WAITING_MAX
+        self.answers.len() + self.evictions.len() >= WAITING_MAX || self.orders.len() >= WAITING_MAX
     }
 
     fn flush_queues(&mut self) {
@@ -198,7 +201,7 @@ impl<P: ShardPort> Outlet<P> {
     }
 }
 
-/// Answers and evictions waiting for one shard beyond which no further claims are taken.
+/// Answers and evictions waiting for one shard, or orders, beyond which nothing further is taken.
 const WAITING_MAX: usize = 4096;
 
 #[cfg(test)]

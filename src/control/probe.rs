@@ -8,6 +8,7 @@ use corelane_shard::probe::{Counter, Kind, Sample};
 use super::bus::kafka::KafkaCounts;
 use super::certificates::CertificateCounts;
 use super::internal::ListenerCounts;
+use super::nodes::NodeCounts;
 use super::redis::RedisProbe;
 use super::sessions::refusal_label;
 use crate::events::Unusable;
@@ -98,6 +99,7 @@ pub struct ControlProbe {
     pub(super) reloads: Counter,
     pub(super) reloads_refused: Counter,
     pub(super) internal: ListenerCounts,
+    pub(super) nodes: NodeCounts,
     pub(super) redis: Arc<RedisProbe>,
     pub(super) kafka: KafkaCounts,
     fetches: [Counter; FetchOutcome::ALL.len()],
@@ -191,6 +193,7 @@ impl ControlProbe {
         }
         self.visit_sessions(each);
         self.visit_outcomes(each);
+        self.nodes.visit(each);
     }
 
     /// Sessions and what waits for them.

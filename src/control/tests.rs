@@ -113,6 +113,7 @@ impl Shard {
                 certificates: None,
                 validation: None,
                 settings: settings(),
+                nodes: None,
                 spans: None,
                 kafka: None,
                 snapshot: snapshot(1),

@@ -18,10 +18,12 @@ use corelane_shard::wire::guid::PeerKeys;
 use tracing::{debug, info};
 use uuid::Uuid;
 
+use super::abroad::Handling;
 use super::answering::Described;
 use super::bus::EventBus;
 use super::endpoints::EndpointIndex;
 use super::mailboxes::Mailboxes;
+use super::nodes::Nodes;
 use super::port::{Outlet, ShardPort};
 use super::probe::ControlProbe;
 use super::records::ServiceAddresses;
@@ -58,6 +60,10 @@ pub(super) struct Core<P, S, B> {
     pub(super) book: AddressBook,
     /// `None` while no collector wants spans.
     pub(super) spans: Option<SpanQueue>,
+    /// `None` where this node is alone.
+    pub(super) nodes: Option<Nodes>,
+    /// By shard.
+    pub(super) handling: Vec<Handling>,
     /// Other names are to be looked up.
     pub(super) hosts_changed: bool,
     /// For the auth service; bounded by the tokens that each shard may wait for.
@@ -112,6 +118,8 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
         let mut book = AddressBook::default();
         book.replace(snapshot.version, targets.clone());
         Self {
+            nodes: None,
+            handling: vec![Handling::default(); ports.len()],
             outlets: ports.into_iter().map(Outlet::new).collect(),
             store,
             bus,
@@ -164,6 +172,9 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
         self.forget_expired(now);
         self.give_up_rpcs(now);
         self.advance_drain(now.mono);
+        if let Some(nodes) = &mut self.nodes {
+            nodes.tick(now.mono);
+        }
         self.post_address_changes();
         // First what deliveries may speak of.
         self.outlets.iter_mut().for_each(Outlet::send_waiting);
@@ -180,7 +191,8 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
         if behind && !self.is_behind() { Turn::Busy } else { turn }
     }
 
-    fn is_behind(&self) -> bool {
+    /// A shard does not read: nothing is taken that would have to be told on.
+    pub(super) fn is_behind(&self) -> bool {
         self.outlets.iter().any(Outlet::is_behind)
     }
 
@@ -192,7 +204,8 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
     /// When a turn is due although nothing happens.
     pub(super) fn due(&self) -> Option<Instant> {
         let phase = self.drain.as_ref().map(Drain::phase_ends);
-        [phase, self.rpcs.next_deadline(), self.store.due()].into_iter().flatten().min()
+        let nodes = self.nodes.as_ref().and_then(Nodes::due);
+        [phase, self.rpcs.next_deadline(), self.store.due(), nodes].into_iter().flatten().min()
     }
 
     /// Ready when store or bus may have something for the next turn.
@@ -298,6 +311,13 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
                 if let Some(spans) = &self.spans {
                     spans.put(shard, span, self.endpoints.snapshot());
                 }
+            }
+            ToControl::Abroad(abroad) => self.send_abroad(shard, &abroad),
+            ToControl::BroadcastAbroad { message, priority } => {
+                self.broadcast_abroad(message, priority);
+            }
+            ToControl::Arrived { letter, delivered } => {
+                self.handled_from_abroad(shard, &letter, delivered, now);
             }
             ToControl::DrainReached { phase, connections } => {
                 info!(shard = shard.0, ?phase, connections, "shard drains");

@@ -123,7 +123,8 @@ pub(super) async fn serve_kept(mut listener: TcpListener, router: Router, rules:
             .timer(TokioTimer::new())
             .header_read_timeout(rules.idle_max)
             .max_buf_size(HEAD_BYTES_MAX)
-            .serve_connection(stream, service);
+            .serve_connection(stream, service)
+            .with_upgrades();
         tokio::spawn(async move {
             if let Err(reason) = connection.await {
                 debug!(%reason, "a connection of the internal listener has ended");

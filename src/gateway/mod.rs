@@ -27,8 +27,8 @@ use tracing::{error, info, warn};
 use self::listeners::HttpListeners;
 use self::ports::{LaneBell, ports};
 use self::settings::{
-    drain_plan, engine_options, kafka, key_rules, reload_hook, settings, shared_sessions,
-    span_export, targets, tls_rules, validation_rules,
+    drain_plan, engine_options, kafka, key_rules, node_rules, reload_hook, settings,
+    shared_sessions, span_export, targets, tls_rules, validation_rules,
 };
 use self::shards::{Bound, ShardPart, await_starts, bind_public, start_shard};
 use crate::auth::{KeyError, KeyRing};
@@ -36,7 +36,7 @@ use crate::certificates::{CertificateError, Certificates};
 use crate::config::{Config, ConfigSource, MemoryBudget, physical_memory};
 use crate::control::admin::AdminError;
 use crate::control::internal::InternalError;
-use crate::control::{self, ControlError, ControlProbe, ControlSpec, Exit};
+use crate::control::{self, CONTROL_LANE, ControlError, ControlProbe, ControlSpec, Exit};
 use crate::host::{Facts, Needs, Severity, raise_open_files, shortfalls};
 use crate::lifecycle::drain::PlanError;
 use crate::lifecycle::{PhaseCell, systemd};
@@ -54,9 +54,6 @@ const SCRATCH_LOCKED: usize = 64 << 10;
 
 /// glommio refuses to start below this limit, whoever runs it.
 const EXECUTOR_LOCKED_LIMIT: u64 = 512 << 10;
-
-/// Messages between a shard and the control core.
-const CONTROL_LANE: usize = 4096;
 
 /// What is running, once it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -194,6 +191,7 @@ pub fn run(
         certificates,
         validation: validation_rules(&config),
         settings: settings(&config, drain),
+        nodes: node_rules(&config),
         instance,
         redis,
         spans: span_export(&config),

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use corelane_shard::engine::{
-    CredentialRoutes, DoorRules, EngineOptions, InternalAccess, Proxies, ServiceToken, TlsOptions,
+    CredentialRoutes, DoorRules, EngineOptions, InternalAccess, Proxies, Relaying, ServiceToken,
+    TlsOptions,
 };
 use corelane_shard::id::ShardId;
 use corelane_shard::snapshot::BreakerLimits;
@@ -21,6 +22,7 @@ use crate::config::{
 use crate::continuity::continue_from;
 use crate::control::bus::kafka::KafkaSettings;
 use crate::control::mailboxes::MailboxRules;
+use crate::control::nodes::NodeRules;
 use crate::control::redis::{Password, RedisRules};
 use crate::control::store::{SharedRules, StoreRules};
 use crate::control::{
@@ -60,9 +62,27 @@ pub(super) fn engine_options(
         block_pool_bytes: config.shards.block_pool_bytes,
         head: HeadLimits::default(),
         head_timeout: config.limits.head_timeout,
+        relaying: relaying(config),
         echo_path: config.echo.enabled.then(|| config.echo.path.as_str().into()),
         seed: fastrand::u64(..),
     }
+}
+
+/// Nothing where the node is alone.
+fn relaying(config: &Config) -> Relaying {
+    let linked = config.nodes.internal_url.is_some();
+    Relaying { messages: linked, broadcasts: linked && config.nodes.broadcast.sends() }
+}
+
+pub(super) fn node_rules(config: &Config) -> Option<NodeRules> {
+    let nodes = &config.nodes;
+    Some(NodeRules {
+        number: config.control.node,
+        broadcast: nodes.broadcast,
+        url: nodes.internal_url.clone()?,
+        peers: nodes.peers.clone(),
+        token: config.listen_internal.service_token.clone(),
+    })
 }
 
 /// How this process names itself to backends and collectors.

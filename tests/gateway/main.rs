@@ -22,6 +22,7 @@ mod limits;
 mod link_backends;
 mod messages;
 mod modes;
+mod nodes;
 mod peers;
 mod resume;
 mod tls;

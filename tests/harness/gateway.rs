@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use corelane_shard::buffers::ReceiveBuffers;
 use corelane_shard::clock::Now;
-use corelane_shard::engine::{DoorRules, Engine, EngineOptions, SPARE_SLOTS, Surroundings};
+use corelane_shard::engine::{
+    DoorRules, Engine, EngineOptions, Relaying, SPARE_SLOTS, Surroundings,
+};
 use corelane_shard::id::{EndpointId, Epoch, ServiceId, SessionId, ShardId};
 use corelane_shard::identity::{AuthRefusal, Authenticator, Identity, Judgement, Standing};
 use corelane_shard::lane::{
@@ -164,6 +166,7 @@ pub(crate) fn options(shard: ShardId, shards: usize) -> EngineOptions {
         block_pool_bytes: 64 << 20,
         head: HeadLimits::default(),
         head_timeout: Duration::from_secs(5),
+        relaying: Relaying::default(),
         echo_path: Some("/echo".into()),
         seed: 7,
     }

@@ -119,6 +119,11 @@ impl<S: Sockets> Engine<S> {
                     }
                 }
                 ToShard::Drain(phase) => self.start_drain(phase),
+                ToShard::FromAbroad(letter) => self.take_from_abroad(letter),
+                ToShard::BroadcastFromAbroad { frame, priority } => {
+                    self.broadcast_from_abroad(&frame, priority);
+                }
+                ToShard::AbroadAnswered(answer) => self.abroad_answered(&answer),
             }
         }
         self.drain_sessions();

@@ -14,6 +14,7 @@
 //!
 //! What a message means is decided in `session`, how bytes reach the kernel in `ring`.
 
+mod abroad;
 mod accepting;
 mod authority;
 mod calling;
@@ -72,6 +73,7 @@ use crate::timer::Timers;
 use crate::wire::guid::PeerKeys;
 use crate::wire::reconnect_token::ReconnectKeys;
 
+pub use abroad::Relaying;
 use authority::Withheld;
 use calling::OpenCalls;
 use connection::Connection;

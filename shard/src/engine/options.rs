@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 
 use super::BLOCK_HEADROOM;
+use super::abroad::Relaying;
 use super::door::DoorRules;
 use crate::id::ShardId;
 use crate::identity::Authenticator;
@@ -51,6 +52,7 @@ pub struct EngineOptions {
     pub block_pool_bytes: usize,
     pub head: HeadLimits,
     pub head_timeout: Duration,
+    pub relaying: Relaying,
     /// Path of the echo route, if it is on.
     pub echo_path: Option<Box<str>>,
     pub seed: u64,

@@ -35,6 +35,9 @@ impl<S: Sockets> Engine<S> {
         let target = ConnectionKey { slot, generation };
         let known = node == self.snapshot.node && usize::from(shard.0) < self.options.shards;
         if !known {
+            if node != self.snapshot.node && self.options.relaying.messages {
+                return self.send_abroad(from, reply_to, letter, arrived);
+            }
             self.discard(arrived);
             return self.refuse_message(from, &reply_to, SessionRefusal::PeerGone);
         }
@@ -174,9 +177,12 @@ impl<S: Sockets> Engine<S> {
     pub(super) fn broadcast(
         &mut self,
         from: ConnectionKey,
-        arrived: Arrived<'_>,
+        mut arrived: Arrived<'_>,
         priority: Priority,
     ) {
+        if self.options.relaying.broadcasts {
+            self.broadcast_abroad(&mut arrived, priority);
+        }
         let header_len = server_header_len(arrived.payload.len()) as u8;
         let Ok(frame) = self.frame_for_lane(arrived) else {
             return self.probe.shed(Shed::BroadcastOutboxFull);

@@ -15,6 +15,9 @@ use super::message::{DrainPhase, ToControl, ToShard};
 use super::places::ring;
 use crate::id::ShardId;
 
+/// Messages to other nodes carry their bytes: of the lane they get one part in so many.
+pub const ABROAD_SHARE: usize = 4;
+
 /// The two ends of the lanes between the control core and one shard, `capacity` messages each way.
 pub(super) fn pair(capacity: usize) -> (ControlSide, ShardSide) {
     let (requests, arriving) =
@@ -36,15 +39,20 @@ pub struct ControlSide {
 }
 
 impl ControlSide {
-    /// Hands the message back when the ring is full (for spans: half full), or when a claim's answer
-    /// would find no place.
+    /// Hands the message back when the ring is full (for spans half full, for messages to other nodes
+    /// a quarter), or when a claim's answer would find no place.
     pub(super) fn tell(&mut self, message: ToControl) -> Result<(), ToControl> {
         let asks = matches!(message, ToControl::Claim { .. } | ToControl::Validate { .. });
         let claims = usize::from(asks);
         if self.claims + claims > self.answers.buffer().capacity() {
             return Err(message);
         }
-        if matches!(message, ToControl::Span(_)) && self.is_half_full() {
+        let share = match message {
+            ToControl::Span(_) => 2,
+            ToControl::Abroad(_) | ToControl::BroadcastAbroad { .. } => ABROAD_SHARE,
+            _ => 1,
+        };
+        if self.has_used_up(share) {
             return Err(message);
         }
         self.requests.push(message).map_err(|rtrb::PushError::Full(message)| message)?;
@@ -61,8 +69,10 @@ impl ControlSide {
         self.orders.pop().ok()
     }
 
-    fn is_half_full(&self) -> bool {
-        self.requests.slots() <= self.requests.buffer().capacity() / 2
+    /// Whether one part in `share` of the ring is taken.
+    fn has_used_up(&self, share: usize) -> bool {
+        let capacity = self.requests.buffer().capacity();
+        capacity - self.requests.slots() >= capacity.div_ceil(share)
     }
 
     pub(super) fn has_news(&self) -> bool {

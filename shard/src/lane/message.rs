@@ -5,12 +5,14 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::crossing::Acknowledge;
 use crate::id::{ConnectionKey, EndpointId, Epoch, Place, ServiceId, SessionId, ShardId};
 use crate::identity::{AuthRefusal, Identity, Validated};
 use crate::session::shortcuts::Shortcut;
 use crate::snapshot::{Address, Snapshot};
 use crate::wire::code::ResponseCode;
 use crate::wire::guid::Guid;
+use crate::wire::header::{Priority, ReplyTo};
 use crate::wire::meta::MetaKind;
 use crate::wire::reconnect_token::Seal;
 
@@ -66,6 +68,19 @@ pub enum ToControl {
     UpgradeRefused(Box<UpgradeRefused>),
     /// A traced call has ended. Takes at most half of the lane, so that claims find room.
     Span(Box<Span>),
+    /// A message for a session of another node. Takes at most a quarter of the lane, together
+    /// with the next.
+    Abroad(Box<Abroad>),
+    /// A message, its 31-byte header included, for all sessions of all other nodes.
+    BroadcastAbroad {
+        message: Box<[u8]>,
+        priority: Priority,
+    },
+    /// A [`ToShard::FromAbroad`] comes back, once: it was queued for its target, or refused.
+    Arrived {
+        letter: Box<FromAbroad>,
+        delivered: bool,
+    },
     /// This shard has reached `phase` of the drain: its sockets and calls are gone when `Done`.
     DrainReached {
         phase: DrainPhase,
@@ -88,9 +103,52 @@ impl ToControl {
             Self::Claim { .. }
             | Self::Validate { .. }
             | Self::Described { .. }
+            | Self::Abroad(_)
+            | Self::BroadcastAbroad { .. }
+            | Self::Arrived { .. }
             | Self::DrainReached { .. } => false,
         }
     }
+}
+
+/// A client's message to a session of another node. Its GUID was found to be genuine.
+#[derive(Debug)]
+pub struct Abroad {
+    /// Answers go there.
+    pub from: ConnectionKey,
+    pub node: u16,
+    /// With its 31-byte header.
+    pub message: Box<[u8]>,
+    pub priority: Priority,
+    pub acknowledge: Acknowledge,
+}
+
+/// A message of another node's session.
+#[derive(Debug)]
+pub struct FromAbroad {
+    pub target: ConnectionKey,
+    /// With its 31-byte header.
+    pub message: Box<[u8]>,
+    pub priority: Priority,
+    pub back: WayBack,
+}
+
+/// Where the answer to a [`FromAbroad`] goes; the control core's own business.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WayBack {
+    pub link: u64,
+    pub number: u32,
+    pub sender: u64,
+}
+
+/// What became of an [`Abroad`] that is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AnswerFromAbroad {
+    pub to: ConnectionKey,
+    pub reply: ReplyTo,
+    /// Of the target, as the message named it.
+    pub guid: [u8; 16],
+    pub delivered: bool,
 }
 
 /// Who wants which session.
@@ -212,6 +270,14 @@ pub enum ToShard {
         addresses: Arc<[Address]>,
     },
     Drain(DrainPhase),
+    /// For one session; comes back as [`ToControl::Arrived`].
+    FromAbroad(Box<FromAbroad>),
+    /// A whole server frame for all sessions of the shard, from one of another node.
+    BroadcastFromAbroad {
+        frame: Arc<[u8]>,
+        priority: Priority,
+    },
+    AbroadAnswered(Box<AnswerFromAbroad>),
 }
 
 /// What a granted claim takes up.

@@ -28,15 +28,16 @@ mod receiver;
 mod sender;
 
 pub use borrowed::{BorrowedFrame, Loan};
-pub use control::{ControlLanes, ControlSide};
+pub use control::{ABROAD_SHARE, ControlLanes, ControlSide};
 pub use crossing::{Acknowledge, Answer, Arrival, Broadcast, Crossing, Deliver, Frame, Payload};
 #[cfg(feature = "runtime")]
 pub use eventfd::EventBell;
 pub use lending::{Lending, Returned};
 pub use mesh::{Mesh, MeshShape, Park, ShardLanes, Wake, mesh};
 pub use message::{
-    Claim, ClaimRefusal, Content, Credential, Delivery, DrainPhase, End, Resumed, RpcEnded,
-    RpcOutcome, SessionDescription, SessionEnded, Span, ToControl, ToShard, UpgradeRefused,
+    Abroad, AnswerFromAbroad, Claim, ClaimRefusal, Content, Credential, Delivery, DrainPhase, End,
+    FromAbroad, Resumed, RpcEnded, RpcOutcome, SessionDescription, SessionEnded, Span, ToControl,
+    ToShard, UpgradeRefused, WayBack,
 };
 pub use receiver::LaneReceiver;
 pub use sender::{LaneSender, Refusal, Refused, lane};

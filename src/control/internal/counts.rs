@@ -45,7 +45,7 @@ impl ListenerCounts {
 }
 
 /// As the router knows them.
-pub(super) const ROUTES: [&str; 15] = [
+pub(super) const ROUTES: [&str; 16] = [
     "/client-capabilities",
     "/connect/get-account-sessions",
     "/internal/proxy",
@@ -58,6 +58,7 @@ pub(super) const ROUTES: [&str; 15] = [
     "/events/auth-events",
     "/events/client-messages",
     "/events/client-rpc",
+    "/connect/broadcast",
     "/bus",
     "/bus/{topic}",
     "/openapi.json",

@@ -21,7 +21,7 @@ use tower::ServiceExt as _;
 
 use super::*;
 use crate::control::ask::{
-    ASKS_MAX, Ask, Described, ListedSession, NoSession, Rpc, RpcRefused, Unpublished,
+    ASKS_MAX, Ask, Described, ListedSession, NoLinks, NoSession, Rpc, RpcRefused, Unpublished,
 };
 use crate::control::bus::Record;
 
@@ -157,6 +157,7 @@ impl Fake {
                 drop(answer.send(described));
             }
             Ask::Addresses { answer, .. } => drop(answer.send(self.addresses.clone().into())),
+            Ask::Link { answer, .. } => drop(answer.send(Err(NoLinks::Alone))),
             Ask::List { .. } | Ask::End { .. } => panic!("services do not ask that"),
         }
     }
@@ -354,7 +355,7 @@ fn nothing_is_served_without_the_service_token() {
             }
         }
         assert_eq!(rig.asked.load(Ordering::Relaxed), 0);
-        assert_eq!(rig.count("corelane_internal_token_refused_total"), 16 * 2 * 6);
+        assert_eq!(rig.count("corelane_internal_token_refused_total"), 17 * 2 * 6);
     });
 }
 

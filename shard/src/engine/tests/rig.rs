@@ -8,7 +8,7 @@ use std::time::{Duration, Instant as Moment};
 use rustix::event::{EventfdFlags, eventfd};
 use socket2::SockRef;
 
-use super::super::{DoorRules, Engine, EngineOptions, Surroundings, TlsOptions};
+use super::super::{DoorRules, Engine, EngineOptions, Relaying, Surroundings, TlsOptions};
 use super::client::PATIENCE;
 use crate::buffers::ReceiveBuffers;
 use crate::clock::Now;
@@ -128,6 +128,7 @@ impl Shape {
             block_pool_bytes: 64 << 20,
             head: HeadLimits::default(),
             head_timeout: Duration::from_secs(10),
+            relaying: Relaying::default(),
             echo_path: Some("/echo".into()),
             seed: 1,
         };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use arbitrary::Arbitrary;
 use corelane_shard::compression::CompressionRules;
-use corelane_shard::engine::{DoorRules, EngineOptions, InternalAccess};
+use corelane_shard::engine::{DoorRules, EngineOptions, InternalAccess, Relaying};
 use corelane_shard::id::{EndpointId, ServiceId, ShardId};
 use corelane_shard::snapshot::{
     BreakerLimits, ConnectionMode, DoorLimits, Endpoint, Method, Role, Service, SessionLimits,
@@ -45,6 +45,7 @@ pub(super) fn options(setting: &Setting, block_pool_bytes: usize) -> EngineOptio
         block_pool_bytes,
         head: HeadLimits::default(),
         head_timeout: Duration::from_secs(10),
+        relaying: Relaying::default(),
         echo_path: Some("/echo".into()),
         seed: setting.seed.into(),
     }

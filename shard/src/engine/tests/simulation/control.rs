@@ -192,7 +192,10 @@ impl Control {
             | ToControl::Described { .. }
             | ToControl::SessionEnded(_)
             | ToControl::UpgradeRefused(_)
-            | ToControl::Span(_) => {}
+            | ToControl::Span(_)
+            | ToControl::Abroad(_)
+            | ToControl::BroadcastAbroad { .. }
+            | ToControl::Arrived { .. } => {}
         }
     }
 

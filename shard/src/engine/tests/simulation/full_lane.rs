@@ -22,29 +22,37 @@ use crate::wire::header::Flags;
 /// Messages that a lane holds.
 const LANE: usize = 2;
 
-const ANNA: SessionId = SessionId(0x51 << 120 | 1);
-const BERT: SessionId = SessionId(0x51 << 120 | 2);
-const CARL: SessionId = SessionId(0x51 << 120 | 3);
+pub(super) const ANNA: SessionId = SessionId(0x51 << 120 | 1);
+pub(super) const BERT: SessionId = SessionId(0x51 << 120 | 2);
+pub(super) const CARL: SessionId = SessionId(0x51 << 120 | 3);
 
-struct Player {
+pub(super) struct Player {
     wire: WireId,
-    talk: Talk,
+    pub(super) talk: Talk,
     frames: FrameReader,
 }
 
 /// Two shards, each turned only when the test says so.
-struct Pair {
+pub(super) struct Pair {
     clock: Clock,
     network: Network,
-    shards: Vec<Engine<Kernel>>,
+    pub(super) shards: Vec<Engine<Kernel>>,
     control: ControlLanes,
     claims: Vec<ConnectionKey>,
+    /// What the shards have said of other nodes, and to them.
+    pub(super) abroad: Vec<(ShardId, ToControl)>,
+    /// The control core hears nothing.
+    pub(super) deaf: bool,
 }
 
 impl Pair {
     fn new() -> Self {
         let mut setting = Setting::roomy();
         setting.mesh.capacity = LANE;
+        Self::of(&setting)
+    }
+
+    pub(super) fn of(setting: &Setting) -> Self {
         let clock = Clock::new();
         let snapshot = setting.snapshot(1, &mut fastrand::Rng::with_seed(1));
         let lanes = mesh(setting.mesh);
@@ -52,7 +60,13 @@ impl Pair {
             |lanes| setting.engine(lanes, Arc::clone(&snapshot), Box::new(|| {}), clock.now(), 1);
         let shards = lanes.shards.into_iter().map(engine).collect();
         let network = Network::new(SHARDS, setting.weather);
-        Self { clock, network, shards, control: lanes.control, claims: Vec::new() }
+        let control = lanes.control;
+        let (claims, abroad, deaf) = (Vec::new(), Vec::new(), false);
+        Self { clock, network, shards, control, claims, abroad, deaf }
+    }
+
+    pub(super) fn tell(&mut self, shard: ShardId, message: ToShard) {
+        self.control.tell(shard, message).unwrap();
     }
 
     /// One shard alone: to the other it is as if no time passed.
@@ -64,22 +78,29 @@ impl Pair {
         shard.turn(self.clock.now());
         shard.sockets.submit(&mut self.network);
         invariants::check(shard);
-        while let Some(message) = self.control.hear(ShardId(at as u8)) {
-            if let ToControl::Claim { key, .. } = message {
-                self.claims.push(key);
+        let shard = ShardId(at as u8);
+        while !self.deaf
+            && let Some(message) = self.control.hear(shard)
+        {
+            match message {
+                ToControl::Claim { key, .. } => self.claims.push(key),
+                ToControl::Abroad(_)
+                | ToControl::BroadcastAbroad { .. }
+                | ToControl::Arrived { .. } => self.abroad.push((shard, message)),
+                _ => {}
             }
         }
     }
 
     /// Both, until everything that is under way has arrived.
-    fn turns(&mut self) {
+    pub(super) fn turns(&mut self) {
         for _ in 0..60 {
             (0..SHARDS).for_each(|at| self.turn(at));
         }
     }
 
     /// A player who has got his manifest, and in it his GUID.
-    fn enter(&mut self, shard: usize, session: SessionId) -> Player {
+    pub(super) fn enter(&mut self, shard: usize, session: SessionId) -> Player {
         let wire = self.network.dial_shard(shard, PLAIN, &mut fastrand::Rng::with_seed(1));
         let head = format!("{HEAD}Authorization: Bearer session.{session}\r\n\r\n");
         self.network.wire(wire).write(head.as_bytes());
@@ -99,13 +120,20 @@ impl Pair {
         player
     }
 
-    fn say(&mut self, player: &mut Player, asked: Asked, flags: Flags, to: Guid, filler: usize) {
+    pub(super) fn say(
+        &mut self,
+        player: &mut Player,
+        asked: Asked,
+        flags: Flags,
+        to: Guid,
+        filler: usize,
+    ) {
         let message = player.talk.ask(asked, flags.union(Flags::CLIENT), 0, to, filler);
         self.network.wire(player.wire).write(&whole(BINARY, &message));
     }
 
     /// Reads what has come for a player: nothing that nobody may send him.
-    fn hear(&mut self, player: &mut Player) {
+    pub(super) fn hear(&mut self, player: &mut Player) {
         player.frames.push(&self.network.wire(player.wire).read(usize::MAX));
         while let Some(frame) = player.frames.next() {
             if frame.opcode == BINARY {
@@ -115,7 +143,7 @@ impl Pair {
     }
 
     /// Everything that either shard has shed.
-    fn shed(&self) -> Vec<(&'static str, u64)> {
+    pub(super) fn shed(&self) -> Vec<(&'static str, u64)> {
         let count = |what: &Shed| {
             let counts = self.shards.iter().map(|shard| shard.probe.shed_count(*what));
             (what.label(), counts.sum::<u64>())
@@ -124,7 +152,7 @@ impl Pair {
     }
 
     /// Nothing of any message is held any more.
-    fn assert_all_came_back(&self) {
+    pub(super) fn assert_all_came_back(&self) {
         for shard in &self.shards {
             assert_eq!((shard.buffers.out(), shard.lanes.lent()), (0, 0), "receive buffers");
             assert_eq!(shard.blocks.in_use(), 0, "bytes of blocks");
@@ -133,7 +161,7 @@ impl Pair {
 }
 
 /// Numbers of those of its messages that a player was told were delivered.
-fn delivered(player: &Player) -> Vec<u32> {
+pub(super) fn delivered(player: &Player) -> Vec<u32> {
     player.talk.delivered().map(|(number, _)| number).collect()
 }
 

@@ -4,6 +4,7 @@
 //!
 //! `SIMULATION_SEED=n` replays one run and tells what happens; `SIMULATION_SEEDS=n` makes as many.
 
+mod abroad;
 mod clients;
 mod clock;
 mod control;

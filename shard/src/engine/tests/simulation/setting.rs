@@ -9,7 +9,7 @@ use super::network::{LISTENERS, Weather};
 use super::sealed::Suite;
 use crate::buffers::ReceiveBuffers;
 use crate::clock::Now;
-use crate::engine::{DoorRules, Engine, EngineOptions, Surroundings};
+use crate::engine::{DoorRules, Engine, EngineOptions, Relaying, Surroundings};
 use crate::id::{EndpointId, ServiceId, SessionId, ShardId};
 use crate::identity::{AuthRefusal, Authenticator, Judgement, TokenFingerprint};
 use crate::lane::{MeshShape, ShardLanes};
@@ -42,6 +42,9 @@ pub(super) struct Setting {
     pub(super) suite: Suite,
     handshakes_max: usize,
     session: SessionLimits,
+    /// Of the node that the shards are of.
+    pub(super) node: u16,
+    pub(super) relaying: Relaying,
 }
 
 impl Setting {
@@ -86,6 +89,8 @@ impl Setting {
             suite: Suite::draw(rng),
             handshakes_max: rng.usize(1..6),
             session,
+            node: 0,
+            relaying: Relaying::default(),
         }
     }
 
@@ -106,6 +111,8 @@ impl Setting {
             suite: Suite::draw(&mut fastrand::Rng::with_seed(1)),
             handshakes_max: 20,
             session: SessionLimits { message_bytes_max: 6 << 10, ..SessionLimits::default() },
+            node: 0,
+            relaying: Relaying::default(),
         }
     }
 
@@ -135,7 +142,7 @@ impl Setting {
             version,
             mode: ConnectionMode::Relayed,
             salt: SALT.into(),
-            node: 0,
+            node: self.node,
             services: [
                 service("http", UpstreamKind::Http, 2),
                 service("link", UpstreamKind::Link { path: "/link".into(), token: None }, 1),
@@ -176,6 +183,7 @@ impl Setting {
             block_pool_bytes: self.block_pool_bytes,
             head: HeadLimits::default(),
             head_timeout: Duration::from_secs(5),
+            relaying: self.relaying,
             echo_path: None,
             seed,
         };

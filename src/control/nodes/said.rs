@@ -1,0 +1,340 @@
+//! What two nodes say to each other on a link (docs/NODES.md): a prefix of 16 bytes, then a body.
+//! Integers are big-endian. Nothing here does I/O.
+
+use bytes::Bytes;
+use corelane_shard::wire::guid::Guid;
+use corelane_shard::wire::header::{Flags, Layout, Priority, RequestHeader};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use uuid::Uuid;
+
+use super::BroadcastMode;
+
+/// Of every message between two nodes that both speak [`SUBPROTOCOL`].
+pub(super) const PREFIX_BYTES: usize = 16;
+
+/// Offered by the node that dials.
+pub(super) const SUBPROTOCOL: &str = "corelane-node.1";
+
+/// Longest message of a client that a link carries, whatever a node's own `session.buffer_size` is.
+pub(super) const MESSAGE_BYTES_MAX: usize = 1 << 20;
+
+/// Longest message on a link.
+pub(super) const LINK_MESSAGE_BYTES_MAX: usize = PREFIX_BYTES + MESSAGE_BYTES_MAX;
+
+/// Who speaks, in its first message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Hello {
+    #[serde(with = "hyphenated")]
+    pub(super) instance: Uuid,
+    /// In the GUIDs of its sessions.
+    pub(super) node: u16,
+    pub(super) broadcast: BroadcastMode,
+    /// A GUID of slot 0 of this node, which says that both have one salt.
+    pub(super) proof: Box<str>,
+}
+
+/// Names a message on its link, and its sender on the node that sent it. Comes back as it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ticket {
+    /// 0: only a refusal is answered.
+    pub(super) number: u32,
+    pub(super) sender: u64,
+}
+
+/// One message on a link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Said {
+    Hello(Hello),
+    /// This link is the one that is used; said by the node with the lesser instance id.
+    Use,
+    Broadcast {
+        message: Bytes,
+        priority: Priority,
+    },
+    Letter {
+        message: Bytes,
+        priority: Priority,
+        ticket: Ticket,
+    },
+    /// What became of a letter with this header.
+    Answer {
+        header: RequestHeader,
+        delivered: bool,
+        ticket: Ticket,
+    },
+}
+
+/// Why a message on a link cannot be taken; the link is closed for it with 1002.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub(super) enum Malformed {
+    #[error("a message shorter than what it must hold")]
+    Short,
+    #[error("a message longer than what it may hold")]
+    Long,
+    #[error("a message of an unknown kind")]
+    Kind,
+    #[error("bits that have no meaning")]
+    Reserved,
+    #[error("a hello that is not JSON of the right shape")]
+    Hello,
+    #[error("a client's message with a header that no node sends")]
+    Header,
+}
+
+const HELLO: u8 = 1;
+const USE: u8 = 2;
+const BROADCAST: u8 = 3;
+const LETTER: u8 = 4;
+const ANSWER: u8 = 5;
+
+/// Second byte: the message overtakes others.
+const URGENT: u8 = 0x01;
+/// Second byte of an answer.
+const DELIVERED: u8 = 0x02;
+
+const NO_TICKET: Ticket = Ticket { number: 0, sender: 0 };
+
+impl Said {
+    pub(super) fn encode(&self) -> Bytes {
+        match self {
+            Self::Hello(hello) => {
+                let json = serde_json::to_vec(hello).unwrap_or_default();
+                written(HELLO, 0, NO_TICKET, &json)
+            }
+            Self::Use => written(USE, 0, NO_TICKET, &[]),
+            Self::Broadcast { message, priority } => {
+                written(BROADCAST, urgency(*priority), NO_TICKET, message)
+            }
+            Self::Letter { message, priority, ticket } => letter(message, *priority, *ticket),
+            Self::Answer { header, delivered, ticket } => {
+                let bits = if *delivered { DELIVERED } else { 0 };
+                written(ANSWER, bits, *ticket, &header.to_bytes())
+            }
+        }
+    }
+
+    pub(super) fn decode(bytes: &Bytes) -> Result<Self, Malformed> {
+        let Some((prefix, body)) = bytes.split_at_checked(PREFIX_BYTES) else {
+            return Err(Malformed::Short);
+        };
+        let [kind, bits, 0, 0, n0, n1, n2, n3, sender @ ..] = prefix else {
+            return Err(Malformed::Reserved);
+        };
+        let number = u32::from_be_bytes([*n0, *n1, *n2, *n3]);
+        let sender = sender.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+        let ticket = Ticket { number, sender };
+        let (may_have, may_have_ticket) = match *kind {
+            HELLO | USE => (0, false),
+            BROADCAST => (URGENT, false),
+            LETTER => (URGENT, true),
+            ANSWER => (DELIVERED, true),
+            _ => return Err(Malformed::Kind),
+        };
+        if bits & !may_have != 0 || (!may_have_ticket && ticket != NO_TICKET) {
+            return Err(Malformed::Reserved);
+        }
+        let priority = if bits & URGENT == 0 { Priority::Normal } else { Priority::Urgent };
+        Ok(match *kind {
+            HELLO => Self::Hello(serde_json::from_slice(body).map_err(|_| Malformed::Hello)?),
+            USE if body.is_empty() => Self::Use,
+            USE => return Err(Malformed::Long),
+            BROADCAST => {
+                Self::Broadcast { message: broadcast(&bytes.slice(PREFIX_BYTES..))?, priority }
+            }
+            LETTER => {
+                let header = client_header(body)?;
+                if header.guid == Guid::BROADCAST {
+                    return Err(Malformed::Header);
+                }
+                Self::Letter { message: bytes.slice(PREFIX_BYTES..), priority, ticket }
+            }
+            _ => {
+                if body.len() > RequestHeader::LEN {
+                    return Err(Malformed::Long);
+                }
+                let header = client_header(body)?;
+                Self::Answer { header, delivered: bits & DELIVERED != 0, ticket }
+            }
+        })
+    }
+}
+
+/// [`Said::Letter`], written.
+pub(super) fn letter(message: &[u8], priority: Priority, ticket: Ticket) -> Bytes {
+    written(LETTER, urgency(priority), ticket, message)
+}
+
+/// A client's broadcast, as nodes without the subprotocol send it: all of the message.
+pub(super) fn broadcast(message: &Bytes) -> Result<Bytes, Malformed> {
+    match client_header(message)?.guid {
+        Guid::BROADCAST => Ok(message.clone()),
+        _ => Err(Malformed::Header),
+    }
+}
+
+/// Of a message from client to client.
+fn client_header(message: &[u8]) -> Result<RequestHeader, Malformed> {
+    if message.len() > MESSAGE_BYTES_MAX {
+        return Err(Malformed::Long);
+    }
+    let header = RequestHeader::parse(message).map_err(|_| Malformed::Short)?;
+    let among_clients = header.flags.contains(Flags::CLIENT)
+        && header.flags.layout() == Layout::Request
+        && !header.flags.contains(Flags::META);
+    if among_clients { Ok(header) } else { Err(Malformed::Header) }
+}
+
+fn urgency(priority: Priority) -> u8 {
+    match priority {
+        Priority::Normal => 0,
+        Priority::Urgent => URGENT,
+    }
+}
+
+fn written(kind: u8, bits: u8, ticket: Ticket, body: &[u8]) -> Bytes {
+    let mut bytes = Vec::with_capacity(PREFIX_BYTES + body.len());
+    bytes.extend_from_slice(&[kind, bits, 0, 0]);
+    bytes.extend_from_slice(&ticket.number.to_be_bytes());
+    bytes.extend_from_slice(&ticket.sender.to_be_bytes());
+    bytes.extend_from_slice(body);
+    bytes.into()
+}
+
+/// An instance id as its text.
+mod hyphenated {
+    use serde::de::Error as _;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+    use uuid::Uuid;
+
+    pub(super) fn serialize<S: Serializer>(id: &Uuid, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&id.hyphenated())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Uuid, D::Error> {
+        Uuid::parse_str(&String::deserialize(from)?).map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn any_header(guid: Option<Guid>) -> impl Strategy<Value = RequestHeader> {
+        (any::<u8>(), any::<u16>(), any::<u32>(), any::<[u8; 16]>(), any::<u64>()).prop_map(
+            move |(flags, channel, sequence, other, message_id)| {
+                let flags = Flags(flags).without(Flags::RESPONSE).without(Flags::META);
+                let flags = flags.union(Flags::CLIENT);
+                let guid = guid.unwrap_or(Guid(other));
+                RequestHeader { flags, channel, sequence, guid, message_id }
+            },
+        )
+    }
+
+    fn any_message(guid: Option<Guid>) -> impl Strategy<Value = Bytes> {
+        (any_header(guid), proptest::collection::vec(any::<u8>(), 0..200))
+            .prop_map(|(header, payload)| [&header.to_bytes()[..], &payload].concat().into())
+    }
+
+    fn any_priority() -> impl Strategy<Value = Priority> {
+        prop_oneof![Just(Priority::Normal), Just(Priority::Urgent)]
+    }
+
+    fn any_ticket() -> impl Strategy<Value = Ticket> {
+        (any::<u32>(), any::<u64>()).prop_map(|(number, sender)| Ticket { number, sender })
+    }
+
+    fn any_said() -> impl Strategy<Value = Said> {
+        prop_oneof![
+            Just(Said::Use),
+            (any::<u128>(), 0..4096_u16, "[ -~]{0,40}").prop_map(|(id, node, proof)| {
+                let (instance, proof) = (Uuid::from_u128(id), proof.into());
+                Said::Hello(Hello { instance, node, broadcast: BroadcastMode::Both, proof })
+            }),
+            (any_message(Some(Guid::BROADCAST)), any_priority())
+                .prop_map(|(message, priority)| Said::Broadcast { message, priority }),
+            (any_message(None), any_priority(), any_ticket())
+                .prop_map(|(message, priority, ticket)| Said::Letter { message, priority, ticket }),
+            (any_header(None), any::<bool>(), any_ticket())
+                .prop_map(|(header, delivered, ticket)| Said::Answer { header, delivered, ticket }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_said_is_heard(said in any_said()) {
+            prop_assert_eq!(Said::decode(&said.encode()), Ok(said));
+        }
+
+        #[test]
+        fn what_is_understood_is_written_in_one_way(
+            bytes in proptest::collection::vec(any::<u8>(), 0..80),
+            kind in 0..7_u8,
+        ) {
+            let mut bytes = bytes;
+            if let Some(first) = bytes.first_mut() {
+                *first = kind;
+            }
+            let bytes = Bytes::from(bytes);
+            match Said::decode(&bytes) {
+                Ok(Said::Hello(_)) | Err(_) => {}
+                Ok(said) => prop_assert_eq!(said.encode(), bytes),
+            }
+        }
+
+        #[test]
+        fn nothing_shorter_is_understood_as_the_same(said in any_said(), cut in 1..20_usize) {
+            let bytes = said.encode();
+            let shorter = bytes.slice(..bytes.len().saturating_sub(cut));
+            prop_assert_ne!(Said::decode(&shorter), Ok(said));
+        }
+    }
+
+    fn header(flags: Flags, guid: Guid) -> RequestHeader {
+        RequestHeader { flags, channel: 1, sequence: 2, guid, message_id: 3 }
+    }
+
+    #[test]
+    fn a_letter_lies_on_the_wire_as_documented() {
+        let header = header(Flags::CLIENT, Guid([9; 16]));
+        let message = [&header.to_bytes()[..], b"payload"].concat();
+        let ticket = Ticket { number: 0x0102_0304, sender: 0x0506_0708_090A_0B0C };
+        let bytes = letter(&message, Priority::Urgent, ticket);
+        assert_eq!(bytes[..16], [4, 1, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
+        assert_eq!(bytes[16..], message);
+    }
+
+    #[test]
+    fn what_no_node_sends_is_refused() {
+        let to = Guid([9; 16]);
+        let said = |kind: u8, flags, guid| {
+            let body = header(flags, guid).to_bytes();
+            Said::decode(&written(kind, 0, NO_TICKET, &body))
+        };
+        assert!(said(LETTER, Flags::CLIENT, to).is_ok());
+        assert!(said(BROADCAST, Flags::CLIENT, Guid::BROADCAST).is_ok());
+        for (kind, flags, guid) in [
+            (LETTER, Flags::CLIENT, Guid::BROADCAST),
+            (BROADCAST, Flags::CLIENT, to),
+            (LETTER, Flags::NONE, to),
+            (LETTER, Flags::CLIENT.union(Flags::RESPONSE), to),
+            (LETTER, Flags::CLIENT.union(Flags::META), to),
+            (BROADCAST, Flags::NONE, Guid::BROADCAST),
+            (ANSWER, Flags::NONE, to),
+        ] {
+            assert_eq!(said(kind, flags, guid), Err(Malformed::Header), "{kind} {flags:?}");
+        }
+        assert_eq!(Said::decode(&written(6, 0, NO_TICKET, &[])), Err(Malformed::Kind));
+        assert_eq!(Said::decode(&written(USE, 1, NO_TICKET, &[])), Err(Malformed::Reserved));
+        assert_eq!(Said::decode(&written(USE, 0, NO_TICKET, &[0])), Err(Malformed::Long));
+        assert_eq!(Said::decode(&written(HELLO, 0, NO_TICKET, b"{}")), Err(Malformed::Hello));
+        let ticket = Ticket { number: 1, sender: 0 };
+        assert_eq!(Said::decode(&written(USE, 0, ticket, &[])), Err(Malformed::Reserved));
+        let long = vec![0x20; MESSAGE_BYTES_MAX + 1];
+        assert_eq!(Said::decode(&written(LETTER, 0, NO_TICKET, &long)), Err(Malformed::Long));
+        assert_eq!(Said::decode(&Bytes::from_static(&[LETTER; 15])), Err(Malformed::Short));
+    }
+}
