@@ -113,6 +113,8 @@ impl Shard {
                 certificates: None,
                 validation: None,
                 settings: settings(),
+                instance: uuid::Uuid::nil(),
+                redis: None,
                 spans: None,
                 snapshot: snapshot(1),
                 targets: targets(1),

@@ -6,6 +6,9 @@
 #[path = "../gateway_process/mod.rs"]
 mod gateway_process;
 
+#[path = "../session_store/server.rs"]
+mod redis_server;
+
 mod auth_services;
 mod compression;
 mod door;
@@ -23,5 +26,6 @@ mod messages;
 mod modes;
 mod peers;
 mod resume;
+mod several_nodes;
 mod tls;
 mod tracing;
