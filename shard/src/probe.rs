@@ -179,6 +179,7 @@ pub struct Probe {
     pub sends: Counter,
     pub sends_partial: Counter,
     pub receive_buffers_exhausted: Counter,
+    pub deliveries_withheld: Counter,
     pub lane_crossings_out: Counter,
     pub lane_crossings_in: Counter,
     pub calls_running: Counter,
@@ -268,6 +269,7 @@ impl Default for Probe {
             sends: Counter::default(),
             sends_partial: Counter::default(),
             receive_buffers_exhausted: Counter::default(),
+            deliveries_withheld: Counter::default(),
             lane_crossings_out: Counter::default(),
             lane_crossings_in: Counter::default(),
             calls_running: Counter::default(),
@@ -333,7 +335,7 @@ impl Probe {
     /// Hands every value to `each`, families together.
     pub fn visit(&self, each: &mut dyn FnMut(Sample)) {
         use Kind::{Counter as C, Gauge as G};
-        let plain: [(&'static str, &'static str, Kind, &Counter); 27] = [
+        let plain: [(&'static str, &'static str, Kind, &Counter); 28] = [
             ("turns", "Turns of the forwarding loop", C, &self.turns),
             ("ring_enters", "io_uring_enter calls of the data ring", C, &self.ring_enters),
             ("parks", "Times the shard went to sleep", C, &self.parks),
@@ -364,6 +366,12 @@ impl Probe {
                 "Receives refused for want of a provided buffer",
                 C,
                 &self.receive_buffers_exhausted,
+            ),
+            (
+                "deliveries_withheld",
+                "Events kept back while the node was not sure of its sessions",
+                C,
+                &self.deliveries_withheld,
             ),
             (
                 "lane_crossings_sent",

@@ -67,13 +67,13 @@ pub fn run<P: ShardPort, B: Bell>(spec: ControlSpec<P, B>) -> Result<Exit, Contr
 
 /// The sessions of several nodes.
 fn shared_store<P, B>(shared: &SharedSessions, spec: &ControlSpec<P, B>) -> RedisStore<Post> {
-    let SharedSessions { redis, rules } = shared.clone();
+    let SharedSessions { redis, rules, authority } = shared.clone();
     let (salt, store) = (&spec.snapshot.salt, spec.settings.rules.store);
     let (probe, patience) = (Arc::clone(&spec.probe.redis), redis.connect_timeout);
     probe.configured();
     let redis = Redis::start(redis, Arc::clone(&probe));
     let post = Post::start(redis, salt, store, rules.clone(), patience);
-    RedisStore::new(post, salt, store, rules, probe)
+    RedisStore::new(post, salt, store, rules, probe).telling(authority)
 }
 
 struct Loop<P, B, S, E> {

@@ -35,6 +35,7 @@ pub mod admin;
 mod answering;
 pub mod ask;
 mod asker;
+mod authority;
 pub mod bus;
 mod certificates;
 mod endpoints;
@@ -64,6 +65,7 @@ mod validation;
 mod visits;
 mod web;
 
+pub use self::authority::Authority;
 pub use self::main_loop::run;
 pub use self::port::{AlwaysRung, Bell, ShardPort};
 pub use self::probe::ControlProbe;
@@ -113,6 +115,8 @@ pub struct ControlSpec<P, B> {
 #[derive(Debug, Clone)]
 pub struct SharedSessions {
     pub redis: RedisRules,
+    /// What the shards go by.
+    pub authority: Arc<Authority>,
     pub rules: SharedRules,
 }
 

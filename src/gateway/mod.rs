@@ -131,6 +131,7 @@ pub fn run(
     let Bound { listeners, public, tls } = bind_public(&config, shards)?;
     let instance = instance::of(&config, public.iter().chain(&tls));
     info!(%instance, "this node");
+    let redis = shared_sessions(&config, instance);
     let control_bell = bell()?;
     let bells: Vec<_> = (0..shards).map(|_| bell()).collect::<Result<_, _>>()?;
     let Mesh { shards: shard_lanes, control: control_lanes } = mesh(MeshShape {
@@ -158,6 +159,7 @@ pub fn run(
             probe: Arc::clone(&probes[index]),
             wake: duplicate(&bells[index])?,
             control_bell: control_bell.clone(),
+            authority: redis.as_ref().map(|shared| Arc::clone(&shared.authority)),
             directory: directory.clone(),
         };
         let pace = Pace { cpu: placement.shards[index], spin: config.shards.spin };
@@ -193,7 +195,7 @@ pub fn run(
         validation: validation_rules(&config),
         settings: settings(&config, drain),
         instance,
-        redis: shared_sessions(&config, instance),
+        redis,
         spans: span_export(&config),
         targets: targets(&config),
         reload: reload_hook(config, source),

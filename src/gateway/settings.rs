@@ -90,6 +90,7 @@ pub(super) fn shared_sessions(config: &Config, instance: Uuid) -> Option<SharedS
     });
     let boxed = |text: &Option<String>| text.as_deref().map(Box::from);
     Some(SharedSessions {
+        authority: Arc::default(),
         redis: RedisRules {
             servers: servers.collect(),
             tls,

@@ -19,6 +19,7 @@ use tracing::error;
 
 use super::StartError;
 use crate::auth::{JwtAuthenticator, KeySet};
+use crate::control::Authority;
 use crate::config::Config;
 
 const KEEPALIVE: Duration = Duration::from_secs(60);
@@ -39,6 +40,8 @@ pub(super) struct ShardPart {
     pub(super) wake: OwnedFd,
     pub(super) control_bell: EventBell,
     pub(super) directory: RingDirectory,
+    /// Of a node among others.
+    pub(super) authority: Option<Arc<Authority>>,
 }
 
 impl ShardPart {
@@ -64,6 +67,7 @@ impl ShardPart {
             authenticator: Box::new(authenticator),
             snapshot: self.snapshot,
             probe: self.probe,
+            is_sure: self.authority.map(asking),
             control_bell: Box::new(move || {
                 if let Err(reason) = bell.ring() {
                     error!(%reason, "the control core cannot be woken");
@@ -72,6 +76,10 @@ impl ShardPart {
         };
         Ok(Engine::new(ring, buffers, self.options, surroundings, pump::sample_clocks()))
     }
+}
+
+fn asking(authority: Arc<Authority>) -> Box<dyn Fn() -> bool> {
+    Box::new(move || authority.is_sure())
 }
 
 pub(super) type Started = (usize, io::Result<()>);

@@ -139,7 +139,14 @@ pub(crate) fn surroundings(
     probe: Arc<Probe>,
 ) -> Surroundings {
     let authenticator = Box::new(NumberedSessions);
-    Surroundings { lanes, authenticator, snapshot, probe, control_bell: Box::new(|| {}) }
+    Surroundings {
+        lanes,
+        authenticator,
+        snapshot,
+        probe,
+        control_bell: Box::new(|| {}),
+        is_sure: None,
+    }
 }
 
 pub(crate) fn options(shard: ShardId, shards: usize) -> EngineOptions {

@@ -95,6 +95,7 @@ impl<S: Sockets> Engine<S> {
     pub(super) fn hear_control(&mut self) -> bool {
         let mut heard = false;
         self.log_lines.tick(self.now.unix_ms);
+        self.deliver_withheld();
         while let Some(message) = self.lanes.hear_control() {
             heard = true;
             match message {
@@ -108,7 +109,7 @@ impl<S: Sockets> Engine<S> {
                     self.end_session(key, epoch, &reason);
                 }
                 ToShard::Disown { key, epoch } => self.disown(key, epoch),
-                ToShard::Deliver(delivery) => self.take_delivery(*delivery),
+                ToShard::Deliver(delivery) => self.deliver_if_sure(*delivery),
                 ToShard::Describe { key, ticket } => self.describe(key, ticket),
                 ToShard::Snapshot(snapshot) => self.adopt_snapshot(snapshot),
                 ToShard::MoreEndpoints(snapshot) => self.adopt_more_endpoints(snapshot),

@@ -15,6 +15,7 @@
 //! What a message means is decided in `session`, how bytes reach the kernel in `ring`.
 
 mod accepting;
+mod authority;
 mod calling;
 mod claiming;
 mod compressing;
@@ -71,6 +72,7 @@ use crate::timer::Timers;
 use crate::wire::guid::PeerKeys;
 use crate::wire::reconnect_token::ReconnectKeys;
 
+use authority::Withheld;
 use calling::OpenCalls;
 use connection::Connection;
 use control::{Drain, LogLines};
@@ -234,6 +236,7 @@ pub struct Engine<S> {
     lanes: ShardLanes,
     authenticator: Box<dyn Authenticator>,
     control_bell: Box<dyn Fn()>,
+    withheld: Withheld,
     drain: Drain,
     log_lines: LogLines,
     shrinker: Shrinker,
@@ -252,7 +255,8 @@ impl<S: Sockets> Engine<S> {
         surroundings: Surroundings,
         now: Now,
     ) -> Self {
-        let Surroundings { lanes, authenticator, snapshot, probe, control_bell } = surroundings;
+        let Surroundings { lanes, authenticator, snapshot, probe, control_bell, is_sure } =
+            surroundings;
         let slots = options.connections_max + options.upstreams_max + SPARE_SLOTS;
         let mut blocks = BlockPool::new(options.block_pool_bytes);
         for (bytes, count) in BLOCKS {
@@ -296,6 +300,7 @@ impl<S: Sockets> Engine<S> {
             lanes,
             authenticator,
             control_bell,
+            withheld: Withheld::new(is_sure),
             drain: Drain::default(),
             log_lines: LogLines::default(),
             shrinker: Shrinker::default(),
@@ -383,6 +388,7 @@ impl<S: Sockets> Engine<S> {
             self.accept_again_at,
             self.lanes.news_due(),
             self.news_retry(),
+            self.withheld.next_look(),
             self.timers.next_deadline(),
         ];
         own.into_iter().flatten().min()

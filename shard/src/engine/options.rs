@@ -76,6 +76,9 @@ pub struct Surroundings {
     pub probe: Arc<Probe>,
     /// Wakes the control core.
     pub control_bell: Box<dyn Fn()>,
+    /// Whether this node surely owns its sessions at this moment: without, no event of a session's
+    /// buffer is delivered. `None` for a node by itself.
+    pub is_sure: Option<Box<dyn Fn() -> bool>>,
 }
 
 /// Limits in the form in which the layers below take them.

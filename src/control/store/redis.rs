@@ -35,6 +35,7 @@ use super::{
     Admission, Begin, Claimed, Decision, Ended, Known, Lost, Opened, Owner, Position, Released,
     SessionStore, StoreRules,
 };
+use crate::control::Authority;
 use crate::control::ask::ListedSession;
 use crate::control::redis::RedisProbe;
 
@@ -97,6 +98,8 @@ pub struct RedisStore<C> {
     sweeps_sent: usize,
     decided: VecDeque<Decision>,
     lost: VecDeque<Lost>,
+    /// Whom the shards ask.
+    authority: Arc<Authority>,
     /// Of the present turn.
     now: Now,
 }
@@ -139,8 +142,15 @@ impl<C: Courier> RedisStore<C> {
             sweeps_sent: 0,
             decided: VecDeque::new(),
             lost: VecDeque::new(),
+            authority: Arc::default(),
             now: Now { mono: Instant(0), unix_ms: 0 },
         }
+    }
+
+    /// Keeps it to what the lease says.
+    #[must_use]
+    pub fn telling(self, authority: Arc<Authority>) -> Self {
+        Self { authority, ..self }
     }
 
     fn refuse(&mut self, claimed: &Claimed, why: ClaimRefusal) {

@@ -1,6 +1,7 @@
 //! The door on a real ring: routes, origins, the Internal mode, tokens that others judge, and tokens
 //! that expire.
 
+mod authority;
 mod keeping_out;
 mod proxies;
 

@@ -35,6 +35,7 @@ pub(super) struct Shape {
     pub(super) door: DoorRules,
     pub(super) tls: Option<TlsOptions>,
     pub(super) authenticator: Box<dyn Authenticator>,
+    pub(super) is_sure: Option<Box<dyn Fn() -> bool>>,
 }
 
 impl Default for Shape {
@@ -60,6 +61,7 @@ impl Default for Shape {
             door: DoorRules::default(),
             tls: None,
             authenticator: Box::new(Nobody::default()),
+            is_sure: None,
         }
     }
 }
@@ -149,6 +151,7 @@ impl Shape {
             }),
             probe: Arc::new(Probe::default()),
             control_bell: Box::new(|| {}),
+            is_sure: self.is_sure,
         };
         let now = sample_clocks();
         let engine = Engine::new(ring, buffers, options, surroundings, now);

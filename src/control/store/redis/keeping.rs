@@ -159,6 +159,8 @@ impl<C: Courier> RedisStore<C> {
     pub(super) fn show(&self) {
         let sure = self.may_deliver(self.now);
         self.probe.lease_held.set(u64::from(sure));
+        let left = if sure { self.lease.left(self.now.mono) } else { Duration::ZERO };
+        self.authority.lasts(left);
         let age = self.lease.age(self.now.mono).unwrap_or_default();
         self.probe.lease_age_ms.set(age.as_millis() as u64);
         self.probe.commands_waiting.set((self.sent + self.unsent.len()) as u64);

@@ -26,6 +26,11 @@ impl Lease {
         self.confirmed.map(|at| now.since(at))
     }
 
+    /// For how long it is good without another renewal.
+    pub(super) fn left(&self, now: Instant) -> Duration {
+        self.age(now).map_or(Duration::ZERO, |age| SURE.saturating_sub(age))
+    }
+
     /// No renewal of this process has been confirmed yet.
     pub(super) fn begins(&self) -> bool {
         self.confirmed.is_none()
@@ -90,6 +95,7 @@ mod tests {
         assert!(!lease.ask(at(400), interval), "one at a time");
         assert!(!lease.renewed(at(0)));
         assert!(lease.is_sure(at(2999)) && !lease.is_sure(at(3000)));
+        assert_eq!(lease.left(at(2999)), Duration::from_millis(1));
         assert!(lease.ask(at(400), interval) && !lease.begins());
         lease.failed();
         assert!(!lease.ask(at(600), interval) && lease.ask(at(700), interval));

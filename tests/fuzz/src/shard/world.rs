@@ -50,6 +50,7 @@ impl World {
             snapshot: Arc::clone(&snapshot),
             probe: Arc::clone(&probe),
             control_bell: Box::new(|| {}),
+            is_sure: None,
         };
         let now = Now { mono: Instant(1_000_000_000), unix_ms: 1_772_463_381_000 };
         Self {

@@ -180,6 +180,7 @@ impl Setting {
             snapshot,
             probe: Arc::new(Probe::default()),
             control_bell,
+            is_sure: None,
         };
         Engine::new(kernel, buffers, options, surroundings, now)
     }
