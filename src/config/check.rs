@@ -427,6 +427,9 @@ impl Config {
         let mut found: Vec<String> = unused
             .map(|(key, _)| format!("redis.{key} does nothing while redis.url is off"))
             .collect();
+        if redis.url.is_some() && self.session.connection_mode == ConnectionMode::Internal {
+            found.push("redis.url does nothing in the Internal mode".to_owned());
+        }
         let [interval, life] =
             [self.session.heartbeat_interval_seconds, self.session.heartbeat_ttl_seconds];
         if redis.url.is_some() && interval * 2 > life {

@@ -35,6 +35,13 @@ const OTHER_CONNECTIONS: u64 = 2048 + 64;
 const LOOK_UP_BYTES: u64 = 8 << 20;
 /// A session's record, with its share of the tables' spare room.
 const RECORD_BYTES: u64 = 160;
+/// What is kept of a session for Redis beside its record: its turn of the heartbeats, where its client is,
+/// and what could not be written while Redis was away.
+const SHARED_SESSION_BYTES: u64 = 256;
+/// A command to Redis and its answer.
+const COMMAND_BYTES: u64 = 1 << 10;
+/// Those that wait.
+const COMMANDS: u64 = 4096;
 /// The longest document, and what becomes of it while it is read.
 const KEY_SET_BYTES: u64 = 4 << 20;
 /// A token and its copy in the request, the longest answer, and a connection.
@@ -131,6 +138,7 @@ impl MemoryBudget {
             ),
         ];
         terms.extend(session_terms(config));
+        terms.extend(shared_sessions(config));
         terms.extend(door_terms(config, shards));
         terms.extend(tls_term(config, shards));
         terms.extend(internal_listener(config));
@@ -229,6 +237,20 @@ fn bus_term(config: &Config) -> MemoryTerm {
     }
 }
 
+/// Nothing while a node is by itself.
+fn shared_sessions(config: &Config) -> Option<MemoryTerm> {
+    config.redis.url.as_ref()?;
+    let sessions = 2 * u64::from(config.session.max_concurrent_connections);
+    Some(MemoryTerm {
+        name: "redis",
+        sum: format!(
+            "{sessions} x {SHARED_SESSION_BYTES}B + {COMMANDS} x {}",
+            show_size(COMMAND_BYTES)
+        ),
+        bytes: sessions * SHARED_SESSION_BYTES + COMMANDS * COMMAND_BYTES,
+    })
+}
+
 /// Who is kept out, and who waits from where; nothing when nobody asks.
 fn door_terms(config: &Config, shards: u64) -> Vec<MemoryTerm> {
     let mut terms = Vec::new();
@@ -319,14 +341,14 @@ pub fn physical_memory() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Auto;
+    use crate::config::{Auto, RedisServers};
 
     #[test]
     fn the_sum_grows_with_every_pool_and_with_every_shard() {
         let base = Config::default();
         let total = MemoryBudget::of(&base, 1).total();
         assert!(MemoryBudget::of(&base, 2).total() > total);
-        let grown: [fn(&mut Config); 10] = [
+        let grown: [fn(&mut Config); 11] = [
             |config| config.shards.receive_buffers *= 2,
             |config| config.shards.receive_buffer_bytes *= 2,
             |config| config.shards.submission_entries *= 2,
@@ -337,6 +359,10 @@ mod tests {
             |config| config.compression.inflate_inbound = true,
             |config| config.tracing.accept_from_clients = true,
             |config| config.listen_tls.address = config.listen_public.address.clone(),
+            |config| {
+                let servers = Vec::new();
+                config.redis.url = Some(RedisServers { tls: false, database: 0, servers });
+            },
         ];
         for grow in grown {
             let mut config = base.clone();

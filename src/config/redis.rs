@@ -11,20 +11,23 @@ pub struct RedisServers {
     pub servers: Vec<Upstream>,
 }
 
-/// [`RedisServers`]; a list, or a text with commas.
+/// [`RedisServers`], a list or a text with commas; or the word `off`.
 pub(super) struct RedisUrls;
 
 impl Shape for RedisUrls {
-    type Value = RedisServers;
+    type Value = Option<RedisServers>;
 
     fn expects(&self) -> String {
-        "\"redis://host:port\" or \"rediss://host:port\", each with a database as in \"/1\" if it is \
+        "\"off\" or \"redis://host:port\" or \"rediss://host:port\", each with a database as in \"/1\" if it is \
          not 0; several of one kind in a list, each once, or with commas; user and password have keys \
          of their own"
             .into()
     }
 
-    fn accept(&self, raw: Raw<'_>) -> Option<RedisServers> {
+    fn accept(&self, raw: Raw<'_>) -> Option<Option<RedisServers>> {
+        if raw.words().is_some_and(|word| word.eq_ignore_ascii_case("off")) {
+            return Some(None);
+        }
         let texts: Vec<&str> = match raw.words() {
             Some(text) => text.split(',').map(str::trim).collect(),
             None => raw.items()?.into_iter().map(Raw::words).collect::<Option<_>>()?,
@@ -39,11 +42,11 @@ impl Shape for RedisUrls {
             }
             all.servers.push(server);
         }
-        found
+        found.map(Some)
     }
 
     /// What was written is not shown: people put passwords into URLs.
-    fn parse(&self, raw: Raw<'_>) -> Result<RedisServers, Mismatch> {
+    fn parse(&self, raw: Raw<'_>) -> Result<Option<RedisServers>, Mismatch> {
         let hidden = || Mismatch { span: raw.span(), expected: self.expects(), found: None };
         self.accept(raw).ok_or_else(hidden)
     }
@@ -67,7 +70,7 @@ mod tests {
     use super::*;
 
     fn parsed(text: &str) -> Option<(bool, u32, Vec<String>)> {
-        let RedisServers { tls, database, servers } = RedisUrls.accept(Raw::Text(text))?;
+        let RedisServers { tls, database, servers } = RedisUrls.accept(Raw::Text(text))??;
         Some((tls, database, servers.iter().map(ToString::to_string).collect()))
     }
 

@@ -582,7 +582,7 @@ table! {
     ["redis"] Once Redis {
         /// Where it is: `redis://host:port`, or `rediss://` for TLS with the system's roots; "off" is none.
         /// Of several the first that is a primary is taken.
-        url: Option<RedisServers> = r#""off""#, Restart => OffOr(RedisUrls);
+        url: Option<RedisServers> = r#""off""#, Restart => RedisUrls;
         /// What Sentinels call the primary; then `url` names the Sentinels. "off" is none.
         sentinel: Option<String> = r#""off""#, Restart => OffOr(Name);
         /// User of its access control list; "off" is the one that it calls "default".

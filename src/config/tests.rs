@@ -784,7 +784,10 @@ fn redis_has_one_password_and_none_in_its_url() {
     let url = |text: &str| format!("url = {text}");
     let redis = load(&url("[\"redis://a:1\", \"redis://b:2\"]")).unwrap().redis;
     assert_eq!(redis.url.unwrap().servers.len(), 2);
+    assert!(load(&url("\"off\"")).unwrap().redis.url.is_none());
     assert_refused(load(&url("\"redis://:hush@a:1\"")), &["redis.url", "keys of their own"]);
+    let told = refusals(with_variable("CORELANE_REDIS_URL", "redis://:hush@a:1"));
+    assert!(!told.join("").contains("hush"), "{told:?}");
     let folder = std::env::temp_dir();
     let missing = folder.join("corelane-no-such-password");
     assert_refused(load(&format!("password_file = {missing:?}")), &["cannot read"]);

@@ -75,7 +75,7 @@ fn shared_store<P, B>(shared: &SharedSessions, spec: &ControlSpec<P, B>) -> Redi
     let (probe, patience) = (Arc::clone(&spec.probe.redis), redis.connect_timeout);
     probe.configured();
     let redis = Redis::start(redis, Arc::clone(&probe));
-    let post = Post::start(redis, salt, store, rules.clone(), patience);
+    let post = Post::start(redis, salt, rules.clone(), patience);
     RedisStore::new(post, salt, store, rules, probe).telling(authority)
 }
 

@@ -95,10 +95,12 @@ pub(super) fn span_export(config: &Config) -> Option<SpanExport> {
     Some(SpanExport { collector: collector.to_string(), instance: node_name(config) })
 }
 
-/// `None` while no Redis is configured.
+/// `None` while no Redis is configured, or nothing for it to keep.
 pub(super) fn shared_sessions(config: &Config, instance: Uuid) -> Option<SharedSessions> {
     let (redis, session) = (&config.redis, &config.session);
-    let RedisServers { tls, database, servers } = redis.url.clone()?;
+    // Sessions of servers live no longer than their connections.
+    let url = redis.url.clone().filter(|_| session.connection_mode != ConnectionMode::Internal);
+    let RedisServers { tls, database, servers } = url?;
     let password = match (&redis.password, &redis.password_file) {
         (Some(secret), _) => Password::Given(secret.clone()),
         (None, Some(file)) => Password::File(file.clone()),

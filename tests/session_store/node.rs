@@ -23,6 +23,7 @@ use crate::server::Server;
 
 pub(crate) const SALT: &str = "salt";
 pub(crate) const ALICE: SessionId = SessionId(0x3f2504e0_4f89_41d3_9a0c_0305e82c3301);
+pub(crate) const BOB: SessionId = SessionId(7);
 pub(crate) const SID: &str = "3f2504e0-4f89-41d3-9a0c-0305e82c3301";
 pub(crate) const ACCOUNT: &str = "7f1e0f1c-6f0e-4b53-9d2e-0a1b2c3d4e5f";
 
@@ -67,13 +68,17 @@ pub(crate) fn token(epoch: Epoch) -> String {
 }
 
 pub(crate) fn jwt(account: &str, issued: u64) -> Credential {
+    jwt_of(ALICE, account, issued)
+}
+
+pub(crate) fn jwt_of(session: SessionId, account: &str, issued: u64) -> Credential {
     let standing = Standing {
         tenant: "default".into(),
         roles: [Box::from("admin"), Box::from("user")].into(),
         authorizations: [].into(),
     };
     Credential::Token(Arc::new(Identity {
-        session: ALICE,
+        session,
         account: Some(account.into()),
         standing: Arc::new(standing),
         expires_at: UnixSeconds::new(4_000_000_000),
@@ -125,7 +130,7 @@ impl Setup {
             let _within = runtime.enter();
             let patience = redis.connect_timeout;
             let redis = Redis::start(redis, Arc::clone(&probe));
-            Post::start(redis, SALT, rules, shared.clone(), patience)
+            Post::start(redis, SALT, shared.clone(), patience)
         };
         let store = RedisStore::new(post, SALT, rules, shared, Arc::clone(&probe));
         let (lost, cursor, began) = (VecDeque::new(), None, Clock::now());

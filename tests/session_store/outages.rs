@@ -9,11 +9,12 @@ use corelane::control::store::{Begin, Loss, SessionStore as _};
 use corelane_shard::clock::Now;
 use corelane_shard::lane::ClaimRefusal;
 
-use crate::node::{ACCOUNT, ALICE, Node, SID, Setup, at, jwt, token, unix_ms};
+use crate::node::{ACCOUNT, ALICE, BOB, Node, SID, Setup, at, jwt, jwt_of, token, unix_ms};
 use crate::server::Server;
 
+/// Somebody else is told to come later.
 fn refused(node: &mut Node) {
-    let refused = node.claim(jwt(ACCOUNT, unix_ms() / 1000)).err();
+    let refused = node.claim(jwt_of(BOB, ACCOUNT, unix_ms() / 1000)).err();
     assert_eq!(refused, Some(ClaimRefusal::Unavailable));
 }
 
@@ -71,13 +72,22 @@ fn what_ended_while_redis_was_away_is_written_when_it_is_back() {
     node.store.release(ALICE, live, corelane_shard::lane::End::Resumable, None, node.now());
     node.turn();
     server.resume();
-    // The claim that nobody answered may have been granted, and waits then as well.
     node.until("it waits", |_| stored(&server, "state") == "waiting");
-    let mut other = Node::of(&server);
-    other.until("it can be taken up", |other| {
-        let newest = stored(&server, "token");
-        other.reconnect(&newest).is_ok()
-    });
+    assert!(Node::of(&server).reconnect(&token(live.epoch)).is_ok());
+}
+
+#[test]
+fn a_claim_that_nobody_answered_leaves_a_session_that_waits() {
+    let server = Server::start();
+    let mut node = Node::of(&server);
+    server.pause();
+    let refused = node.claim(jwt(ACCOUNT, unix_ms() / 1000)).err();
+    assert_eq!(refused, Some(ClaimRefusal::Unavailable));
+    server.resume();
+    // Redis reads what it was sent before it sees that nobody listens.
+    node.until("it waits", |_| stored(&server, "state") == "waiting");
+    let granted = node.login();
+    assert_eq!(stored(&server, "epoch"), granted.epoch.0.to_string());
 }
 
 #[test]
@@ -122,7 +132,8 @@ fn without_memory_for_more_nothing_is_changed_and_the_lease_is_held() {
     let first = a.login();
     server.cli(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
     server.cli(&["CONFIG", "SET", "maxmemory", "1"]);
-    refused(&mut b);
+    let refused = b.claim(jwt(ACCOUNT, unix_ms() / 1000)).err();
+    assert_eq!(refused, Some(ClaimRefusal::Unavailable));
     assert_eq!(stored(&server, "epoch"), first.epoch.0.to_string());
     a.turn();
     a.turn();

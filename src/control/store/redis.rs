@@ -71,6 +71,7 @@ pub struct RedisStore<C> {
     courier: C,
     /// This node's sessions.
     local: EmbeddedStore,
+    rules: StoreRules,
     shared: SharedRules,
     probe: Arc<RedisProbe>,
     link: Link,
@@ -83,8 +84,8 @@ pub struct RedisStore<C> {
     claims: usize,
     /// Commands under way.
     sent: usize,
-    /// What could not be written; the newest of each session.
-    unsent: AHashMap<SessionId, Command>,
+    /// What could not be written of a claim, or, as the last of all claims, of the session as a whole.
+    unsent: AHashMap<(SessionId, Epoch), Command>,
     next_unsent: Instant,
     /// How far clients have come, as far as Redis does not know it.
     cursors: AHashMap<SessionId, (Epoch, Position)>,
@@ -123,6 +124,7 @@ impl<C: Courier> RedisStore<C> {
         Self {
             courier,
             local: EmbeddedStore::new(server_salt, rules),
+            rules,
             shared,
             probe,
             link: Link::Starting,
@@ -239,8 +241,8 @@ impl<C: Courier> SessionStore for RedisStore<C> {
             return self.claim_alone(claimed);
         }
         let session = claimed.claim.session();
-        let (epoch, at) = (self.next_epoch(session), now.unix_ms);
-        self.submit(Box::new(Claiming { claimed, session, epoch, start, retries: 0, at }));
+        let (epoch, rules, at) = (self.next_epoch(session), self.rules, now.unix_ms);
+        self.submit(Box::new(Claiming { claimed, session, epoch, start, retries: 0, rules, at }));
     }
 
     fn decided(&mut self) -> Option<Decision> {
@@ -285,6 +287,7 @@ impl<C: Courier> SessionStore for RedisStore<C> {
                 identity,
                 ended: at,
                 cursor: cursor.filter(|_| self.may_deliver(now)),
+                rules: self.rules,
                 at,
             })),
             false => Command::Remove { session, epoch, at },
@@ -295,8 +298,8 @@ impl<C: Courier> SessionStore for RedisStore<C> {
     fn end(&mut self, session: SessionId, reason: Option<&str>, now: Now) -> Ended {
         self.now = now;
         let ended = self.local.end(session, reason, now);
-        let reason = reason.map(Box::from);
-        self.send_or_keep(Command::End { session, reason, at: now.unix_ms });
+        let (reason, rules) = (reason.map(Box::from), self.rules);
+        self.send_or_keep(Command::End { session, reason, rules, at: now.unix_ms });
         ended
     }
 
@@ -356,6 +359,7 @@ impl<C: Courier> SessionStore for RedisStore<C> {
     }
 
     fn rule(&mut self, rules: StoreRules) {
+        self.rules = rules;
         self.local.rule(rules);
     }
 
@@ -365,7 +369,9 @@ impl<C: Courier> SessionStore for RedisStore<C> {
 
     fn due(&self) -> Option<Instant> {
         if self.link == Link::Down || self.dethroned {
-            return self.local.due();
+            // Whoever looks sees the lease age.
+            let shown = self.now.mono + SHOW_PAUSE;
+            return Some(self.local.due().map_or(shown, |due| due.min(shown)));
         }
         let beat = (!self.round.is_empty()).then_some(self.next_beat);
         let unsent = (!self.unsent.is_empty()).then_some(self.next_unsent);
@@ -385,3 +391,6 @@ impl<C: Courier> SessionStore for RedisStore<C> {
         self.courier.poll_news(context)
     }
 }
+
+/// Between two looks at the lease while there is nothing else to do.
+const SHOW_PAUSE: Duration = Duration::from_secs(1);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use corelane_shard::id::{Epoch, SessionId};
 use corelane_shard::lane::{ClaimRefusal, Credential, Resumed, ToShard};
-use tracing::warn;
+use tracing::debug;
 
 use super::super::embedded::Taken;
 use super::super::{Begin, Claimed, Decision, Loss, SessionStore as _};
@@ -188,8 +188,8 @@ impl<C: Courier> RedisStore<C> {
     }
 
     fn claim_failed(&mut self, claiming: Claiming, fault: &Fault) {
-        warn!(reason = %fault, "a claim was not decided");
-        let Claiming { claimed, session, epoch, at, .. } = claiming;
+        debug!(reason = %fault, "a claim was not decided");
+        let Claiming { claimed, session, epoch, rules, at, .. } = claiming;
         let before = self.decided.len();
         self.claim_alone(claimed);
         let refused = self
@@ -199,7 +199,8 @@ impl<C: Courier> RedisStore<C> {
             .any(|decision| matches!(decision.answer, ToShard::Refused { .. }));
         // If it was granted all the same, whoever comes next finds a session that waits.
         if refused && matches!(fault, Fault::Unreachable | Fault::TimedOut) {
-            let release = Release { session, epoch, identity: None, ended: at, cursor: None, at };
+            let release =
+                Release { session, epoch, identity: None, ended: at, cursor: None, rules, at };
             self.keep_unsent(Command::Release(Box::new(release)));
         }
     }

@@ -9,7 +9,7 @@ use corelane_shard::lane::ClaimRefusal;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::super::{Claimed, Position};
+use super::super::{Claimed, Position, StoreRules};
 use crate::control::ask::ListedSession;
 use crate::control::redis::Fault;
 
@@ -44,6 +44,7 @@ pub enum Command {
     End {
         session: SessionId,
         reason: Option<Box<str>>,
+        rules: StoreRules,
         at: u64,
     },
     /// Renews the lease and asks for evictions. `begins` is said until it has been answered once.
@@ -69,6 +70,7 @@ pub struct Claiming {
     pub start: Option<Position>,
     /// Times that Redis has asked for another epoch or session.
     pub retries: u32,
+    pub rules: StoreRules,
     pub at: u64,
 }
 
@@ -95,6 +97,7 @@ pub struct Release {
     /// When the connection ended.
     pub ended: u64,
     pub cursor: Option<Position>,
+    pub rules: StoreRules,
     pub at: u64,
 }
 

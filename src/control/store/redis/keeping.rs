@@ -23,19 +23,16 @@ impl<C: Courier> RedisStore<C> {
         self.send_cursors();
     }
 
-    /// Remembers what Redis is to know of a session, in the place of what it was to know before.
+    /// Remembers what Redis is to know of a claim, in the place of what it was to know before.
     pub(super) fn keep_unsent(&mut self, command: Command) {
-        let session = match &command {
-            Command::Release(release) => release.session,
-            Command::Remove { session, .. } | Command::End { session, .. } => *session,
+        let of = match &command {
+            Command::Release(release) => (release.session, release.epoch),
+            Command::Remove { session, epoch, .. } => (*session, *epoch),
+            Command::End { session, .. } => (*session, Epoch(u64::MAX)),
             _ => return,
         };
-        // That it is over stands whatever became of its connection.
-        if matches!(self.unsent.get(&session), Some(Command::End { .. })) {
-            return;
-        }
-        if self.unsent.len() < UNSENT_MAX || self.unsent.contains_key(&session) {
-            self.unsent.insert(session, command);
+        if self.unsent.len() < UNSENT_MAX || self.unsent.contains_key(&of) {
+            self.unsent.insert(of, command);
         }
     }
 

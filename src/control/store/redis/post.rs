@@ -12,7 +12,6 @@ use super::command::{Command, News};
 use super::wire::{self, decode};
 use super::{Courier, SharedRules};
 use crate::control::redis::{Batch, Redis, Status};
-use crate::control::store::StoreRules;
 
 /// A task that talks to Redis, and the queues between.
 #[derive(Debug)]
@@ -29,18 +28,12 @@ impl Post {
     /// To be called within the control core's runtime. While there is no connection at first,
     /// commands wait for as long as one may take.
     #[must_use]
-    pub fn start(
-        redis: Redis,
-        server_salt: &str,
-        rules: StoreRules,
-        shared: SharedRules,
-        patience: Duration,
-    ) -> Self {
+    pub fn start(redis: Redis, server_salt: &str, shared: SharedRules, patience: Duration) -> Self {
         let (commands, queue) = mpsc::channel(COMMANDS_MAX);
         let (tell, news) = mpsc::unbounded_channel();
         let prefix = format!("{}connect:", redis.prefix());
         let keys = ReconnectKeys::from_salt(server_salt);
-        let context = wire::Context { keys, shared, rules, prefix };
+        let context = wire::Context { keys, shared, prefix };
         let carrier = tokio::spawn(carry(redis, context, queue, tell, patience));
         Self { commands, news, heard: VecDeque::new(), carrier }
     }

@@ -42,7 +42,6 @@ ours! {
 pub(super) struct Context {
     pub(super) keys: ReconnectKeys,
     pub(super) shared: SharedRules,
-    pub(super) rules: StoreRules,
     /// Before every key.
     pub(super) prefix: String,
 }
@@ -111,7 +110,7 @@ impl Context {
                 add(&CONFIRM, self.begin(*at).push(session).push(epoch.0))
             }
             Command::Release(release) => {
-                let StoreRules { window, extension, .. } = self.rules;
+                let StoreRules { window, extension, .. } = release.rules;
                 let all = self.begin(release.at).push(release.session).push(release.epoch.0);
                 let all = all.push(release.ended).push(window.as_secs());
                 let all = all.push_ms(window + extension).push_cursor(release.cursor);
@@ -124,9 +123,9 @@ impl Context {
             Command::Remove { session, epoch, at } => {
                 add(&REMOVE, self.begin(*at).push(session).push(epoch.0))
             }
-            Command::End { session, reason, at } => {
+            Command::End { session, reason, rules, at } => {
                 let all = self.begin(*at).push(session).push(at / 1000);
-                let all = all.push_ms(self.rules.revocation_life).push(self.shared.instance);
+                let all = all.push_ms(rules.revocation_life).push(self.shared.instance);
                 let closes = u8::from(reason.is_some());
                 add(&END, all.push(closes).push(reason.as_deref().unwrap_or_default()))
             }
@@ -156,7 +155,7 @@ impl Context {
             }
         };
         let all = self.live(identity, *session, *epoch, *start, *at);
-        all.push(used).push_ms(self.rules.window)
+        all.push(used).push_ms(claiming.rules.window)
     }
 
     fn keep(&self, held: &Held, at: u64) -> Arguments {
