@@ -30,6 +30,7 @@ fn node(number: u16, broadcast: &str, peers: &[SocketAddr]) -> Setup {
         .set("nodes.internal_url", "ws://this-node:5012")
         .set("nodes.broadcast", broadcast)
         .set("nodes.peers", &peers.join(","))
+        .set("limits.messages_per_window", "0")
 }
 
 fn await_links(gateway: &Gateway, wanted: u64) {

@@ -476,7 +476,8 @@ impl Nodes {
     }
 
     fn opened(&mut self, id: LinkId) {
-        self.targets.opened(id);
+        let instance = self.links.get(&id).and_then(|link| link.instance);
+        self.targets.opened(id, instance);
         self.count();
     }
 

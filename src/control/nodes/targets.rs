@@ -72,9 +72,13 @@ impl Targets {
         }
     }
 
-    pub(super) fn opened(&mut self, link: LinkId) {
-        if let Some(target) = self.of(link) {
-            target.pause = PAUSE_MIN;
+    /// There is a link, whoever had dialled: the next loss is the first again.
+    pub(super) fn opened(&mut self, link: LinkId, instance: Option<Uuid>) {
+        for target in self.by_url.values_mut() {
+            let known = instance.is_some() && target.instance == instance;
+            if known || target.link == Some(link) {
+                target.pause = PAUSE_MIN;
+            }
         }
     }
 
@@ -154,7 +158,7 @@ mod tests {
         assert!(pauses[11] >= PAUSE_MAX / 2 && pauses[11] <= PAUSE_MAX);
         // One that came to something begins anew.
         assert!(targets.dial(now, nobody, LinkId(50)).is_some());
-        targets.opened(LinkId(50));
+        targets.opened(LinkId(50), None);
         targets.ended(LinkId(50), None, now);
         assert!(targets.due(nobody).unwrap() - now <= PAUSE_MIN);
     }
