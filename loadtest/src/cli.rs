@@ -2,6 +2,7 @@
 //! the commands do is in one module for each.
 
 mod list;
+mod misbehave;
 mod one_run;
 mod quick;
 mod results;
@@ -31,6 +32,9 @@ enum Command {
     Run(RunArguments),
     /// Find the highest rate that keeps the scenario's bounds, and its rate-latency curve
     Search(RunArguments),
+    /// Be 50 each of four kinds of bad clients, to be run beside good ones; fails if the server ends one
+    /// of them otherwise than it documents
+    Misbehave(MisbehaveArguments),
     /// List the built-in scenarios
     List,
     /// Print a built-in scenario, to start one's own from
@@ -99,6 +103,22 @@ struct RunArguments {
 }
 
 #[derive(Args)]
+struct MisbehaveArguments {
+    /// ws://HOST:PORT/PATH of an echo route that asks for no token
+    #[arg(long)]
+    url: String,
+    /// Clients of each kind
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    each: u16,
+    /// Frames a second that all of them together may send
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..))]
+    per_second: u32,
+    /// For how long
+    #[arg(long = "for", value_name = "TIME", default_value = "20s")]
+    duration: humantime::Duration,
+}
+
+#[derive(Args)]
 struct QuickArguments {
     /// Folder for the report
     #[arg(long, default_value = "corelane-report")]
@@ -117,6 +137,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Quick(arguments) => quick::run(&arguments),
         Command::Run(arguments) => one_run::run(&arguments),
         Command::Search(arguments) => one_run::search(&arguments),
+        Command::Misbehave(arguments) => misbehave::run(&arguments),
         Command::List => Ok(list::list()),
         Command::Show { name } => list::show(&name),
         Command::Schema => Ok(list::schema()),
