@@ -7,6 +7,7 @@ mod one_run;
 mod quick;
 mod results;
 
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -32,8 +33,8 @@ enum Command {
     Run(RunArguments),
     /// Find the highest rate that keeps the scenario's bounds, and its rate-latency curve
     Search(RunArguments),
-    /// Be 50 each of four kinds of bad clients, to be run beside good ones; fails if the server ends one
-    /// of them otherwise than it documents
+    /// Be four kinds of bad clients, to be run beside good ones; fails if the gateway ends one of
+    /// them otherwise than it documents
     Misbehave(MisbehaveArguments),
     /// List the built-in scenarios
     List,
@@ -104,16 +105,19 @@ struct RunArguments {
 
 #[derive(Args)]
 struct MisbehaveArguments {
-    /// ws://HOST:PORT/PATH of an echo route that asks for no token
+    /// ws://HOST:PORT/connect of a gateway in the mode Relayed, with the limits that it documents
     #[arg(long)]
     url: String,
+    /// File with a token a line, four times as many as --each; - is the standard input
+    #[arg(long)]
+    tokens: PathBuf,
     /// Clients of each kind
-    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1000))]
-    each: u16,
-    /// Frames a second that all of them together may send
+    #[arg(long, default_value = "50")]
+    each: NonZeroU16,
+    /// Messages, or pieces of them, a second that all of them together may send
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..))]
     per_second: u32,
-    /// For how long
+    /// How long they come back for; the last are waited for
     #[arg(long = "for", value_name = "TIME", default_value = "20s")]
     duration: humantime::Duration,
 }
