@@ -31,9 +31,9 @@ impl Budget {
         may
     }
 
-    /// What one of `sharers` may send of what is left.
+    /// What each of `sharers` may try to send of what is left.
     pub(super) fn share_of(&self, sharers: usize) -> usize {
-        (self.left / sharers as f64).ceil() as usize
+        (self.left / sharers as f64).ceil().max(1.0) as usize
     }
 }
 
@@ -68,6 +68,6 @@ mod tests {
         assert_eq!(budget.share_of(50), 4);
         assert_eq!(budget.share_of(150), 2, "rounded up, or nobody would send");
         assert_eq!(taken(&mut budget), 200);
-        assert_eq!(budget.share_of(50), 0);
+        assert_eq!(budget.share_of(50), 1);
     }
 }

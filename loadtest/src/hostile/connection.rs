@@ -6,12 +6,17 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use socket2::SockRef;
+
 use super::budget::Budget;
 use super::life::Life;
 use super::{End, Persona};
 use crate::wire::handshake::{self, Address};
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+
+/// What the kernel keeps for a slow reader.
+const RECEIVE_BYTES: usize = 64 << 10;
 
 pub(super) struct Connection {
     stream: TcpStream,
@@ -30,6 +35,10 @@ impl Connection {
         let stream = TcpStream::connect_timeout(&address.socket, CONNECT_WITHIN)?;
         stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
+        if persona == Persona::SlowReader {
+            // Else the kernel may take ever more for one that does not read.
+            SockRef::from(&stream).set_recv_buffer_size(RECEIVE_BYTES)?;
+        }
         let bearer = format!("Authorization: Bearer {token}\r\n");
         let request = handshake::request(&address.authority, &address.path, &bearer);
         Ok(Self { stream, life: Life::new(persona, request, now), unsent: Vec::new() })
@@ -52,7 +61,11 @@ impl Connection {
 
     fn write(&mut self, now: Instant, most: usize, budget: &mut Budget) -> io::Result<()> {
         for _ in 0..most {
-            if !self.push()? || !self.life.is_due(now) || !budget.take() {
+            if !self.push()? || !self.life.is_due(now) {
+                return Ok(());
+            }
+            // A whole request is no message: nobody is to be late with it for want of a budget.
+            if !self.life.is_asking() && !budget.take() {
                 return Ok(());
             }
             self.life.send(now, &mut self.unsent);

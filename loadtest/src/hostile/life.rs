@@ -12,9 +12,12 @@ use crate::wire::handshake::{self, Refusal};
 /// Fast enough to be work, slow enough that no request gets too long before its time is over.
 const BYTE_EVERY: Duration = Duration::from_millis(50);
 
-/// From the last message of a slow reader until it reads how it was ended. A server waits for
-/// seconds.
-const SULKS: Duration = Duration::from_secs(1);
+/// From the last message of a slow reader until it reads how it was ended: the gateway has seen them
+/// all by then, and waits for longer with its socket.
+const SULKS: Duration = Duration::from_secs(2);
+
+/// How long it reads. A gateway that was too slow itself to be full of answers is asked again.
+const READS: Duration = Duration::from_secs(5);
 
 /// Nobody has this name: a good one has a tag that the gateway can check.
 const NOBODY: Guid = [0xab; 16];
@@ -61,6 +64,8 @@ enum Stage {
     Nameless,
     /// So many messages, or pieces of one, are sent.
     Sending { sent: usize, to: Guid },
+    /// A slow reader takes what it was sent.
+    Reading { to: Guid },
     /// Sends nothing more.
     Listening,
 }
@@ -83,9 +88,14 @@ impl Life {
     /// Whether it has something to send.
     pub(super) fn is_due(&self, now: Instant) -> bool {
         match self.stage {
-            Stage::Asking(_) | Stage::Sending { .. } => now >= self.next_at,
+            Stage::Asking(_) | Stage::Sending { .. } | Stage::Reading { .. } => now >= self.next_at,
             Stage::Waiting | Stage::Nameless | Stage::Listening => false,
         }
+    }
+
+    /// Whether a whole request is what it sends next.
+    pub(super) fn is_asking(&self) -> bool {
+        matches!(self.stage, Stage::Asking(_)) && self.persona != Persona::OneByte
     }
 
     /// Nothing more can be sent.
@@ -113,6 +123,7 @@ impl Life {
                     Persona::Fragmenter | Persona::OneByte => put_piece(sent, out),
                 }
             }
+            (Stage::Reading { to }, _) => self.stage = Stage::Sending { sent: 0, to },
             (Stage::Waiting | Stage::Nameless | Stage::Listening, _) => {}
         }
     }
@@ -120,7 +131,11 @@ impl Life {
     fn ask_for_more(&mut self, now: Instant, sent: usize, to: Guid, out: &mut Vec<u8>) {
         match asked_for(sent) {
             Some(payload_bytes) => put_message(to, payload_bytes, out),
-            None => self.listen(),
+            None => {
+                self.stage = Stage::Reading { to };
+                self.next_at = now + READS;
+                return;
+            }
         }
         if asked_for(sent + 1).is_none() {
             self.next_at = now + SULKS;

@@ -135,6 +135,11 @@ fn a_slow_reader_sends_itself_more_than_is_kept_and_reads_only_then() {
     sent(&mut life, now + SULKS, 1);
     assert!(life.reads());
     assert_eq!(life.hear(&close(1013)), Some(End::Close(1013)));
+    // A gateway that had not come to its end is asked for the same again.
+    assert!(sent(&mut life, now + SULKS + READS / 2, 1).is_empty());
+    let again = sent(&mut life, now + SULKS + READS, 10_000).concat();
+    assert_eq!(again, messages.concat());
+    assert!(!life.reads());
 }
 
 #[test]
