@@ -1,7 +1,11 @@
-//! Clients that come and go in every way there is: nothing of them may stay.
+//! Clients that come and go in every way there is, and all at once: nothing of them may stay.
 
 #[expect(dead_code, reason = "each test takes the part of the harness that it needs")]
 mod gateway_process;
+
+use corelane_loadtest::outcome::{Interval, Outcome, ServerUse};
+use corelane_loadtest::run::{self, ServerAt, Surroundings, Watcher};
+use corelane_loadtest::scenario;
 
 use gateway_process::client::{BINARY, CLOSE, Client, masked, upgrade_request};
 use gateway_process::memory::{descriptors, pss_bytes, raise_open_files};
@@ -80,6 +84,58 @@ fn ten_thousand_clients_that_come_and_go_leave_nothing_behind() {
     let opened = CYCLES as f64 * 5.0 / WAYS.len() as f64;
     assert!(granted(&after) - granted(&before) >= opened, "sessions were opened\n{after}");
     gateway.stop();
+}
+
+/// Sessions of the storm, and how many times all of them are reset at once and come back.
+const STORM: usize = 500;
+const STORM_TIMES: usize = 5;
+
+/// What may differ between five hundred sessions before the storm and the same after it.
+const STORM_BYTES: f64 = (4 << 20) as f64;
+
+#[test]
+fn every_connection_of_a_reconnect_storm_is_answered_and_memory_is_as_it_was() {
+    raise_open_files();
+    let gateway = Launch::new(CONFIG).start();
+    let begun = STORM * (1 + STORM_TIMES);
+    let outcome = storm(&gateway);
+    let connections = &outcome.connections;
+    assert!(outcome.errors.is_empty(), "{:?}", outcome.errors);
+    assert_eq!((connections.attempted, connections.ready), (begun as u64, begun as u64));
+    assert_eq!((outcome.unanswered(), outcome.messages.unsent), (0, 0));
+    let after = gateway.wait_until_empty();
+    let upgrades = after.sum_of("corelane_upgrades_total", "outcome=\"accepted\"");
+    assert_eq!(upgrades, begun as f64, "{after}");
+    assert_eq!(after.sum("corelane_connections_accepted_total"), begun as f64, "{after}");
+    let grown = outcome.server.as_ref().and_then(ServerUse::bytes_grown);
+    let grown = grown.expect("the memory is looked at");
+    println!("{begun} connections; memory (PSS) grown by {grown} bytes");
+    assert!(grown <= STORM_BYTES, "{grown} bytes more than before the storm");
+    gateway.stop();
+}
+
+/// The built-in scenario, smaller and slower: this may be a debug build beside other tests.
+fn storm(gateway: &Gateway) -> Outcome {
+    let settings = [
+        format!("target.url=ws://{}/connect", gateway.public()),
+        format!("connections.count={STORM}"),
+        format!("traffic.times={STORM_TIMES}"),
+        "arrival.rate=500".to_owned(),
+        "timing.warm_up=5s".to_owned(),
+        "timing.duration=7s".to_owned(),
+        "timing.patience=20s".to_owned(),
+    ];
+    let scenario = scenario::load("reconnect-storm", &settings).expect("it takes these keys");
+    let tokens = (0..STORM).map(|_| gateway.token()).collect();
+    let surroundings = Surroundings { tokens, server: Some(ServerAt::Pid(gateway.pid())) };
+    run::run(&scenario, &surroundings, &mut Blind).expect("the run has an outcome")
+}
+
+struct Blind;
+
+impl Watcher for Blind {
+    fn opening(&mut self, _ready: u64, _wanted: u64) {}
+    fn interval(&mut self, _interval: &Interval) {}
 }
 
 /// Open descriptors without that of a scrape that is just ending.

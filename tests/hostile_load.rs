@@ -1,10 +1,14 @@
-//! Clients that hold half a frame and clients that flood, while a good one goes about its work.
+//! Clients that hold half a frame, clients that flood, and all the bad ones of the load harness, while a
+//! good one goes about its work.
 
 #[expect(dead_code, reason = "each test takes the part of the harness that it needs")]
 mod gateway_process;
 
+use std::num::NonZeroUsize;
 use std::thread;
 use std::time::{Duration, Instant};
+
+use corelane_loadtest::hostile::{self, Persona, Plan};
 
 use gateway_process::client::{BINARY, Client, masked, request, upgrade_request};
 use gateway_process::memory::{pss_bytes, raise_open_files};
@@ -32,6 +36,9 @@ const WAVE: usize = 250;
 
 /// A block for each half frame, what a session costs, and room for everything pooled.
 const MEMORY_BOUND: u64 = 48 << 20;
+
+/// What the bad ones of the load harness may make the gateway take.
+const BAD_MEMORY_BOUND: u64 = 32 << 20;
 
 /// Default of `shards.block_pool_bytes`.
 const BLOCK_POOL: f64 = (64 << 20) as f64;
@@ -78,6 +85,53 @@ fn a_good_client_is_answered_amid_half_frames_and_floods() {
     call(&mut good, echo, CALLS_MAX);
 
     halves.into_iter().for_each(Client::reset);
+    good.finish();
+    gateway.wait_until_empty();
+    gateway.stop();
+}
+
+/// Bad clients of each persona.
+const EACH: usize = 8;
+
+/// What the bad ones may send in a second, all together.
+const BAD_PER_SECOND: f64 = 10_000.0;
+
+/// Between two calls of the good client beside them, so that it keeps within its rate.
+const CALL_EVERY: Duration = Duration::from_millis(25);
+
+#[test]
+fn bad_clients_of_every_kind_are_ended_as_documented_and_a_good_one_is_answered() {
+    let gateway = Launch::new(config())
+        .set("session.connection_mode", "Relayed")
+        .set("limits.messages_per_window", "1000")
+        .set("limits.head_timeout", "2s")
+        .start();
+    let mut good = Client::session(gateway.public(), &gateway.token(), SOON);
+    let echo = good.guid_of("/demo/echo", SOON);
+    let before = pss_bytes(gateway.pid());
+    let plan = Plan {
+        url: format!("ws://{}/connect", gateway.public()),
+        tokens: (0..EACH * Persona::ALL.len()).map(|_| gateway.token()).collect(),
+        each: NonZeroUsize::new(EACH).expect("there are some"),
+        per_second: BAD_PER_SECOND,
+        duration: Duration::from_secs(5),
+    };
+    let bad = thread::spawn(move || hostile::run(&plan));
+    let (mut times, mut most) = (Vec::new(), before);
+    while !bad.is_finished() {
+        times.push(call(&mut good, echo, times.len() as u64));
+        most = most.max(pss_bytes(gateway.pid()));
+        thread::sleep(CALL_EVERY);
+    }
+    let tally = bad.join().expect("they do not panic").expect("the gateway lets them come");
+    println!("{tally}{}; memory (PSS) grown by {}", report(&times), most - before);
+    assert!(tally.faults().is_empty(), "{:#?}\n{tally}", tally.faults());
+    for persona in Persona::ALL {
+        let opened = tally.of(persona).opened;
+        assert!(opened >= EACH as u64, "{opened} of {}", persona.label());
+    }
+    let grown = most - before;
+    assert!(grown <= BAD_MEMORY_BOUND, "{grown} bytes more than before they came");
     good.finish();
     gateway.wait_until_empty();
     gateway.stop();
@@ -153,9 +207,5 @@ fn report(times: &[Duration]) -> String {
     let mut sorted = times.to_vec();
     sorted.sort_unstable();
     let (median, slowest) = (sorted[sorted.len() / 2], sorted[sorted.len() - 1]);
-    format!(
-        "{} calls amid {FLOODERS} flooders and {HALF_FRAMES} half frames: median {median:?}, \
-         slowest {slowest:?}",
-        times.len()
-    )
+    format!("{} calls amid them: median {median:?}, slowest {slowest:?}", times.len())
 }

@@ -2,10 +2,12 @@
 //! the commands do is in one module for each.
 
 mod list;
+mod misbehave;
 mod one_run;
 mod quick;
 mod results;
 
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -31,6 +33,9 @@ enum Command {
     Run(RunArguments),
     /// Find the highest rate that keeps the scenario's bounds, and its rate-latency curve
     Search(RunArguments),
+    /// Be four kinds of bad clients, to be run beside good ones; fails if the gateway ends one of
+    /// them otherwise than it documents
+    Misbehave(MisbehaveArguments),
     /// List the built-in scenarios
     List,
     /// Print a built-in scenario, to start one's own from
@@ -99,6 +104,25 @@ struct RunArguments {
 }
 
 #[derive(Args)]
+struct MisbehaveArguments {
+    /// ws://HOST:PORT/connect of a gateway in the mode Relayed, with the limits that it documents
+    #[arg(long)]
+    url: String,
+    /// File with a token a line, four times as many as --each; - is the standard input
+    #[arg(long)]
+    tokens: PathBuf,
+    /// Clients of each kind
+    #[arg(long, default_value = "50")]
+    each: NonZeroU16,
+    /// Messages, or pieces of them, a second that all of them together may send
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..))]
+    per_second: u32,
+    /// How long they come back for; the last are waited for
+    #[arg(long = "for", value_name = "TIME", default_value = "20s")]
+    duration: humantime::Duration,
+}
+
+#[derive(Args)]
 struct QuickArguments {
     /// Folder for the report
     #[arg(long, default_value = "corelane-report")]
@@ -117,6 +141,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Quick(arguments) => quick::run(&arguments),
         Command::Run(arguments) => one_run::run(&arguments),
         Command::Search(arguments) => one_run::search(&arguments),
+        Command::Misbehave(arguments) => misbehave::run(&arguments),
         Command::List => Ok(list::list()),
         Command::Show { name } => list::show(&name),
         Command::Schema => Ok(list::schema()),

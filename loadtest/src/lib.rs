@@ -12,6 +12,7 @@
 
 pub mod compare;
 mod generator_use;
+pub mod hostile;
 pub mod judge;
 pub mod merge;
 pub mod outcome;

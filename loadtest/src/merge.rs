@@ -271,6 +271,7 @@ fn wider(a: &ServerUse, b: &ServerUse) -> ServerUse {
     ServerUse {
         bytes_before: pick(a.bytes_before, b.bytes_before, u64::min),
         bytes_with_connections: pick(a.bytes_with_connections, b.bytes_with_connections, u64::max),
+        bytes_after: pick(a.bytes_after, b.bytes_after, u64::max),
         cpu_us_per_message: a.cpu_us_per_message.or(b.cpu_us_per_message),
         bytes_per_connection: a.bytes_per_connection.or(b.bytes_per_connection),
         ..longer.clone()
@@ -294,6 +295,7 @@ fn both(a: &ServerUse, b: &ServerUse) -> ServerUse {
         involuntary_switches: add(a.involuntary_switches, b.involuntary_switches),
         bytes_before: add(a.bytes_before, b.bytes_before),
         bytes_with_connections: add(a.bytes_with_connections, b.bytes_with_connections),
+        bytes_after: add(a.bytes_after, b.bytes_after),
         bytes_per_connection: a.bytes_per_connection.and(b.bytes_per_connection),
     }
 }

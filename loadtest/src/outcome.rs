@@ -138,9 +138,11 @@ pub struct ServerUse {
     pub cpu_us_per_message: Option<f64>,
     pub voluntary_switches: Option<u64>,
     pub involuntary_switches: Option<u64>,
-    /// Memory before the first connection and with all of them.
+    /// Memory before the first connection, with all of them, and when the measurement was over.
     pub bytes_before: Option<u64>,
     pub bytes_with_connections: Option<u64>,
+    #[serde(default)]
+    pub bytes_after: Option<u64>,
     pub bytes_per_connection: Option<f64>,
 }
 

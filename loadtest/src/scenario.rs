@@ -131,11 +131,20 @@ pub enum Traffic {
     Connect { ready: Ready, close: CloseBy },
     /// Connections are opened and left alone for the whole time; Pings are answered.
     Hold,
-    /// Half of the time like `Hold`; then all connections are reset at once and opened again at the
-    /// arrival's times.
-    Reconnect { ready: Ready },
+    /// Half of the time like `Hold`; then, so many times, all connections are reset at once and
+    /// opened again one after the other, at the arrival's times.
+    Reconnect {
+        ready: Ready,
+        #[serde(default = "once")]
+        times: u32,
+    },
     /// The server sends stamped messages by itself; they are counted and timed.
     Push,
+}
+
+/// Results from before `times` have none.
+fn once() -> u32 {
+    1
 }
 
 /// What a reply's payload must be.
@@ -292,8 +301,12 @@ pub enum Metric {
     Faults,
     /// Refused, reset, timed out, answered with an error code.
     Errors,
+    /// Connections that became neither ready nor were refused with a status.
+    Unanswered,
     ServerCpuUsPerMessage,
     ServerBytesPerConnection,
+    /// Memory at the end of the measurement beyond that with all connections before it.
+    ServerBytesGrown,
 }
 
 /// What `search` looks for: the highest rate at which everything below holds.

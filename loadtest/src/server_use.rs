@@ -163,6 +163,7 @@ pub(crate) struct Observed<'a> {
     pub(crate) messages: u64,
     pub(crate) bytes_before: Option<u64>,
     pub(crate) bytes_with_connections: Option<u64>,
+    pub(crate) bytes_after: Option<u64>,
     pub(crate) connections: u64,
 }
 
@@ -189,6 +190,7 @@ impl Observed<'_> {
             involuntary_switches: switches(|both| both.1),
             bytes_before: self.bytes_before,
             bytes_with_connections: self.bytes_with_connections,
+            bytes_after: self.bytes_after,
             bytes_per_connection: memory
                 .filter(|_| self.connections > 0)
                 .map(|(before, with)| (with as f64 - before as f64) / self.connections as f64),
@@ -239,6 +241,7 @@ mod tests {
             messages: 10,
             bytes_before: Some(1000),
             bytes_with_connections: Some(3000),
+            bytes_after: Some(3500),
             connections: 2,
         };
         let found = observed.summary();

@@ -70,7 +70,7 @@ fn a_closed_storm_opens_the_next_when_one_is_ready() {
 fn all_come_back_after_a_reset() {
     let (address, upgraded) = door();
     let mut scenario = scenario(address);
-    scenario.traffic = Traffic::Reconnect { ready: Ready::Upgraded };
+    scenario.traffic = Traffic::Reconnect { ready: Ready::Upgraded, times: 1 };
     scenario.connections.count = 30;
     scenario.generator.threads = 2;
     for arrival in
@@ -84,6 +84,45 @@ fn all_come_back_after_a_reset() {
         assert_eq!(upgraded.load(Ordering::Relaxed) - before, 60);
         assert_eq!(outcome.latency.from_intended.0.len(), 30);
     }
+}
+
+#[test]
+fn all_are_reset_and_come_back_as_often_as_wanted() {
+    let (address, upgraded) = door();
+    let mut scenario = scenario(address);
+    scenario.traffic = Traffic::Reconnect { ready: Ready::Upgraded, times: 3 };
+    scenario.connections.count = 30;
+    scenario.connections.sources = ["127.0.0.1", "127.0.0.2"].map(|ip| ip.parse().unwrap()).into();
+    scenario.generator.threads = 2;
+    scenario.arrival = Arrival::Constant { rate: 300.0, window: None };
+    let outcome = outcome_of(&scenario);
+    let (connections, messages) = (&outcome.connections, &outcome.messages);
+    assert_eq!((connections.ready, connections.failed), (4 * 30, 0), "{:?}", outcome.errors);
+    assert_eq!(upgraded.load(Ordering::Relaxed), 4 * 30);
+    assert_eq!((messages.planned, messages.unsent), (3 * 30, 0));
+    assert_eq!(outcome.latency.from_intended.0.len(), 3 * 30);
+}
+
+#[test]
+fn those_that_are_not_back_when_all_are_reset_again_are_counted() {
+    let served = Arc::new(AtomicU64::new(0));
+    let address = serve(move |mut peer| {
+        if peer.read_request().is_none() {
+            return;
+        }
+        // The first ten are let in; nobody else ever hears of his request.
+        if served.fetch_add(1, Ordering::Relaxed) < 10 {
+            peer.send(support::ACCEPTED.as_bytes());
+        }
+        until_closed(&mut peer);
+    });
+    let mut scenario = scenario(address);
+    scenario.traffic = Traffic::Reconnect { ready: Ready::Upgraded, times: 2 };
+    scenario.connections.count = 10;
+    scenario.arrival = Arrival::Constant { rate: 100.0, window: None };
+    let outcome = outcome_of(&scenario);
+    assert_eq!(outcome.connections.attempted, 10 + 10, "{:?}", outcome.errors);
+    assert_eq!(outcome.messages.unsent, 10);
 }
 
 #[test]

@@ -210,7 +210,7 @@ fn storms_shake_hands_in_full_unless_sessions_are_taken_up() {
 fn those_who_come_back_take_up_their_sessions() {
     let (authority, config) = certified("back");
     let mut scenario = over_tls(serve_tls(config, echo), &authority);
-    scenario.traffic = Traffic::Reconnect { ready: Ready::Upgraded };
+    scenario.traffic = Traffic::Reconnect { ready: Ready::Upgraded, times: 1 };
     scenario.connections.count = 30;
     scenario.arrival = Arrival::Closed { in_flight: 30 };
     scenario.tls.resume = true;

@@ -83,7 +83,7 @@ fn surroundings(arguments: &RunArguments) -> Result<Surroundings, CommandError> 
     Ok(Surroundings { tokens, server })
 }
 
-fn read_tokens(path: &Path) -> Result<Vec<String>, CommandError> {
+pub(super) fn read_tokens(path: &Path) -> Result<Vec<String>, CommandError> {
     let mut text = String::new();
     if path.as_os_str() == "-" {
         io::stdin().read_to_string(&mut text).into_diagnostic().wrap_err("the standard input")?;

@@ -108,11 +108,40 @@ fn every_kind_of_fault_fails_the_run() {
 #[test]
 fn a_reconnect_expects_lost_connections() {
     let judgement = judged(|outcome| {
-        outcome.scenario.traffic = Traffic::Reconnect { ready: Ready::Upgraded };
+        outcome.scenario.traffic = Traffic::Reconnect { ready: Ready::Upgraded, times: 1 };
         outcome.connections.attempted = outcome.messages.planned;
         outcome.connections.lost = 5;
     });
     assert_eq!(judgement.verdict, Verdict::Passed);
+}
+
+#[test]
+fn a_refusal_is_an_answer_and_a_reset_is_none() {
+    let refused_and_reset = |outcome: &mut Outcome| {
+        outcome.connections.failed = 5;
+        outcome.errors = [("refused: 503", 2), ("refused: 429", 1), ("reset", 2)]
+            .map(|(kind, count)| (kind.to_owned(), count))
+            .into();
+    };
+    let unanswered = |limit| {
+        judged(|outcome| {
+            refused_and_reset(outcome);
+            let bound = Bound::AtMost(limit);
+            outcome.scenario.thresholds = vec![Threshold { metric: Metric::Unanswered, bound }];
+        })
+    };
+    assert_eq!(unanswered(2.0).verdict, Verdict::Passed);
+    let failed = unanswered(1.0);
+    assert_eq!(failed.thresholds[0].value, Some(2.0));
+    assert_eq!(failed.verdict, Verdict::Failed);
+}
+
+#[test]
+fn memory_is_grown_by_what_it_is_beyond_that_with_all_connections() {
+    let grown = |limit| with_threshold(Metric::ServerBytesGrown, Bound::AtMost(limit));
+    assert_eq!(grown(1_048_576.0).verdict, Verdict::Passed);
+    assert_eq!(grown(1_048_575.0).thresholds[0].value, Some(1_048_576.0));
+    assert_eq!(grown(1_048_575.0).verdict, Verdict::Failed);
 }
 
 #[test]

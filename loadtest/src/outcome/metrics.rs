@@ -20,13 +20,21 @@ impl Outcome {
             Metric::Rate => self.rate(),
             Metric::Faults => Some(self.messages.faults() as f64),
             Metric::Errors => Some(self.error_count() as f64),
+            Metric::Unanswered => Some(self.unanswered() as f64),
             Metric::ServerCpuUsPerMessage => self.server.as_ref()?.cpu_us_per_message,
             Metric::ServerBytesPerConnection => self.server.as_ref()?.bytes_per_connection,
+            Metric::ServerBytesGrown => self.server.as_ref()?.bytes_grown(),
         }
     }
 
     pub fn error_count(&self) -> u64 {
         self.errors.values().sum()
+    }
+
+    /// Of the connections that failed, those that no status explains.
+    pub fn unanswered(&self) -> u64 {
+        let refused = self.errors.iter().filter(|(kind, _)| kind.starts_with("refused: "));
+        self.connections.failed.saturating_sub(refused.map(|(_, count)| count).sum())
     }
 
     /// Of sent messages per second within the measurement.
@@ -52,6 +60,13 @@ impl Outcome {
     }
 }
 
+impl super::ServerUse {
+    /// Negative, if it has given memory back meanwhile.
+    pub fn bytes_grown(&self) -> Option<f64> {
+        Some(self.bytes_after? as f64 - self.bytes_with_connections? as f64)
+    }
+}
+
 impl super::MessageCounts {
     /// Lost, duplicated, reordered and corrupted together.
     pub fn faults(&self) -> u64 {
@@ -72,8 +87,10 @@ impl Metric {
             Self::Rate => "rate",
             Self::Faults => "faults",
             Self::Errors => "errors",
+            Self::Unanswered => "connections without an answer",
             Self::ServerCpuUsPerMessage => "server processor time per message",
             Self::ServerBytesPerConnection => "server memory per connection",
+            Self::ServerBytesGrown => "growth of the server's memory under the load",
         }
     }
 
@@ -88,8 +105,8 @@ impl Metric {
             | Self::ReadyP99Us
             | Self::ServerCpuUsPerMessage => Dimension::Microseconds,
             Self::Rate => Dimension::PerSecond,
-            Self::Faults | Self::Errors => Dimension::Count,
-            Self::ServerBytesPerConnection => Dimension::Bytes,
+            Self::Faults | Self::Errors | Self::Unanswered => Dimension::Count,
+            Self::ServerBytesPerConnection | Self::ServerBytesGrown => Dimension::Bytes,
         }
     }
 }

@@ -155,6 +155,7 @@ fn server(messages: u64) -> ServerUse {
         involuntary_switches: Some(12),
         bytes_before: Some(48 << 20),
         bytes_with_connections: Some(49 << 20),
+        bytes_after: Some(50 << 20),
         bytes_per_connection: Some((1 << 20) as f64 / 100.0),
     }
 }

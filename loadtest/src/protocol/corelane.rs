@@ -217,6 +217,15 @@ impl Corelane {
     }
 }
 
+/// How others address the client that got this message, if it is the manifest.
+pub(crate) fn own_name(message: &[u8]) -> Option<Guid> {
+    let Ok(Envelope::Request(request)) = decode(message) else {
+        return None;
+    };
+    let manifest: Manifest = serde_json::from_slice(request.payload).ok()?;
+    manifest.peer_guid.as_deref().and_then(parse_guid)
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Manifest {

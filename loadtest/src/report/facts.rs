@@ -179,6 +179,7 @@ pub(super) fn efficiency(outcome: &Outcome) -> Table {
             row("Server's busiest thread", format!("{name}, {}", share(*busy)));
         }
         row("Server memory per connection", or_dash(server.bytes_per_connection, bytes));
+        row("Server memory grown under the load", or_dash(server.bytes_grown(), bytes));
         row("Server switches, voluntary", or_dash(server.voluntary_switches, count));
         row("Server switches, involuntary", or_dash(server.involuntary_switches, count));
     }

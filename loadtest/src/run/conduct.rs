@@ -145,6 +145,7 @@ impl Watch<'_> {
         let before = self.sample()?;
         self.follow_until(until, watcher);
         let after = self.sample()?;
+        let bytes_after = memory(self.surroundings)?;
         self.plan.progress.set_sampled();
         while !self.plan.progress.has_ended() {
             self.follow_until(clock::now() + clock::nanoseconds(LOOK), watcher);
@@ -158,6 +159,7 @@ impl Watch<'_> {
             elapsed_ns: elapsed,
             bytes_before: None,
             bytes_with_connections,
+            bytes_after,
             connections: ready,
         }))
     }

@@ -21,6 +21,7 @@ pub(crate) struct Gathered {
     pub(crate) elapsed_ns: u64,
     pub(crate) bytes_before: Option<u64>,
     pub(crate) bytes_with_connections: Option<u64>,
+    pub(crate) bytes_after: Option<u64>,
     pub(crate) connections: u64,
 }
 
@@ -122,6 +123,7 @@ pub(crate) fn gather(
             messages: whole.messages.measured,
             bytes_before: seen.bytes_before,
             bytes_with_connections: seen.bytes_with_connections,
+            bytes_after: seen.bytes_after,
             connections: seen.connections,
         };
         observed.summary()

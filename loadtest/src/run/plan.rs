@@ -209,7 +209,7 @@ impl<'a> Plan<'a> {
         matches!(
             self.scenario.traffic,
             Traffic::Connect { ready: Ready::Upgraded, .. }
-                | Traffic::Reconnect { ready: Ready::Upgraded }
+                | Traffic::Reconnect { ready: Ready::Upgraded, .. }
         )
     }
 }

@@ -135,6 +135,10 @@ fn check_pairing(file: &File, findings: &mut Findings) {
         );
         findings.add(file.traffic.kind.span(), message);
     }
+    if *file.arrival.mode.get_ref() == Mode::Closed {
+        // Nothing but a plan says when all are back.
+        findings.useless("times", file.traffic.times.as_ref(), "the mode closed");
+    }
 }
 
 fn target(table: TargetTable, traffic: &TrafficTable, findings: &mut Findings) -> Target {
@@ -194,6 +198,9 @@ fn traffic(table: TrafficTable, connections: usize, findings: &mut Findings) -> 
     if kind != Kind::Connect {
         findings.useless("close", table.close.as_ref(), &beside);
     }
+    if kind != Kind::Reconnect {
+        findings.useless("times", table.times.as_ref(), &beside);
+    }
     let ready = table.ready.as_ref().map_or(Ready::Upgraded, |ready| *ready.get_ref());
     Some(match kind {
         Kind::Echo => Traffic::Echo,
@@ -227,7 +234,10 @@ fn traffic(table: TrafficTable, connections: usize, findings: &mut Findings) -> 
             Traffic::Connect { ready, close }
         }
         Kind::Hold => Traffic::Hold,
-        Kind::Reconnect => Traffic::Reconnect { ready },
+        Kind::Reconnect => {
+            let times = table.times.map_or(1, |times| times.into_inner().get());
+            Traffic::Reconnect { ready, times }
+        }
         Kind::Push => Traffic::Push,
     })
 }

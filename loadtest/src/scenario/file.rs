@@ -123,6 +123,9 @@ pub(super) struct TrafficTable {
     /// Connect and reconnect: when a connection counts as ready
     #[schemars(with = "Option<Ready>")]
     pub(super) ready: Option<Spanned<Ready>>,
+    /// Reconnect: how many times all are reset at once and come back; 1 if it is not said
+    #[schemars(with = "Option<NonZeroU32>")]
+    pub(super) times: Option<Spanned<NonZeroU32>>,
     /// Connect: how a ready connection is ended
     #[schemars(with = "Option<CloseBy>")]
     pub(super) close: Option<Spanned<CloseBy>>,

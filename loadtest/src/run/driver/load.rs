@@ -144,8 +144,8 @@ impl<'a, D: Dialect> Driver<'a, D> {
             }
             if breaks.is_some_and(|at| now >= at) {
                 breaks = None;
-                plan_start = now;
                 self.break_all();
+                plan_start = clock::now();
             }
             if now >= sweep_at {
                 self.sweep();
@@ -153,7 +153,7 @@ impl<'a, D: Dialect> Driver<'a, D> {
             }
             let next_due = match breaks {
                 Some(at) => at,
-                None => self.take_due(&mut plan, plan_start, now),
+                None => self.take_due(&mut plan, &mut plan_start, now),
             };
             let wake_at = next_due.min(intervals.next()).min(sweep_at).min(end);
             self.turn(events, wake_at)?;
@@ -163,7 +163,7 @@ impl<'a, D: Dialect> Driver<'a, D> {
             self.busy = (clock::on_cpu() - on_cpu) as f64 / elapsed as f64;
         }
         // Everything planned has been due by now, however late this thread is.
-        self.take_due(&mut plan, plan_start, end);
+        self.take_due(&mut plan, &mut plan_start, end);
         self.drain(end, patience, sweep_at, intervals.last(), events)
     }
 
@@ -174,7 +174,7 @@ impl<'a, D: Dialect> Driver<'a, D> {
         match scenario.traffic {
             Traffic::Hold | Traffic::Push => whole = whole.cut_at(0),
             Traffic::Reconnect { .. } => {
-                // The second half; each connection comes back once.
+                // The second half, as far as it takes for each connection to come back.
                 let half = clock::nanoseconds(horizon) / 2;
                 whole = whole.cut_at(half);
             }
@@ -198,8 +198,9 @@ impl<'a, D: Dialect> Driver<'a, D> {
                 self.opener.endless = !open_loop;
                 None
             }
-            Traffic::Reconnect { .. } => {
+            Traffic::Reconnect { times, .. } => {
                 self.opener.without_pace(most);
+                self.opener.breaks_left = times.saturating_sub(1);
                 Some(start + clock::nanoseconds(horizon) / 2)
             }
             _ => {
@@ -212,13 +213,22 @@ impl<'a, D: Dialect> Driver<'a, D> {
         }
     }
 
-    /// Gives everything that is due to its connection; says when the next is.
-    fn take_due(&mut self, plan: &mut Peekable<Share<'_>>, start: u64, now: u64) -> u64 {
+    /// Gives everything that is due to its connection; says when the next is. The plan began at
+    /// `start`, and stands still while connections are reset.
+    fn take_due(&mut self, plan: &mut Peekable<Share<'_>>, start: &mut u64, now: u64) -> u64 {
         while let Some(due) = plan.peek() {
-            let intended = start + due.offset;
+            let intended = *start + due.offset;
             if intended > now {
                 self.opener.hold_comers();
                 return intended;
+            }
+            if self.opener.breaks_left > 0 && self.opener.returned == self.lines.len() {
+                let begun = clock::now();
+                self.opener.breaks_left -= 1;
+                self.opener.returned = 0;
+                self.break_all();
+                *start += clock::now() - begun;
+                continue;
             }
             let sender = due.sender;
             plan.next();
@@ -242,10 +252,13 @@ impl<'a, D: Dialect> Driver<'a, D> {
         u64::MAX
     }
 
-    /// All connections are reset at once; without a plan they come back as fast as they may.
+    /// All connections are reset at once, but for those that have not come back yet; without a plan
+    /// they come back as fast as they may.
     fn break_all(&mut self) {
         for at in 0..self.lines.len() {
-            self.reset(at);
+            if self.is_ready(at) {
+                self.reset(at);
+            }
             if !self.tally.open_loop {
                 self.opener.waiting.push_back((at, None));
             }

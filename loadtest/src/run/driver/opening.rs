@@ -32,8 +32,10 @@ pub(super) struct Opener {
     pub(super) free: Option<Vec<usize>>,
     /// In a closed loop the next comes as soon as one may.
     pub(super) endless: bool,
-    /// Connections that the plan has called back.
+    /// Connections that the plan has called back since the last time that all were reset.
     pub(super) returned: usize,
+    /// How many more times all are reset once they were called back.
+    pub(super) breaks_left: u32,
     pub(super) under_way: usize,
     pub(super) most: usize,
     /// Nanoseconds between two openings.
@@ -56,6 +58,7 @@ impl Opener {
             free: None,
             endless: false,
             returned: 0,
+            breaks_left: 0,
             under_way: 0,
             most: plan.layout.part(connections.opening, thread),
             step: if rate > 0.0 { (1e9 / rate) as u64 } else { 0 },
@@ -149,6 +152,12 @@ impl<D: Dialect> Driver<'_, D> {
     }
 
     fn open(&mut self, at: usize, intended: u64, timely: bool) {
+        match self.lines[at].as_ref().map(|line| line.phase) {
+            // It is still on its way back from the time before: the server does not keep up.
+            Some(phase) if phase.is_opening() => return self.tally.messages.unsent += 1,
+            Some(_) => self.reset(at),
+            None => {}
+        }
         let now = clock::now();
         if timely {
             self.tally.lagged(intended, now.saturating_sub(intended));

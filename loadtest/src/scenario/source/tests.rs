@@ -1,5 +1,5 @@
 use super::*;
-use crate::scenario::{Arrival, Bound, Metric, Tls, TlsSuite, TlsVersion, Traffic};
+use crate::scenario::{Arrival, Bound, Metric, Ready, Tls, TlsSuite, TlsVersion, Traffic};
 
 const GOOD: &str = r#"name = "x"
 
@@ -71,10 +71,26 @@ fn keys_that_mean_nothing_together_are_refused() {
     refused_with("rate = 100", "rate = 100\nin_flight = 3", "14:13", "no effect");
     refused_with("kind = \"call\"", "kind = \"hold\"", "9:13", "`endpoints` has no effect");
     refused_with("kind = \"call\"", "kind = \"call\"\nmembers = 2", "9:11", "no effect");
+    refused_with("kind = \"call\"", "kind = \"call\"\ntimes = 2", "9:9", "no effect");
     refused_with("endpoints = [\"/a\", \"/b\"]", "payload_bytes = 3", "9:17", "48 to");
     refused_with("endpoints = [\"/a\", \"/b\"]", "", "8:8", "`endpoints`");
     refused_with("\"corelane\"", "\"nats\"", "8:8", "protocol nats");
     refused_with("{ at_most = 250 }", "{}", "16:10", "`at_most`");
+}
+
+#[test]
+fn reconnects_are_repeated_by_a_plan_only() {
+    let storm = GOOD
+        .replace("kind = \"call\"", "kind = \"reconnect\"\ntimes = 5")
+        .replace("endpoints = [\"/a\", \"/b\"]\n", "");
+    let traffic = taken(&storm, &[]).traffic;
+    assert_eq!(traffic, Traffic::Reconnect { ready: Ready::Upgraded, times: 5 });
+    let once = storm.replace("times = 5", "");
+    let traffic = taken(&once, &[]).traffic;
+    assert_eq!(traffic, Traffic::Reconnect { ready: Ready::Upgraded, times: 1 });
+    let closed =
+        storm.replace("mode = \"poisson\"\nrate = 100", "mode = \"closed\"\nin_flight = 1");
+    assert!(refusals(&closed)[0].contains("`times` has no effect with the mode closed"));
 }
 
 #[test]
