@@ -103,11 +103,6 @@ impl Scans {
         self.waiting.entry(from.partition).or_default().push(replay);
     }
 
-    /// Sessions that still wait for records.
-    pub(super) fn sessions(&self) -> usize {
-        self.wishes.len()
-    }
-
     pub(super) fn running(&self) -> usize {
         self.running.len()
     }
