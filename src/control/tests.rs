@@ -114,7 +114,7 @@ impl Shard {
                 validation: None,
                 settings: settings(),
                 nodes: None,
-                instance: uuid::Uuid::nil(),
+                instance: Uuid::nil(),
                 redis: None,
                 spans: None,
                 kafka: None,

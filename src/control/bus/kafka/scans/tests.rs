@@ -45,7 +45,7 @@ fn one_pass_serves_all_sessions_of_a_partition_each_from_its_own_offset() {
     assert_eq!(given, [(0, 90), (0, 93), (0, 96), (1, 97), (0, 99)]);
     assert_eq!(all_ended(&mut scans), [ended(0, 7), ended(1, 7)]);
     assert_eq!(scans.take_finished(), [Finished { partition: 0, length: 10 }]);
-    assert_eq!((scans.sessions(), scans.running()), (0, 0));
+    assert_eq!((scans.wishes.len(), scans.running()), (0, 0));
 }
 
 #[test]
@@ -264,6 +264,6 @@ proptest! {
         for (session, (epoch, _)) in newest {
             prop_assert!(over.contains(&(SessionId(session), epoch)), "{session} waits for ever");
         }
-        prop_assert_eq!((scans.sessions(), scans.running()), (0, 0));
+        prop_assert_eq!((scans.wishes.len(), scans.running()), (0, 0));
     }
 }
