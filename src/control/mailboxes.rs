@@ -99,8 +99,30 @@ struct Mailbox {
     bytes: usize,
     attached: bool,
     queued: bool,
-    /// The bus has nothing before it that the client lacks and that is not here.
+    /// The bus has nothing before it that the client lacks: where the first stands, here or lost, that
+    /// the client has not confirmed.
     reached: Option<Position>,
+    /// A gap that the client may not have heard of yet.
+    gap: Option<Gap>,
+}
+
+/// Something is missing that is not here; a word of it is.
+#[derive(Debug)]
+struct Gap {
+    /// Of the word.
+    place: u64,
+    /// The client surely has everything before; `None` where nobody knows.
+    reached: Option<Position>,
+}
+
+/// Up to where the client of a session has everything that the bus has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reached {
+    /// Nothing of the bus waits for it here.
+    All,
+    At(Position),
+    /// It has yet to be told that nobody knows.
+    Unknown,
 }
 
 #[derive(Debug)]
@@ -133,8 +155,15 @@ impl Mailbox {
         let bytes = kept.item.bytes();
         self.first += 1;
         self.bytes -= bytes;
-        self.reached = kept.position.map(Position::next).or(self.reached);
         bytes
+    }
+}
+
+impl Mailbox {
+    fn pop_confirmed(&mut self) -> usize {
+        let position = self.items.front().and_then(|kept| kept.position);
+        self.reached = position.map(Position::next).or(self.reached);
+        self.pop_front()
     }
 }
 
@@ -182,6 +211,7 @@ impl Mailboxes {
             attached,
             queued: false,
             reached: position,
+            gap: None,
         });
         let mut lost = 0;
         while !mailbox.items.is_empty()
@@ -196,13 +226,12 @@ impl Mailboxes {
         if refused {
             // All of it went to others: what is missing here is told all the same.
             mailbox.first += 1;
-            mailbox.reached = position.map(Position::next).or(mailbox.reached);
         } else {
-            mailbox.reached = mailbox.reached.or(position);
             mailbox.items.push_back(Kept { item, expires_unix_ms, position });
             mailbox.bytes += bytes;
             self.bytes += bytes;
         }
+        mailbox.reached = mailbox.reached.or(position);
         self.next = self.next.max(mailbox.end());
         if mailbox.has_next() && !std::mem::replace(&mut mailbox.queued, true) {
             self.ready.push_back(session);
@@ -234,35 +263,49 @@ impl Mailboxes {
         }
     }
 
-    /// Up to where the bus has nothing that the client lacks; `None` if nothing waits for it that the
-    /// bus has.
+    /// Puts the word of a gap in. Until the client has confirmed it, it has what is before `reached`;
+    /// `None` where nobody knows.
+    pub fn put_gap(&mut self, session: SessionId, item: Item, reached: Option<Position>) -> Put {
+        let put = self.put(session, item, Origin::default(), false);
+        if let Some(mailbox) = self.boxes.get_mut(&session) {
+            let place = mailbox.end().saturating_sub(1);
+            let reached = mailbox.gap.as_ref().map_or(reached, |earlier| earlier.reached);
+            mailbox.gap = Some(Gap { place, reached });
+        }
+        put
+    }
+
+    /// Up to where the client has everything that the bus has.
     #[must_use]
-    pub fn reached(&self, session: SessionId) -> Option<Position> {
-        self.boxes.get(&session)?.reached
+    pub fn reached(&self, session: SessionId) -> Reached {
+        let Some(mailbox) = self.boxes.get(&session) else { return Reached::All };
+        match &mailbox.gap {
+            Some(gap) => gap.reached.map_or(Reached::Unknown, Reached::At),
+            None => mailbox.reached.map_or(Reached::All, Reached::At),
+        }
     }
 
     /// The client has everything up to and including `place`. The word of a connection may come when
-    /// the next one has already taken the session. Says up to where the bus has nothing more for it,
-    /// if that is news.
-    pub fn confirm(&mut self, session: SessionId, place: Place) -> Option<Position> {
-        let mailbox = self.boxes.get_mut(&session)?;
+    /// the next one has already taken the session. Says whether that was news.
+    pub fn confirm(&mut self, session: SessionId, place: Place) -> bool {
+        let Some(mailbox) = self.boxes.get_mut(&session) else { return false };
         // Only what was handed out can have arrived.
         let confirmed = place.0.saturating_add(1).min(mailbox.handed_out);
         if confirmed <= mailbox.confirmed {
-            return None;
+            return false;
         }
         mailbox.confirmed = confirmed;
         mailbox.next = mailbox.next.max(confirmed);
         while mailbox.first < confirmed && !mailbox.items.is_empty() {
-            self.bytes -= mailbox.pop_front();
+            self.bytes -= mailbox.pop_confirmed();
         }
-        let reached = mailbox.reached;
+        mailbox.gap.take_if(|gap| gap.place < confirmed);
         if mailbox.confirmed == mailbox.end() {
             self.boxes.remove(&session);
         } else if mailbox.has_next() && !std::mem::replace(&mut mailbox.queued, true) {
             self.ready.push_back(session);
         }
-        reached
+        true
     }
 
     /// The next session that may have something to hand out; [`Self::next_of`] says what.
@@ -304,7 +347,7 @@ impl Mailboxes {
                 // Nothing before it waits for a receipt, so none will come for it either.
                 mailbox.confirmed = mailbox.next;
                 if mailbox.first < mailbox.confirmed {
-                    self.bytes -= mailbox.pop_front();
+                    self.bytes -= mailbox.pop_confirmed();
                 }
             }
         }

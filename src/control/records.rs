@@ -13,7 +13,7 @@ use corelane_shard::session::shortcuts::Shortcut;
 use tracing::{info, warn};
 
 use super::ask::Unpublished;
-use super::bus::{Arrival, EventBus, Position, Record, SESSION_KEY, Trail, topic};
+use super::bus::{Arrival, EventBus, Record, SESSION_KEY, Trail, topic};
 use super::mailboxes::{Item, Origin};
 use super::port::ShardPort;
 use super::resolve::{Host, ServiceTargets, Target};
@@ -92,8 +92,7 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
         record: Record,
         now: Now,
     ) -> Result<(), Unpublished> {
-        let next = record.position.map(Position::next);
-        if !next.is_some_and(|next| self.replays.advance(session, epoch, next)) {
+        if !self.replays.is_of(session, epoch) {
             return Ok(());
         }
         self.probe.records_replayed.increment();

@@ -18,8 +18,9 @@ pub(super) struct Replays {
 #[derive(Debug)]
 struct Replaying {
     epoch: Epoch,
-    /// Everything before is in the mailbox, or was.
-    at: Position,
+    /// Up to where the client surely had everything when it began. Of what comes after, some may be
+    /// gone, which only the end tells: nothing that was read moves it.
+    from: Position,
     parked: Parked,
 }
 
@@ -41,7 +42,13 @@ pub(super) enum Then {
 impl Replays {
     pub(super) fn begin(&mut self, Replay { session, epoch, from }: Replay) {
         let parked = Parked::Records(Vec::new());
-        self.sessions.insert(session, Replaying { epoch, at: from, parked });
+        self.sessions.insert(session, Replaying { epoch, from, parked });
+    }
+
+    /// Goes on with what could not be parked.
+    fn go_on(&mut self, Replay { session, epoch, .. }: Replay, from: Position) {
+        let parked = Parked::Records(Vec::new());
+        self.sessions.insert(session, Replaying { epoch, from, parked });
     }
 
     pub(super) fn has(&self, session: SessionId) -> bool {
@@ -52,19 +59,14 @@ impl Replays {
         self.sessions.len()
     }
 
-    /// Up to where a session has been replayed.
+    /// Up to where the client of a session that is being replayed surely has everything.
     pub(super) fn reached(&self, session: SessionId) -> Option<Position> {
-        self.sessions.get(&session).map(|replaying| replaying.at)
+        self.sessions.get(&session).map(|replaying| replaying.from)
     }
 
-    /// Whether the replay of this claim goes on; if so, what stands before `next` has come.
-    pub(super) fn advance(&mut self, session: SessionId, epoch: Epoch, next: Position) -> bool {
-        let replaying = self.sessions.get_mut(&session);
-        let Some(replaying) = replaying.filter(|replaying| replaying.epoch == epoch) else {
-            return false;
-        };
-        replaying.at = next;
-        true
+    /// Whether the replay of this claim goes on.
+    pub(super) fn is_of(&self, session: SessionId, epoch: Epoch) -> bool {
+        self.sessions.get(&session).is_some_and(|replaying| replaying.epoch == epoch)
     }
 
     /// Keeps a live record back while its session is replayed; gives it back if it is not, or if
@@ -85,14 +87,19 @@ impl Replays {
         None
     }
 
-    /// The replay of this claim is over.
+    /// The replay of this claim is over, unless it has to go on.
     pub(super) fn end(&mut self, session: SessionId, epoch: Epoch) -> Option<Then> {
-        if self.sessions.get(&session)?.epoch != epoch {
+        if !self.is_of(session, epoch) {
             return None;
         }
-        Some(match self.sessions.remove(&session)?.parked {
+        let Replaying { from: reached, parked, .. } = self.sessions.remove(&session)?;
+        Some(match parked {
             Parked::Records(records) => Then::Live(records),
-            Parked::From(from) => Then::Again(Replay { session, epoch, from }),
+            Parked::From(from) => {
+                let again = Replay { session, epoch, from };
+                self.go_on(again, reached);
+                Then::Again(again)
+            }
         })
     }
 
@@ -136,8 +143,8 @@ mod tests {
     fn live_records_wait_for_the_replay_and_follow_it_in_order() {
         let mut replays = replaying();
         assert_eq!(replays.park(SESSION, record(10)), None);
-        assert!(replays.advance(SESSION, EPOCH, at(5)));
-        assert_eq!(replays.reached(SESSION), Some(at(5)));
+        assert!(replays.is_of(SESSION, EPOCH));
+        assert_eq!(replays.reached(SESSION), Some(at(3)));
         assert_eq!(replays.park(SESSION, record(11)), None);
         assert_eq!(replays.end(SESSION, EPOCH), Some(Then::Live(vec![record(10), record(11)])));
         assert!(!replays.has(SESSION));
@@ -153,12 +160,14 @@ mod tests {
         }
         let again = Replay { session: SESSION, epoch: EPOCH, from: at(10) };
         assert_eq!(replays.end(SESSION, EPOCH), Some(Then::Again(again)));
+        assert_eq!(replays.reached(SESSION), Some(at(3)), "a gap may have to be told yet");
+        assert_eq!(replays.end(SESSION, EPOCH), Some(Then::Live(Vec::new())));
     }
 
     #[test]
     fn the_replay_of_an_earlier_claim_is_nobodys() {
         let mut replays = replaying();
-        assert!(!replays.advance(SESSION, Epoch(8), at(5)));
+        assert!(!replays.is_of(SESSION, Epoch(8)));
         assert_eq!(replays.end(SESSION, Epoch(8)), None);
         assert!(replays.has(SESSION));
         replays.forget(SESSION);

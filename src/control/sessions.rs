@@ -8,12 +8,13 @@ use corelane_shard::id::{ConnectionKey, Epoch, Place, SessionId, ShardId};
 use corelane_shard::identity::Identity;
 use corelane_shard::lane::{ClaimRefusal, Content, Delivery, End, ToShard};
 use corelane_shard::wire::guid::{Guid, PeerRoute};
+use tracing::debug;
 use uuid::Uuid;
 
 use super::bus::{EventBus, Missing, Position, Record, Replay, Trail, topic};
-use super::mailboxes::{Item, Next, Origin};
+use super::mailboxes::{Item, Mailboxes, Next, Reached};
 use super::port::ShardPort;
-use super::replays::Then;
+use super::replays::{Replays, Then};
 use super::store::{Begin, Decision, Ended, Loss, Lost, Opened, Owner, Released, SessionStore};
 use super::turn::Core;
 use crate::events::gap::{EventGap, GapReason, Stamp};
@@ -47,28 +48,32 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
 
     /// Sees to what a granted session's client may lack.
     fn begin_events(&mut self, session: SessionId, epoch: Epoch, begin: Begin, now: Now) {
+        debug!(%session, epoch = epoch.0, ?begin, "session granted");
         match begin {
             Begin::Here => {
-                // A replay that still runs is this claim's from here on.
+                // What a replay that still runs has brought is not whole.
                 if let Some(from) = self.replays.reached(session) {
-                    self.replay(Replay { session, epoch, from });
+                    self.replay_from(session, epoch, from);
                 }
             }
-            Begin::From(from) => {
-                self.mailboxes.forget(session);
-                self.replay(Replay { session, epoch, from });
-            }
+            Begin::From(from) => self.replay_from(session, epoch, from),
             Begin::Unknown => {
                 self.mailboxes.forget(session);
                 self.replays.forget(session);
-                self.tell_gap(session, GapReason::NoCursor, now);
+                self.tell_gap(session, GapReason::NoCursor, None, now);
             }
         }
     }
 
+    fn replay_from(&mut self, session: SessionId, epoch: Epoch, from: Position) {
+        self.mailboxes.forget(session);
+        let replay = Replay { session, epoch, from };
+        self.replays.begin(replay);
+        self.replay(replay);
+    }
+
     fn replay(&mut self, replay: Replay) {
         self.probe.replays.increment();
-        self.replays.begin(replay);
         self.bus.replay(replay);
     }
 
@@ -79,9 +84,11 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
         missing: Option<Missing>,
         now: Now,
     ) {
+        let reached = self.replays.reached(session);
         let Some(then) = self.replays.end(session, epoch) else { return };
+        debug!(%session, epoch = epoch.0, ?missing, "session replayed");
         if missing.is_some() {
-            self.tell_gap(session, GapReason::Retention, now);
+            self.tell_gap(session, GapReason::Retention, reached, now);
         }
         match then {
             Then::Again(replay) => self.replay(replay),
@@ -97,13 +104,19 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
         }
     }
 
-    /// Puts the word of a gap where the missing events would stand.
-    fn tell_gap(&mut self, session: SessionId, reason: GapReason, now: Now) {
+    /// Puts the word of a gap before what comes from now on. Until the client has it, it has what is
+    /// before `reached`.
+    fn tell_gap(
+        &mut self,
+        session: SessionId,
+        reason: GapReason,
+        reached: Option<Position>,
+        now: Now,
+    ) {
         self.probe.gaps.increment();
         let gap = EventGap { reason, missed_at_least: None, from: None, to: None };
         for json in gap.events(self.rules.dialect, self.stamp(now)) {
-            let put =
-                self.mailboxes.put(session, Item::Event(json.into()), Origin::default(), false);
+            let put = self.mailboxes.put_gap(session, Item::Event(json.into()), reached);
             self.probe.events_lost.add(put.lost + u64::from(put.refused));
         }
     }
@@ -112,25 +125,36 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
         Stamp { event_id: event_id(&mut self.random), timestamp: Timestamp(now.unix_ms) }
     }
 
-    /// Up to where the bus has nothing that the session's client lacks.
+    /// Up to where the bus has nothing that the session's client lacks; `None` if nobody can tell.
     pub(super) fn reached(&self, session: SessionId) -> Option<Position> {
-        let kept = self.mailboxes.reached(session).or_else(|| self.replays.reached(session));
-        kept.or_else(|| self.bus.live(session))
+        reached(&self.replays, &self.mailboxes, &self.bus, session)
+    }
+
+    /// When it is known where the bus is, the events of those who came before count from there on.
+    pub(super) fn look_for_bus(&mut self) {
+        if self.bus_found || self.bus.live(SessionId(0)).is_none() {
+            return;
+        }
+        self.bus_found = true;
+        let mut here = Vec::new();
+        self.store.each(&mut |known| {
+            here.extend(known.owner.map(|owner| (known.identity.session, owner.epoch)));
+        });
+        for (session, epoch) in here {
+            if let Some(position) = self.reached(session) {
+                self.store.reached(session, epoch, position);
+            }
+        }
     }
 
     /// Lets the store keep its records of this node's sessions fresh, and gives up those that other
     /// nodes have.
     pub(super) fn keep_sessions(&mut self, now: Now) {
         let Self { store, mailboxes, replays, bus, .. } = self;
-        store.renew(
-            &mut |session| {
-                let kept = mailboxes.reached(session).or_else(|| replays.reached(session));
-                kept.or_else(|| bus.live(session))
-            },
-            now,
-        );
+        store.renew(&mut |session| reached(replays, mailboxes, bus, session), now);
         while let Some(Lost { session, owner, why }) = self.store.lost() {
             self.probe.sessions_lost.increment();
+            debug!(%session, ?owner, ?why, "session lost");
             self.rpcs.abandon(session);
             self.forget(session);
             let Some(Owner { shard, key, epoch }) = owner else { continue };
@@ -167,6 +191,10 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
             let identity = Arc::clone(known.identity);
             self.publish_opened(&identity, owner, opened, now);
         }
+        // Those of a new session count from here on, if it was not known at its claim where that is.
+        if let Some(position) = self.reached(session) {
+            self.store.reached(session, epoch, position);
+        }
         if let Some(endpoints) = self.granted.get(&session).cloned() {
             let reason = "session_reconnected".into();
             self.deliver(owner, None, Content::Capabilities { endpoints, reason });
@@ -197,6 +225,7 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
         let fact = self.disconnected(session, now);
         let reached = self.reached(session);
         let released = self.store.release(session, owner, end, reached, now);
+        debug!(%session, epoch = epoch.0, ?reached, ?released, "session released");
         if released == Released::Ignored {
             self.probe.releases_outdated.increment();
             return;
@@ -392,6 +421,22 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
             position: None,
             trail: Some(Trail::of(&id)),
         });
+    }
+}
+
+fn reached(
+    replays: &Replays,
+    mailboxes: &Mailboxes,
+    bus: &impl EventBus,
+    session: SessionId,
+) -> Option<Position> {
+    if let Some(from) = replays.reached(session) {
+        return Some(from);
+    }
+    match mailboxes.reached(session) {
+        Reached::All => bus.live(session),
+        Reached::At(position) => Some(position),
+        Reached::Unknown => None,
     }
 }
 

@@ -45,6 +45,8 @@ pub(super) struct Core<P, S, B> {
     pub(super) bus: B,
     pub(super) mailboxes: Mailboxes,
     pub(super) replays: Replays,
+    /// It is known where the bus is.
+    pub(super) bus_found: bool,
     /// What events have said that sessions may call: a session that is taken up again may, too.
     pub(super) granted: AHashMap<SessionId, Arc<[EndpointId]>>,
     pub(super) rpcs: Rpcs,
@@ -125,6 +127,7 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
             bus,
             mailboxes: Mailboxes::new(settings.rules.mailboxes),
             replays: Replays::default(),
+            bus_found: false,
             granted: AHashMap::new(),
             rpcs: Rpcs::default(),
             described: Described::default(),
@@ -168,6 +171,7 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
         if !behind && self.take_arrivals(now) {
             turn = Turn::Busy;
         }
+        self.look_for_bus();
         self.keep_sessions(now);
         self.forget_expired(now);
         self.give_up_rpcs(now);
@@ -296,7 +300,9 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
                 self.released(shard, key, session, epoch, end, now);
             }
             ToControl::Received { session, epoch, place } => {
-                if let Some(position) = self.mailboxes.confirm(session, place) {
+                if self.mailboxes.confirm(session, place)
+                    && let Some(position) = self.reached(session)
+                {
                     self.store.reached(session, epoch, position);
                 }
             }

@@ -125,6 +125,8 @@ struct KeptBus {
     arrivals: VecDeque<Arrival>,
     replays: Vec<Replay>,
     live: u64,
+    /// Nobody knows where it is.
+    away: bool,
 }
 
 impl EventBus for KeptBus {
@@ -135,7 +137,7 @@ impl EventBus for KeptBus {
     fn publish(&mut self, _record: Record) {}
 
     fn live(&self, _session: SessionId) -> Option<Position> {
-        Some(at(self.live))
+        (!self.away).then(|| at(self.live))
     }
 
     fn replay(&mut self, replay: Replay) {
@@ -332,11 +334,12 @@ fn a_replay_for_an_earlier_claim_reaches_nobody() {
     bench.replayed(first, 41);
     bench.turn();
     let second = bench.claim(Begin::Here);
-    let from = at(42);
+    let from = at(40);
     assert_eq!(bench.core.bus.replays[1], Replay { session: SESSION, epoch: second, from });
     bench.replayed(first, 43);
     bench.replay_ends(first, None);
     bench.opened(second);
+    bench.replayed(second, 41);
     bench.replayed(second, 43);
     bench.replay_ends(second, None);
     assert_eq!(names(&bench.delivered()), ["41", "43"]);
@@ -388,8 +391,69 @@ fn the_cursor_follows_what_the_client_has_confirmed() {
     bench.confirms(epoch, sent[0].0);
     assert_eq!(bench.core.store.renewed_at, Some(at(51)));
     bench.confirms(epoch, sent[1].0);
-    assert_eq!(bench.core.store.reached, [at(51), at(58)]);
     assert_eq!(bench.core.store.renewed_at, Some(at(60)));
+    assert_eq!(bench.core.store.reached, [at(50), at(51), at(60)], "when it opened, and then");
+}
+
+#[test]
+fn sessions_that_came_before_the_bus_have_a_cursor_when_it_is_found() {
+    let mut bench = Bench::new();
+    bench.core.bus.away = true;
+    let epoch = bench.claim(Begin::Here);
+    bench.opened(epoch);
+    assert_eq!(bench.core.store.reached, []);
+    bench.core.bus.away = false;
+    bench.turn();
+    assert_eq!(bench.core.store.reached, [at(50)]);
+    bench.turn();
+    assert_eq!(bench.core.store.reached.len(), 1, "once");
+}
+
+#[test]
+fn a_gap_that_the_client_has_not_confirmed_is_told_again_elsewhere() {
+    let mut bench = Bench::new();
+    let epoch = bench.claim(Begin::Unknown);
+    let told = bench.opened(epoch);
+    assert_eq!(names(&told), ["connect.event-gap"]);
+    bench.arrives(50);
+    bench.core.bus.live = 51;
+    let event = bench.delivered();
+    assert_eq!(bench.core.store.renewed_at, None, "the next node is to say so again");
+    bench.confirms(epoch, told[0].0);
+    assert_eq!(bench.core.store.renewed_at, Some(at(50)));
+    bench.confirms(epoch, event[0].0);
+    assert_eq!(bench.core.store.renewed_at, Some(at(51)));
+}
+
+#[test]
+fn a_cursor_stays_before_what_is_missing_until_the_client_knows() {
+    let mut bench = Bench::new();
+    let epoch = bench.claim(Begin::From(at(40)));
+    bench.replayed(epoch, 47);
+    let event = bench.opened(epoch);
+    assert_eq!(names(&event), [""; 0]);
+    bench.replay_ends(epoch, Some(Missing { from: 40, to: 45 }));
+    let told = bench.delivered();
+    assert_eq!(names(&told), ["47", "connect.event-gap"]);
+    bench.confirms(epoch, told[0].0);
+    assert_eq!(bench.core.store.renewed_at, Some(at(40)));
+    bench.confirms(epoch, told[1].0);
+    assert_eq!(bench.core.store.renewed_at, Some(at(50)));
+}
+
+#[test]
+fn what_a_full_mailbox_has_lost_is_not_behind_the_cursor_before_the_client_knows() {
+    let mut bench = Bench::new();
+    let epoch = bench.claim(Begin::Here);
+    let most = bench.core.rules.mailboxes.items_max as u64;
+    for offset in 50..50 + most + 3 {
+        bench.arrives(offset);
+    }
+    let told = bench.opened(epoch);
+    assert_eq!(told[0].1, "connect.event-gap");
+    assert_eq!(bench.core.store.renewed_at, Some(at(50)), "elsewhere they can be read again");
+    bench.confirms(epoch, told[1].0);
+    assert_eq!(bench.core.store.renewed_at, Some(at(54)));
 }
 
 #[test]

@@ -56,11 +56,15 @@ if used ~= '' and redis.call('EXISTS', key('reconnect:' .. used)) == 1 then
   redis.call('PEXPIRE', key('reconnect:' .. used), window)
 end
 
+local born = tonumber(redis.call('GET', key('store-born')) or '0')
+local older = (tonumber(a.issued) or 0) < math.floor(born / 1000)
+
+-- Of a session that may have been there nobody knows what its client has, until the client has been told so.
 local name = key('client-cursor:' .. a.sid)
 local cursor = found and redis.call('GET', name) or false
 if cursor then
   redis.call('PEXPIRE', name, a.ttl)
-elseif a.cursor ~= '' then
+elseif a.cursor ~= '' and not found and not older then
   redis.call('SET', name, a.cursor, 'PX', a.ttl)
 else
   redis.call('DEL', name)
@@ -70,8 +74,6 @@ if owner.instance ~= '' and owner.instance ~= a.instance then
   evict(owner.instance, a.ttl, { sid = a.sid, epoch = number(a.epoch), why = 'replaced' })
 end
 
-local born = tonumber(redis.call('GET', key('store-born')) or '0')
-local older = (tonumber(a.issued) or 0) < math.floor(born / 1000)
 return {
   'granted', a.sid, found and '1' or '0', owner.instance, owner.run, cursor or '', a.account, a.tenant,
   a.roles, a.authorizations, a.issued, a.expires, older and '1' or '0',
