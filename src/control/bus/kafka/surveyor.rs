@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -45,7 +45,8 @@ pub(super) enum Found {
 
 /// The control core's end.
 pub(super) struct Surveyor {
-    questions: Sender<Question>,
+    /// `None` at the end.
+    questions: Option<Sender<Question>>,
     answers: Receiver<Answer>,
     bell: Arc<Bell>,
 }
@@ -68,12 +69,12 @@ impl Surveyor {
         let (told, answers) = channel();
         let thread = Thread { consumer, topics, creation, asked, told, bell: Arc::clone(&bell) };
         thread::Builder::new().name("corelane-kafka".into()).spawn(move || thread.run())?;
-        Ok(Self { questions, answers, bell })
+        Ok(Self { questions: Some(questions), answers, bell })
     }
 
     pub(super) fn ask(&self, question: Question) {
         // The thread ends only with this.
-        let _asked = self.questions.send(question);
+        let _asked = self.questions.as_ref().map(|questions| questions.send(question));
     }
 
     pub(super) fn next(&self) -> Option<Answer> {
@@ -92,6 +93,17 @@ impl Surveyor {
     }
 }
 
+/// Lets go of the brokers before the process ends, unless they are waited for.
+impl Drop for Surveyor {
+    fn drop(&mut self) {
+        self.questions = None;
+        let until = Instant::now() + PATIENCE_AT_THE_END;
+        while self.answers.recv_timeout(until.saturating_duration_since(Instant::now())).is_ok() {}
+    }
+}
+
+/// Fields are dropped in this order: whoever finds that nothing will be told any more knows that the
+/// consumer is gone.
 struct Thread {
     consumer: Arc<BaseConsumer<Contact>>,
     topics: Topics,
@@ -246,5 +258,6 @@ fn create_topic(config: &ClientConfig, name: &str, partitions: i32) -> Result<()
 
 /// For one answer of the brokers.
 const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE_AT_THE_END: Duration = Duration::from_secs(1);
 /// For that of one partition's leader.
 const PATIENCE_ALONE: Duration = Duration::from_secs(1);

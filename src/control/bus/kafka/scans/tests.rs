@@ -57,7 +57,7 @@ fn who_comes_later_joins_or_waits_for_the_next_pass() {
     read(&mut scans, 50..60);
     scans.wish(replay(1, 7, 0, 70));
     scans.wish(replay(2, 7, 0, 55));
-    assert_eq!(scans.begin(live), []);
+    assert_eq!(scans.begin(live), [0; 0]);
     assert!(scans.has_waiting());
     let given = read(&mut scans, 60..100);
     assert!(given.contains(&(1, 70)) && given.iter().all(|(session, _)| *session != 2));
@@ -71,7 +71,7 @@ fn a_session_that_lacks_nothing_has_no_pass() {
     let mut scans = Scans::default();
     scans.wish(replay(0, 7, 0, 100));
     scans.wish(replay(1, 7, 0, 120));
-    assert_eq!(scans.begin(live), []);
+    assert_eq!(scans.begin(live), [0; 0]);
     assert_eq!(all_ended(&mut scans), [ended(0, 7), ended(1, 7)]);
     assert_eq!(scans.take_ahead(), [replay(1, 7, 0, 120)]);
 }
@@ -80,7 +80,7 @@ fn a_session_that_lacks_nothing_has_no_pass() {
 fn a_wish_waits_until_the_live_reading_is_somewhere() {
     let mut scans = Scans::default();
     scans.wish(replay(0, 7, 0, 90));
-    assert_eq!(scans.begin(|_| Live::Unknown), []);
+    assert_eq!(scans.begin(|_| Live::Unknown), [0; 0]);
     assert_eq!(all_ended(&mut scans), []);
     assert_eq!(scans.begin(live), [0]);
 }
