@@ -104,6 +104,7 @@ impl Scans {
     }
 
     /// Sessions that still wait for records.
+    #[cfg(test)]
     pub(super) fn sessions(&self) -> usize {
         self.wishes.len()
     }
