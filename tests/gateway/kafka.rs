@@ -116,7 +116,7 @@ fn what_one_gateway_or_a_service_publishes_reaches_the_session_wherever_it_is() 
     assert_eq!(post(&other, &path, &notification(2)).status, 202);
     assert_eq!(client.event()["number"], 2);
     let over = json!({
-        "eventName": "session.invalidated", "sessionIds": [session], "reason": "Logout",
+        "eventName": "session.invalidated", "sessionIds": [session.to_string()], "reason": "Logout",
     });
     assert_eq!(post(&other, "/bus/session.invalidated", &over).status, 202);
     assert_eq!(client.close_reason(), (4001, "Session invalidated: Logout".to_owned()));
