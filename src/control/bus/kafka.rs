@@ -290,7 +290,7 @@ impl KafkaBus {
         }
     }
 
-    fn from_live(&mut self, wanted: &mut dyn FnMut(SessionId) -> bool) -> Option<Arrival> {
+    fn read_live(&mut self, wanted: &mut dyn FnMut(SessionId) -> bool) -> Option<Arrival> {
         let Self { live, topics, positions, probe, budget, settings, ahead, .. } = self;
         let counts = &probe.kafka;
         while *budget > 0 {
@@ -350,7 +350,7 @@ impl KafkaBus {
         None
     }
 
-    fn from_replay(&mut self, wanted: &mut dyn FnMut(SessionId) -> bool) -> Option<Arrival> {
+    fn read_replay(&mut self, wanted: &mut dyn FnMut(SessionId) -> bool) -> Option<Arrival> {
         while self.budget > 0 {
             let Self { replay, topics, scans, probe, settings, surveyor, budget, .. } = &mut *self;
             let arrival = match replay.next()? {
@@ -450,11 +450,11 @@ impl EventBus for KafkaBus {
         // Neither starves the other.
         self.replay_first = !self.replay_first;
         let arrival = if self.replay_first {
-            let replayed = self.from_replay(wanted);
-            if replayed.is_some() { replayed } else { self.from_live(wanted) }
+            let replayed = self.read_replay(wanted);
+            if replayed.is_some() { replayed } else { self.read_live(wanted) }
         } else {
-            let live = self.from_live(wanted);
-            if live.is_some() { live } else { self.from_replay(wanted) }
+            let live = self.read_live(wanted);
+            if live.is_some() { live } else { self.read_replay(wanted) }
         };
         if arrival.is_none() {
             self.due.more = self.budget == 0;

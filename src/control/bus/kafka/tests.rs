@@ -250,7 +250,7 @@ fn the_other_topics_arrive_with_what_they_carry() {
 #[test]
 fn what_is_published_has_its_topic_its_key_and_its_headers() {
     let brokers = Brokers::new(&["eu.session.connected", "eu.connect.rpc-responses"]);
-    let mut node = Node::new(KafkaSettings {
+    let mut node = Node::ready(KafkaSettings {
         topic_prefix: "eu.".into(),
         shared_rpc_topic: true,
         ..settings(&brokers.address())
@@ -284,7 +284,7 @@ fn what_is_published_has_its_topic_its_key_and_its_headers() {
 #[test]
 fn answers_go_to_the_topic_that_the_rpc_names() {
     let brokers = Brokers::new(&["demo.answers"]);
-    let mut node = Node::new(settings(&brokers.address()));
+    let mut node = Node::ready(settings(&brokers.address()));
     node.bus.publish_answer(published("demo.answers", "sid", "[]"));
     assert_eq!(brokers.heard("demo.answers", 1)[0].key(), Some(&b"sid"[..]));
 }
