@@ -99,8 +99,8 @@ mod tests {
         }));
         assert_eq!(validated.session.to_string(), "3f2504e0-4f89-41d3-9a0c-0305e82c3301");
         assert_eq!(validated.account, Some(Account::from("7f1e0f1c-6f0e-4b53-9d2e-0a1b2c3d4e5f")));
-        assert_eq!(*validated.standing.roles, ["admin".into(), "user".into()]);
-        assert_eq!(*validated.standing.authorizations, ["my-game:authorized".into()]);
+        assert_eq!(*validated.standing.roles, [Box::<str>::from("admin"), Box::from("user")]);
+        assert_eq!(*validated.standing.authorizations, [Box::<str>::from("my-game:authorized")]);
         assert_eq!(&*validated.standing.tenant, "default");
         assert_eq!(validated.expires_at.map(UnixSeconds::get), Some(1_700_003_571));
     }

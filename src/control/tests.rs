@@ -114,6 +114,8 @@ impl Shard {
                 validation: None,
                 settings: settings(),
                 nodes: None,
+                instance: uuid::Uuid::nil(),
+                redis: None,
                 spans: None,
                 snapshot: snapshot(1),
                 targets: targets(1),

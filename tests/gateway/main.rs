@@ -6,6 +6,9 @@
 #[path = "../gateway_process/mod.rs"]
 mod gateway_process;
 
+#[path = "../session_store/server.rs"]
+mod redis_server;
+
 mod auth_services;
 mod compression;
 mod door;
@@ -24,5 +27,6 @@ mod modes;
 mod nodes;
 mod peers;
 mod resume;
+mod several_nodes;
 mod tls;
 mod tracing;

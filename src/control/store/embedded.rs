@@ -251,6 +251,11 @@ impl EmbeddedStore {
         self.remove(session).map(|record| record.owner())
     }
 
+    /// Whether the session was ended here after this token was made.
+    pub(super) fn has_ended(&self, token: &Identity) -> bool {
+        self.revocations.refuse(token)
+    }
+
     /// Of the newest claim that was granted here.
     pub(super) fn epoch(&self, session: SessionId) -> Option<Epoch> {
         self.records.get(session).map(|record| record.epoch)

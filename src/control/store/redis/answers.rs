@@ -96,6 +96,10 @@ impl<C: Courier> RedisStore<C> {
 
     fn granted(&mut self, claimed: &Claimed, epoch: Epoch, found: Found) {
         let Found { identity, existed, last, cursor, older } = found;
+        // While the claim was under way; Redis hears of that after it.
+        if self.local.has_ended(&identity) {
+            return self.refuse(claimed, ClaimRefusal::Revoked);
+        }
         let session = identity.session;
         let me = (self.shared.instance, self.shared.run);
         let begin = match cursor {

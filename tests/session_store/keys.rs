@@ -1,0 +1,214 @@
+//! What stands in Redis, as the protocol wants it: names, types, times to live, records.
+
+use corelane::control::store::{Begin, SessionStore as _};
+use corelane_shard::id::Epoch;
+use corelane_shard::lane::{ClaimRefusal, Resumed};
+use serde_json::{Value, json};
+
+use crate::node::{ACCOUNT, ALICE, Node, SID, Setup, at, jwt, token, unix_ms};
+use crate::server::Server;
+
+const BARE_ACCOUNT: &str = "7f1e0f1c6f0e4b539d2e0a1b2c3d4e5f";
+
+/// Seconds for which a key still lives.
+fn ttl(server: &Server, key: &str) -> i64 {
+    server.cli(&["TTL", key]).parse().expect("seconds")
+}
+
+fn lives(server: &Server, key: &str, seconds: i64) {
+    let left = ttl(server, key);
+    assert!((seconds - 5..=seconds).contains(&left), "{key} lives {left} s, not {seconds}");
+}
+
+/// A value and its companion.
+fn value(server: &Server, name: &str, seconds: i64) -> Value {
+    let (key, meta) = (format!("connect:{name}"), format!("connect:{name}:meta"));
+    assert_eq!(server.cli(&["TYPE", &key]), "string", "{key}");
+    assert_eq!(server.cli(&["TYPE", &meta]), "hash", "{meta}");
+    lives(server, &key, seconds);
+    lives(server, &meta, seconds);
+    let version: u64 = server.cli(&["HGET", &meta, "version"]).parse().expect("a version");
+    let updated: u64 = server.cli(&["HGET", &meta, "updated"]).parse().expect("a time");
+    assert!(version >= 1 && updated.abs_diff(unix_ms()) < 10_000);
+    serde_json::from_str(&server.cli(&["GET", &key])).expect("JSON")
+}
+
+fn exists(server: &Server, name: &str) -> bool {
+    server.cli(&["EXISTS", &format!("connect:{name}")]) == "1"
+}
+
+fn owner(server: &Server, field: &str) -> String {
+    server.cli(&["HGET", &format!("connect:owner:{SID}"), field])
+}
+
+#[test]
+fn a_live_session_has_a_record_a_heartbeat_and_an_entry_of_its_account() {
+    let server = Server::start();
+    let setup = Setup::new(&server);
+    let instance = setup.shared.instance.to_string();
+    let mut node = setup.start();
+    node.cursor = Some(at(17));
+    let Epoch(epoch) = node.login().epoch;
+    let since = epoch / 1000;
+    assert_eq!(
+        value(&server, &format!("ws-session:{SID}"), 86_400),
+        json!({
+            "SessionId": SID, "AccountId": ACCOUNT, "ConnectedAtUnix": since,
+            "LastActivityUnix": since, "UserRoles": ["admin", "user"], "Authorizations": [],
+            "IsInReconnectionWindow": false,
+        })
+    );
+    let heartbeat = value(&server, &format!("heartbeat:{SID}"), 300);
+    assert_eq!((&heartbeat["SessionId"], &heartbeat["ConnectionCount"]), (&json!(SID), &json!(1)));
+    assert_eq!(heartbeat["InstanceId"], instance.as_str());
+    assert!(heartbeat["LastSeenUnix"].as_u64().expect("a time").abs_diff(since) <= 1);
+    let set = format!("connect:set:account-sessions:{BARE_ACCOUNT}");
+    assert_eq!(server.cli(&["SMEMBERS", &set]), format!("\"{SID}\""));
+    lives(&server, &set, 86_400);
+    assert_eq!(owner(&server, "epoch"), epoch.to_string());
+    assert_eq!(owner(&server, "instance"), instance);
+    assert_eq!(owner(&server, "token"), token(Epoch(epoch)));
+    lives(&server, &format!("connect:owner:{SID}"), 86_400);
+    assert_eq!(server.cli(&["GET", &format!("connect:client-cursor:{SID}")]), "3:17");
+    lives(&server, &format!("connect:client-cursor:{SID}"), 86_400);
+    let lease = format!("connect:node:{instance}");
+    assert!((1..=10).contains(&ttl(&server, &lease)));
+}
+
+#[test]
+fn a_session_in_its_window_can_be_found_by_its_token() {
+    let server = Server::start();
+    let mut node = Node::of(&server);
+    let live = node.login();
+    node.cursor = Some(at(20));
+    node.leave(live);
+    let record = value(&server, &format!("ws-session:{SID}"), 360);
+    let ended = record["DisconnectedAtUnix"].as_u64().expect("a time");
+    assert!(ended.abs_diff(unix_ms() / 1000) < 10);
+    assert_eq!(record["ReconnectionExpiresAtUnix"], ended + 300);
+    assert_eq!(record["ReconnectionToken"], token(live.epoch));
+    assert_eq!(record["IsInReconnectionWindow"], true);
+    assert_eq!(record["UserRoles"], json!(["admin", "user"]));
+    assert!(record.get("PreviousReconnectionToken").is_none(), "nulls are left out");
+    let found = value(&server, &format!("reconnect:{}", token(live.epoch)), 300);
+    assert_eq!(found, SID);
+    assert!(!exists(&server, &format!("set:account-sessions:{BARE_ACCOUNT}")));
+    assert!(exists(&server, &format!("heartbeat:{SID}")), "it is left to age");
+    assert_eq!(server.cli(&["GET", &format!("connect:client-cursor:{SID}")]), "3:20");
+    lives(&server, &format!("connect:client-cursor:{SID}"), 360);
+    lives(&server, &format!("connect:owner:{SID}"), 360);
+}
+
+#[test]
+fn an_ended_session_leaves_nothing_but_its_revocation() {
+    let server = Server::start();
+    let mut node = Node::of(&server);
+    let live = node.login();
+    node.leave(live);
+    node.store.end(ALICE, Some("Logout"), node.now());
+    node.settle();
+    let mut keys: Vec<String> = server.cli(&["KEYS", "*"]).lines().map(str::to_owned).collect();
+    keys.retain(|key| key.contains(SID) || key.contains("reconnect") || key.contains("account"));
+    assert_eq!(keys, [format!("connect:revoked:{SID}")]);
+    lives(&server, &keys[0], 7200);
+    let revoked: u64 = server.cli(&["GET", &keys[0]]).parse().expect("seconds");
+    let refused = node.claim(jwt(ACCOUNT, revoked)).err();
+    assert_eq!(refused, Some(ClaimRefusal::Revoked));
+    assert!(node.claim(jwt(ACCOUNT, revoked + 1)).is_ok());
+}
+
+/// A session that another program has kept.
+fn write_upstream(server: &Server, token: &str, expires: u64) {
+    let record = json!({
+        "SessionId": SID, "AccountId": ACCOUNT, "ConnectedAtUnix": 1_772_463_381,
+        "LastActivityUnix": 1_772_463_381, "ReconnectionExpiresAtUnix": expires,
+        "DisconnectedAtUnix": 1_772_463_500, "ReconnectionToken": token, "UserRoles": ["user"],
+        "Authorizations": ["my-game:authorized"], "IsInReconnectionWindow": true,
+    });
+    server.cli(&["SET", &format!("connect:ws-session:{SID}"), &record.to_string(), "EX", "360"]);
+    let sid = format!("\"{SID}\"");
+    server.cli(&["SET", &format!("connect:reconnect:{token}"), &sid, "EX", "300"]);
+}
+
+const UPSTREAM_TOKEN: &str = "CzBVep/E6Q4zWH2ix+wRNluApcrvFDleg6jN8hc8YYY=";
+
+#[test]
+fn a_session_that_another_program_kept_is_taken_up_with_its_token() {
+    let server = Server::start();
+    let mut node = Node::of(&server);
+    write_upstream(&server, UPSTREAM_TOKEN, unix_ms() / 1000 + 200);
+    let granted = node.reconnect(UPSTREAM_TOKEN).unwrap_or_else(|why| panic!("{why:?}"));
+    let Resumed::Session(Some(identity)) = granted.resumed else { panic!("who is it?") };
+    assert_eq!(identity.session, ALICE);
+    assert_eq!(identity.account, Some(ACCOUNT.into()));
+    assert_eq!(&*identity.standing.tenant, "default");
+    assert_eq!(identity.standing.roles, [Box::from("user")].into());
+    assert_eq!(identity.standing.authorizations, [Box::from("my-game:authorized")].into());
+    assert_eq!(granted.begin, Begin::Unknown);
+    let record = value(&server, &format!("ws-session:{SID}"), 86_400);
+    assert_eq!(record["AccountId"], ACCOUNT);
+    for gone in ["ReconnectionToken", "ReconnectionExpiresAtUnix", "DisconnectedAtUnix"] {
+        assert!(record.get(gone).is_none(), "{gone}");
+    }
+    // Good until the client has the next one.
+    let again = node.reconnect(UPSTREAM_TOKEN).unwrap_or_else(|why| panic!("{why:?}"));
+    node.store.token_received(ALICE, again.owner.epoch);
+    node.settle();
+    assert_eq!(node.reconnect(UPSTREAM_TOKEN).err(), Some(ClaimRefusal::Unknown));
+}
+
+#[test]
+fn a_token_whose_window_is_over_or_that_the_record_does_not_know_is_refused() {
+    let server = Server::start();
+    let mut node = Node::of(&server);
+    write_upstream(&server, UPSTREAM_TOKEN, unix_ms() / 1000);
+    assert_eq!(node.reconnect(UPSTREAM_TOKEN).err(), Some(ClaimRefusal::Unknown));
+    write_upstream(&server, UPSTREAM_TOKEN, unix_ms() / 1000 + 200);
+    let mut other = UPSTREAM_TOKEN.to_owned();
+    other.replace_range(..1, "D");
+    let sid = format!("\"{SID}\"");
+    server.cli(&["SET", &format!("connect:reconnect:{other}"), &sid]);
+    assert_eq!(node.reconnect(&other).err(), Some(ClaimRefusal::Unknown));
+    server.cli(&["SET", &format!("connect:reconnect:{other}"), "no JSON"]);
+    assert_eq!(node.reconnect(&other).err(), Some(ClaimRefusal::Unknown));
+    assert!(node.reconnect(UPSTREAM_TOKEN).is_ok());
+}
+
+#[test]
+fn a_session_that_another_program_took_up_in_between_is_not_ours_to_take_up() {
+    let server = Server::start();
+    let mut node = Node::of(&server);
+    let live = node.login();
+    node.leave(live);
+    let record = json!({
+        "SessionId": SID, "AccountId": ACCOUNT, "ConnectedAtUnix": 1, "LastActivityUnix": 1,
+        "UserRoles": [], "Authorizations": [], "IsInReconnectionWindow": false,
+    });
+    server.cli(&["SET", &format!("connect:ws-session:{SID}"), &record.to_string()]);
+    server.cli(&["DEL", &format!("connect:reconnect:{}", token(live.epoch))]);
+    assert_eq!(node.reconnect(&token(live.epoch)).err(), Some(ClaimRefusal::Unknown));
+    assert!(node.claim(jwt(ACCOUNT, unix_ms() / 1000)).is_ok());
+}
+
+#[test]
+fn a_token_of_another_account_does_not_open_the_session() {
+    let server = Server::start();
+    let mut node = Node::of(&server);
+    write_upstream(&server, UPSTREAM_TOKEN, unix_ms() / 1000 + 200);
+    let refused = node.claim(jwt("anna", unix_ms() / 1000)).err();
+    assert_eq!(refused, Some(ClaimRefusal::Mismatch));
+    assert!(node.claim(jwt(ACCOUNT, unix_ms() / 1000)).is_ok());
+}
+
+#[test]
+fn every_key_stands_behind_the_configured_prefix() {
+    let server = Server::start();
+    let mut setup = Setup::new(&server);
+    setup.redis.prefix = "game-1:".into();
+    let mut node = setup.start();
+    let live = node.login();
+    node.leave(live);
+    let keys = server.cli(&["KEYS", "*"]);
+    assert!(keys.lines().count() > 5);
+    assert!(keys.lines().all(|key| key.starts_with("game-1:connect:")), "{keys}");
+}

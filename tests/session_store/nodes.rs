@@ -1,0 +1,240 @@
+//! Sessions between nodes: who owns one, which tokens are good, what the older owner hears.
+
+use std::collections::HashSet;
+
+use corelane::control::ask::ListedSession;
+use corelane::control::store::{Begin, Ended, Loss, Lost, Owner, Released, SessionStore as _};
+use corelane_shard::id::Epoch;
+use corelane_shard::lane::{ClaimRefusal, End, Resumed, ToShard};
+
+use crate::node::{ACCOUNT, ALICE, Node, SID, Setup, at, jwt, token, unix_ms};
+use crate::server::Server;
+
+fn stored_epoch(server: &Server) -> Epoch {
+    let epoch = server.cli(&["HGET", &format!("connect:owner:{SID}"), "epoch"]);
+    Epoch(epoch.parse().expect("an epoch"))
+}
+
+/// The older owner hears that it is so no longer.
+fn hears_of_takeover(node: &mut Node, owner: Owner) {
+    node.until("the older owner hears of it", |node| !node.lost.is_empty());
+    let lost = Lost { session: ALICE, owner: Some(owner), why: Loss::Replaced };
+    assert_eq!(node.lost.pop_front(), Some(lost));
+    assert!(node.store.known(ALICE).is_none());
+}
+
+#[test]
+fn the_newest_claim_owns_the_session_whatever_node_it_came_to() {
+    let server = Server::start();
+    let (mut a, mut b) = (Node::of(&server), Node::of(&server));
+    let first = a.login();
+    let second = b.login();
+    assert!(second.epoch > first.epoch);
+    hears_of_takeover(&mut a, first);
+    assert_eq!(stored_epoch(&server), second.epoch);
+    // What the older one still had to say changes nothing.
+    let now = a.now();
+    assert_eq!(a.store.release(ALICE, first, End::Resumable, None, now), Released::Ignored);
+    let third = a.login();
+    hears_of_takeover(&mut b, second);
+    assert_eq!(stored_epoch(&server), third.epoch);
+    a.turn();
+    assert!(a.lost.is_empty() && a.store.known(ALICE).is_some());
+}
+
+#[test]
+fn an_older_owner_that_has_not_heard_cannot_write_over_the_newer() {
+    let server = Server::start();
+    let mut a = Node::of(&server);
+    let first = a.login();
+    let record = server.cli(&["GET", &format!("connect:ws-session:{SID}")]);
+    // Another node takes it between two turns of this one.
+    let mut b = Node::of(&server);
+    let second = b.login();
+    a.store.release(ALICE, first, End::Resumable, Some(at(1)), a.now());
+    a.settle();
+    assert_eq!(stored_epoch(&server), second.epoch);
+    assert_ne!(server.cli(&["GET", &format!("connect:ws-session:{SID}")]), record);
+    assert_eq!(server.cli(&["EXISTS", &format!("connect:client-cursor:{SID}")]), "0");
+    a.store.reached(ALICE, first.epoch, at(2));
+    a.settle();
+    assert_eq!(server.cli(&["EXISTS", &format!("connect:client-cursor:{SID}")]), "0");
+}
+
+#[test]
+fn a_session_is_taken_up_on_another_node_where_its_client_left_off() {
+    let server = Server::start();
+    let (mut a, mut b) = (Node::of(&server), Node::of(&server));
+    a.cursor = Some(at(40));
+    let first = a.login();
+    a.store.reached(ALICE, first.epoch, at(41));
+    a.settle();
+    a.cursor = None;
+    a.leave(first);
+    b.cursor = Some(at(90));
+    let granted = b.reconnect(&token(first.epoch)).unwrap_or_else(|why| panic!("{why:?}"));
+    assert_eq!(granted.begin, Begin::From(at(41)));
+    let Resumed::Session(Some(identity)) = granted.resumed else { panic!("who is it?") };
+    assert_eq!((identity.session, identity.account.clone()), (ALICE, Some(ACCOUNT.into())));
+    assert_eq!(identity.expires_at.map(|at| at.get()), Some(4_000_000_000));
+    // It waited on the first node, which has no use for it any more.
+    a.until("the first node hears of it", |node| !node.lost.is_empty());
+    assert_eq!(a.lost[0].owner, None);
+}
+
+#[test]
+fn the_token_before_is_good_until_the_next_one_has_arrived() {
+    let server = Server::start();
+    let mut nodes = [Node::of(&server), Node::of(&server)];
+    let first = nodes[0].login().epoch;
+    let second = nodes[1].reconnect(&token(first)).unwrap_or_else(|why| panic!("{why:?}")).owner;
+    let third = nodes[0].reconnect(&token(first)).unwrap_or_else(|why| panic!("{why:?}")).owner;
+    assert_eq!(nodes[1].reconnect(&token(second.epoch)).err(), Some(ClaimRefusal::Unknown));
+    nodes[0].store.token_received(ALICE, third.epoch);
+    nodes[0].settle();
+    assert_eq!(nodes[1].reconnect(&token(first)).err(), Some(ClaimRefusal::Unknown));
+    nodes[0].leave(third);
+    let fourth = nodes[1].reconnect(&token(third.epoch)).unwrap_or_else(|why| panic!("{why:?}"));
+    nodes[1].leave(fourth.owner);
+    // Both are good in the window, for other programs too.
+    for epoch in [third.epoch, fourth.owner.epoch] {
+        let key = format!("connect:reconnect:{}", token(epoch));
+        assert_eq!(server.cli(&["GET", &key]), format!("\"{SID}\""));
+    }
+    assert!(nodes[0].reconnect(&token(third.epoch)).is_ok());
+}
+
+#[test]
+fn of_two_claims_at_once_the_later_has_the_session_and_the_earlier_hears_of_it() {
+    let server = Server::start();
+    for _ in 0..20 {
+        let (mut a, mut b) = (Node::of(&server), Node::of(&server));
+        a.begin_claim(jwt(ACCOUNT, unix_ms() / 1000));
+        b.begin_claim(jwt(ACCOUNT, unix_ms() / 1000));
+        let mut epochs = Vec::new();
+        for node in [&mut a, &mut b] {
+            let ToShard::Granted { epoch, .. } = node.decision().answer else { panic!("refused") };
+            epochs.push(epoch);
+        }
+        assert_ne!(epochs[0], epochs[1]);
+        let (winner, loser) = if epochs[0] > epochs[1] { (a, b) } else { (b, a) };
+        assert_eq!(stored_epoch(&server), *epochs.iter().max().expect("two"));
+        let mut loser = loser;
+        loser.until("the earlier hears of it", |node| !node.lost.is_empty());
+        assert!(winner.store.known(ALICE).is_some() && loser.store.known(ALICE).is_none());
+    }
+}
+
+#[test]
+fn a_session_is_ended_wherever_it_is() {
+    let server = Server::start();
+    let (mut a, mut b) = (Node::of(&server), Node::of(&server));
+    let live = a.login();
+    assert_eq!(b.store.end(ALICE, Some("AdminAction"), b.now()), Ended::Unknown);
+    b.settle();
+    a.until("its node hears of it", |node| !node.lost.is_empty());
+    let why = Loss::Ended { reason: Some("AdminAction".into()) };
+    assert_eq!(a.lost[0], Lost { session: ALICE, owner: Some(live), why });
+    assert_eq!(a.reconnect(&token(live.epoch)).err(), Some(ClaimRefusal::Unknown));
+}
+
+#[test]
+fn a_session_whose_node_is_gone_waits_for_its_own_token_and_not_for_ever_for_the_other() {
+    let server = Server::start();
+    let mut a = Node::of(&server);
+    a.cursor = Some(at(5));
+    let first = a.login();
+    drop(a);
+    let mut b = Node::of(&server);
+    b.cursor = Some(at(9));
+    server.cli(&["DEL", &format!("connect:heartbeat:{SID}")]);
+    assert_eq!(b.reconnect(&token(first.epoch)).err(), Some(ClaimRefusal::Unknown));
+    let granted = b.claim(jwt(ACCOUNT, unix_ms() / 1000)).unwrap_or_else(|why| panic!("{why:?}"));
+    assert_eq!(granted.begin, Begin::From(at(5)));
+}
+
+#[test]
+fn a_node_that_begins_again_takes_its_own_sessions_back() {
+    let server = Server::start();
+    let setup = Setup::new(&server);
+    let instance = setup.shared.instance;
+    let mut a = setup.start();
+    a.cursor = Some(at(5));
+    let first = a.login();
+    drop(a);
+    let mut again = Setup::new(&server);
+    again.shared.instance = instance;
+    let mut again = again.start();
+    let granted = again.reconnect(&token(first.epoch)).unwrap_or_else(|why| panic!("{why:?}"));
+    assert_eq!(granted.begin, Begin::From(at(5)));
+    again.turn();
+    assert!(again.lost.is_empty() && !again.store.is_dethroned());
+}
+
+#[test]
+fn what_is_here_begins_with_what_is_here() {
+    let server = Server::start();
+    let mut node = Node::of(&server);
+    node.cursor = Some(at(5));
+    let first = node.login();
+    node.leave(first);
+    node.cursor = Some(at(8));
+    let granted = node.reconnect(&token(first.epoch)).unwrap_or_else(|why| panic!("{why:?}"));
+    assert_eq!(granted.begin, Begin::Here);
+}
+
+#[test]
+fn a_process_whose_name_another_has_taken_gives_up_its_sessions() {
+    let server = Server::start();
+    let setup = Setup::new(&server);
+    let instance = setup.shared.instance;
+    let mut old = setup.start();
+    let live = old.login();
+    let mut new = Setup::new(&server);
+    new.shared.instance = instance;
+    let mut new = new.start();
+    old.until("it hears of it", |node| node.store.is_dethroned());
+    assert_eq!(old.lost[0], Lost { session: ALICE, owner: Some(live), why: Loss::Identity });
+    assert!(!old.store.may_deliver(old.now()));
+    let refused = old.claim(jwt(ACCOUNT, unix_ms() / 1000)).err();
+    assert_eq!(refused, Some(ClaimRefusal::Unavailable));
+    new.login();
+    assert!(new.store.may_deliver(new.now()));
+}
+
+#[test]
+fn the_sessions_of_an_account_are_found_on_all_nodes_while_they_are_alive() {
+    let server = Server::start();
+    let (mut a, mut b) = (Node::of(&server), Node::of(&server));
+    let live = a.login();
+    let asks = |node: &mut Node| -> Vec<ListedSession> {
+        let (answer, mut answered) = tokio::sync::oneshot::channel();
+        node.store.find_account(ACCOUNT, answer);
+        let mut found = None;
+        node.until("an answer", |_| {
+            found = answered.try_recv().ok();
+            found.is_some()
+        });
+        found.expect("answered")
+    };
+    let found = asks(&mut b);
+    assert_eq!(found.len(), 1);
+    assert!(found[0].live && found[0].identity.session == ALICE);
+    assert_eq!(found[0].identity.standing.roles.len(), 2);
+    let here: HashSet<_> = asks(&mut a).iter().map(|it| it.identity.session).collect();
+    assert_eq!(here, [ALICE].into());
+    server.cli(&["DEL", &format!("connect:heartbeat:{SID}")]);
+    assert!(asks(&mut b).is_empty());
+    let set = "connect:set:account-sessions:7f1e0f1c6f0e4b539d2e0a1b2c3d4e5f";
+    assert_eq!(server.cli(&["EXISTS", set]), "0", "it was taken out");
+    // Its node puts it back with the next heartbeat.
+    drop(a);
+    let mut setup = Setup::new(&server);
+    setup.shared.heartbeat_interval = std::time::Duration::from_millis(100);
+    let mut c = setup.start();
+    c.login();
+    server.cli(&["DEL", set, &format!("connect:heartbeat:{SID}")]);
+    c.until("the next heartbeat", |_| server.cli(&["EXISTS", set]) == "1");
+    assert_eq!(asks(&mut b).len(), 1);
+    assert_ne!(stored_epoch(&server), live.epoch);
+}
