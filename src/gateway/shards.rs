@@ -19,8 +19,8 @@ use tracing::error;
 
 use super::StartError;
 use crate::auth::{JwtAuthenticator, KeySet};
-use crate::control::Authority;
 use crate::config::Config;
+use crate::control::Authority;
 
 const KEEPALIVE: Duration = Duration::from_secs(60);
 const USER_TIMEOUT: Duration = Duration::from_secs(30);
