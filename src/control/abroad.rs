@@ -125,9 +125,13 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
         }
     }
 
+    /// At once where there is room: what waits for the end of the turn keeps letters out.
     fn tell_senders(&mut self, waiting: impl IntoIterator<Item = Waiting>) {
         for Waiting { shard, answer } in waiting {
-            self.post(shard, ToShard::AbroadAnswered(Box::new(answer)));
+            let Some(outlet) = self.outlets.get_mut(usize::from(shard.0)) else { continue };
+            if let Err(answer) = outlet.try_send(ToShard::AbroadAnswered(Box::new(answer))) {
+                outlet.post(answer);
+            }
         }
     }
 }

@@ -200,6 +200,21 @@ fn a_letter_for_a_shard_without_room_or_that_is_not_there_is_refused_at_once() {
 }
 
 #[test]
+fn an_answer_does_not_keep_a_letter_that_comes_behind_it_out() {
+    let mut bench = Bench::linked();
+    bench.shard_says(1, ToControl::Abroad(Box::new(abroad(1, 9, Always))));
+    bench.turn();
+    let [Said::Letter { message, ticket, .. }] = &bench.said()[..] else { panic!("no letter") };
+    let header = RequestHeader::parse(message).unwrap();
+    bench.hears(&Said::Answer { header, delivered: true, ticket: *ticket });
+    // Of the same bunch, without a turn between.
+    bench.hears_letter(1, 1);
+    assert_eq!(bench.answered(), [], "nothing is refused");
+    let heard = bench.heard(1);
+    assert!(matches!(heard[..], [ToShard::AbroadAnswered(_), ToShard::FromAbroad(_)]), "{heard:?}");
+}
+
+#[test]
 fn so_many_letters_are_under_way_to_a_shard_and_no_more() {
     let mut bench = Bench::linked();
     for number in 1..=1025 {
