@@ -102,9 +102,11 @@ impl Run {
                 self.wait_until("the last fault is mended", |run| run.stage.is_whole());
                 self.faults.push(fault);
                 self.stage.apply(fault, gateway);
-                // Half of those who notice nothing of it move on by themselves.
+                // Half of those who would notice nothing are away while it lasts, or move on.
                 match fault {
-                    Fault::KillClients => self.kill_half(|_| true),
+                    Fault::KillClients | Fault::RestartRedis | Fault::KillRedis => {
+                        self.kill_half(|_| true);
+                    }
                     Fault::FreezeGateway => self.kill_half(|player| player.is_at(gateway)),
                     _ => {}
                 }
@@ -238,7 +240,7 @@ fn cluster() -> Shape {
 }
 
 #[test]
-#[ignore = "two gateways do not share Redis and Kafka yet"]
+#[ignore = "on demand: takes minutes, and has not been played to its end yet"]
 fn a_cluster_loses_nothing_of_whatever_is_killed_frozen_or_restarted() {
     let shape = cluster();
     let result = play(|| Stage::of_a_cluster(shape.gateways, Persistence::On), &shape);
@@ -247,9 +249,9 @@ fn a_cluster_loses_nothing_of_whatever_is_killed_frozen_or_restarted() {
 }
 
 #[test]
-#[ignore = "two gateways do not share Redis and Kafka yet"]
+#[ignore = "on demand: takes minutes, and has not been played to its end yet"]
 fn a_cluster_whose_redis_forgets_tells_every_gap() {
-    let shape = cluster();
+    let shape = Shape { events: 20_000 * scale(), faults: 9 * scale() as usize, ..cluster() };
     let result = play(|| Stage::of_a_cluster(shape.gateways, Persistence::Off), &shape);
     assert_balanced(&result, &shape);
     assert!(result.entries.told_gaps > 0, "a Redis that forgets leaves gaps");

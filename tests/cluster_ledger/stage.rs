@@ -93,7 +93,7 @@ impl Stage {
         };
         let kafka = kafka.join().expect("Kafka starts");
         let config = format!(
-            "[redis]\nurl = \"{}\"\n[kafka]\nbrokers = [\"{}\"]\n",
+            "[redis]\nurl = \"{}\"\n[kafka]\nbrokers = [\"{}\"]\ncreate_topics = true\n",
             redis.url(),
             kafka.brokers()
         );
