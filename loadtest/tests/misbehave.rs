@@ -15,7 +15,7 @@ impl Tokens {
     fn new(name: &str, count: usize) -> Self {
         let unique = format!("misbehave-{name}-{}.tokens", std::process::id());
         let path = std::env::temp_dir().join(unique);
-        std::fs::write(&path, "token\n".repeat(count)).unwrap();
+        std::fs::write(&path, "token\n".repeat(count)).expect("a file for the tokens");
         Self(path)
     }
 }
@@ -41,7 +41,7 @@ fn misbehave(at: SocketAddr, tokens: &Tokens) -> Output {
         .arg("--tokens")
         .arg(&tokens.0)
         .output()
-        .unwrap()
+        .expect("the harness is built")
 }
 
 fn text(bytes: &[u8]) -> String {
