@@ -1,10 +1,12 @@
 //! `corelane-bench`: measures what an echoed message costs a server. `drive` puts one load on a
 //! running server; `echo-ratio` compares a server with the bare loop of `bare_echo`; `peers`
-//! compares the gateway with other servers. The work is in the modules; here is the command line.
+//! compares the gateway with other servers; `hostile` puts bad clients beside good ones. The work is in
+//! the modules; here is the command line.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line program")]
 
 mod drive;
 mod exchange;
+mod hostile;
 mod machine;
 mod peers;
 mod ratio;
@@ -40,6 +42,8 @@ enum Command {
     EchoRatio(RatioArguments),
     /// Compare the gateway with other servers under the same loads
     Peers(peers::PeersArguments),
+    /// Say what good clients notice of bad ones beside them, and fail if it is much
+    Hostile(hostile::HostileArguments),
 }
 
 #[derive(Args)]
@@ -118,6 +122,7 @@ fn main() -> ExitCode {
         Command::Drive(arguments) => drive_once(&arguments),
         Command::EchoRatio(arguments) => echo_ratio(&arguments),
         Command::Peers(arguments) => peers::run(&arguments, &mut |line| println!("{line}")),
+        Command::Hostile(arguments) => hostile::run(&arguments, &mut |line| println!("{line}")),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -26,6 +26,7 @@ mod row;
 mod template;
 mod workload;
 
+pub(crate) use cores::memory_of;
 use generator::Timing;
 use pairs::{CellOutcome, Plan, run_cell};
 use place::Place;

@@ -26,18 +26,19 @@ use crate::wire::handshake::Address;
 /// How a client is bad.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Persona {
-    /// Sends itself more than anybody keeps for it, and reads nothing until all of it is sent.
-    SlowReader,
     /// Sends one message in pieces of a byte, without an end.
     Fragmenter,
     /// Sends a request of single bytes, without an end.
     OneByte,
+    /// Sends itself more than anybody keeps for it, and reads nothing until all of it is sent.
+    SlowReader,
     /// Sends messages to nobody as fast as it may.
     Flooder,
 }
 
 impl Persona {
-    pub const ALL: [Self; 4] = [Self::SlowReader, Self::Fragmenter, Self::OneByte, Self::Flooder];
+    /// Those first that need the least of what all may send together.
+    pub const ALL: [Self; 4] = [Self::Fragmenter, Self::OneByte, Self::SlowReader, Self::Flooder];
 
     #[must_use]
     pub fn label(self) -> &'static str {

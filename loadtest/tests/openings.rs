@@ -91,16 +91,18 @@ fn all_are_reset_and_come_back_as_often_as_wanted() {
     let (address, upgraded) = door();
     let mut scenario = scenario(address);
     scenario.traffic = Traffic::Reconnect { ready: Ready::Upgraded, times: 3 };
-    scenario.connections.count = 30;
+    scenario.connections.count = 20;
     scenario.connections.sources = ["127.0.0.1", "127.0.0.2"].map(|ip| ip.parse().unwrap()).into();
     scenario.generator.threads = 2;
-    scenario.arrival = Arrival::Constant { rate: 300.0, window: None };
+    // Half a second for all to come back, three times, in the second half.
+    scenario.arrival = Arrival::Constant { rate: 40.0, window: None };
+    scenario.timing.duration = Duration::from_millis(3300);
     let outcome = outcome_of(&scenario);
     let (connections, messages) = (&outcome.connections, &outcome.messages);
-    assert_eq!((connections.ready, connections.failed), (4 * 30, 0), "{:?}", outcome.errors);
-    assert_eq!(upgraded.load(Ordering::Relaxed), 4 * 30);
-    assert_eq!((messages.planned, messages.unsent), (3 * 30, 0));
-    assert_eq!(outcome.latency.from_intended.0.len(), 3 * 30);
+    assert_eq!((connections.ready, connections.failed), (4 * 20, 0), "{:?}", outcome.errors);
+    assert_eq!(upgraded.load(Ordering::Relaxed), 4 * 20);
+    assert_eq!((messages.planned, messages.unsent), (3 * 20, 0));
+    assert_eq!(outcome.latency.from_intended.0.len(), 3 * 20);
 }
 
 #[test]

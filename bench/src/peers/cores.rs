@@ -77,7 +77,7 @@ pub(super) fn unix_ms() -> u64 {
 }
 
 /// The proportional set size of a process in bytes.
-pub(super) fn memory_of(pid: u32) -> Option<u64> {
+pub(crate) fn memory_of(pid: u32) -> Option<u64> {
     parse_memory(&fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?)
 }
 
