@@ -47,14 +47,13 @@ fn an_older_owner_that_has_not_heard_cannot_write_over_the_newer() {
     let server = Server::start();
     let mut a = Node::of(&server);
     let first = a.login();
-    let record = server.cli(&["GET", &format!("connect:ws-session:{SID}")]);
     // Another node takes it between two turns of this one.
     let mut b = Node::of(&server);
     let second = b.login();
     a.store.release(ALICE, first, End::Resumable, Some(at(1)), a.now());
     a.settle();
     assert_eq!(stored_epoch(&server), second.epoch);
-    assert_ne!(server.cli(&["GET", &format!("connect:ws-session:{SID}")]), record);
+    assert_eq!(server.cli(&["HGET", &format!("connect:owner:{SID}"), "state"]), "live");
     assert_eq!(server.cli(&["EXISTS", &format!("connect:client-cursor:{SID}")]), "0");
     a.store.reached(ALICE, first.epoch, at(2));
     a.settle();
