@@ -128,6 +128,7 @@ impl FakeRedis {
         let old = self.owners.get(&session).copied();
         match old {
             Some(old) if old.epoch > held.epoch => return Kept::Newer,
+            Some(old) if old.epoch == held.epoch && old.instance != me.0 => return Kept::Newer,
             _ if self.revoked.contains(&session) => return Kept::Ended,
             Some(old) if old.epoch == held.epoch => return Kept::Ours,
             _ => {}
