@@ -113,7 +113,7 @@ impl Shard {
                 certificates: None,
                 validation: None,
                 settings: settings(),
-                instance: uuid::Uuid::nil(),
+                instance: Uuid::nil(),
                 redis: None,
                 spans: None,
                 snapshot: snapshot(1),
