@@ -6,6 +6,7 @@
 #[path = "../gateway_process/mod.rs"]
 mod gateway_process;
 
+#[expect(dead_code, reason = "these tests only start and kill it")]
 #[path = "../session_store/server.rs"]
 mod redis_server;
 

@@ -31,7 +31,6 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) struct Node {
     pub(crate) store: RedisStore<Post>,
-    pub(crate) probe: Arc<RedisProbe>,
     pub(crate) lost: VecDeque<Lost>,
     /// Where the bus has nothing that the clients of this node lack.
     pub(crate) cursor: Option<Position>,
@@ -132,9 +131,9 @@ impl Setup {
             let redis = Redis::start(redis, Arc::clone(&probe));
             Post::start(redis, SALT, shared.clone(), patience)
         };
-        let store = RedisStore::new(post, SALT, rules, shared, Arc::clone(&probe));
+        let store = RedisStore::new(post, SALT, rules, shared, probe);
         let (lost, cursor, began) = (VecDeque::new(), None, Clock::now());
-        Node { store, probe, lost, cursor, began, slots: 0, runtime }
+        Node { store, lost, cursor, began, slots: 0, runtime }
     }
 
     pub(crate) fn start(self) -> Node {

@@ -76,12 +76,6 @@ impl RedisProbe {
         self.up.set(0);
     }
 
-    #[cfg(test)]
-    pub(in crate::control) fn faults(&self, label: &str) -> u64 {
-        let at = Fault::LABELS.iter().position(|known| *known == label).expect("a label");
-        self.faults[at].read()
-    }
-
     pub(in crate::control) fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         if !self.configured.load(Ordering::Relaxed) {
             return Ok(());

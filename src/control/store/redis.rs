@@ -93,6 +93,8 @@ pub struct RedisStore<C> {
     /// Live sessions, the one that was kept longest ago first. Some have gone since.
     round: VecDeque<(SessionId, Epoch)>,
     next_beat: Instant,
+    /// Less than one, between two steps of the round.
+    beats_due: f64,
     /// Sessions that are to be compared, for Redis or this node may have missed something.
     sweep: VecDeque<(SessionId, Epoch)>,
     next_sweep: Instant,
@@ -139,6 +141,7 @@ impl<C: Courier> RedisStore<C> {
             cursors_sent: false,
             round: VecDeque::new(),
             next_beat: Instant(0),
+            beats_due: 0.0,
             sweep: VecDeque::new(),
             next_sweep: Instant(0),
             sweeps_sent: 0,

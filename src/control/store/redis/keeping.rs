@@ -92,7 +92,9 @@ impl<C: Courier> RedisStore<C> {
         }
         self.next_beat = self.now.mono + TICK;
         let share = TICK.as_secs_f64() / self.shared.heartbeat_interval.as_secs_f64();
-        let mut left = (self.round.len() as f64 * share).ceil() as usize;
+        self.beats_due += self.round.len() as f64 * share;
+        let mut left = self.beats_due as usize;
+        self.beats_due -= left as f64;
         while left > 0 {
             let some = left.min(KEPT_TOGETHER).min(self.round.len());
             left = left.saturating_sub(KEPT_TOGETHER);

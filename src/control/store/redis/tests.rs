@@ -65,13 +65,19 @@ impl FakeRedis {
             }
             Command::Release(release) => {
                 let owner = self.owners.get_mut(&release.session);
-                let owner = owner.filter(|owner| owner.epoch == release.epoch && owner.live);
+                let owner = owner.filter(|owner| {
+                    (owner.epoch, owner.instance) == (release.epoch, me.0) && owner.live
+                });
                 let fenced = u64::from(owner.is_none());
                 owner.into_iter().for_each(|owner| owner.live = false);
                 Answer::Written { fenced }
             }
             Command::Remove { session, epoch, .. } => {
-                if self.owners.get(session).is_some_and(|owner| owner.epoch == *epoch) {
+                if self
+                    .owners
+                    .get(session)
+                    .is_some_and(|owner| (owner.epoch, owner.instance) == (*epoch, me.0))
+                {
                     self.owners.remove(session);
                 }
                 Answer::Written { fenced: 0 }
@@ -128,6 +134,7 @@ impl FakeRedis {
         let old = self.owners.get(&session).copied();
         match old {
             Some(old) if old.epoch > held.epoch => return Kept::Newer,
+            Some(old) if old.epoch == held.epoch && old.instance != me.0 => return Kept::Newer,
             _ if self.revoked.contains(&session) => return Kept::Ended,
             Some(old) if old.epoch == held.epoch => return Kept::Ours,
             _ => {}
@@ -157,8 +164,6 @@ enum Step {
     Execute(usize),
     /// The node hears what came of it.
     Hear(usize),
-    /// The node renews its lease and hears of evictions later.
-    Poll(usize),
     /// The connection breaks, for so long that the lease is not sure any more.
     Break(usize),
     /// This node ends the session for good.
@@ -177,7 +182,6 @@ struct Node {
     store: RedisStore<Wire>,
     wire: Wire,
     me: (Uuid, Uuid),
-    polls: u32,
 }
 
 struct World {
@@ -208,7 +212,7 @@ impl World {
             let rules = fixtures::rules(10).store;
             let store = RedisStore::new(wire.clone(), "salt", rules, shared, Arc::default());
             wire.0.borrow_mut().news.push_back(News::Connected);
-            Node { store, wire, me, polls: 1 }
+            Node { store, wire, me }
         };
         Self {
             redis: FakeRedis::default(),
@@ -243,9 +247,6 @@ impl World {
             }
             if !ends.done.is_empty() {
                 steps.push(Step::Hear(index));
-            }
-            if node.polls > 0 && !steps.is_empty() {
-                steps.push(Step::Poll(index));
             }
             if self.left.lapse && !(ends.asked.is_empty() && ends.done.is_empty()) {
                 steps.push(Step::Break(index));
@@ -290,10 +291,6 @@ impl World {
                 ends.news.push_back(News::Answered(command, Ok(answer)));
                 drop(ends);
                 self.listen(index);
-            }
-            Step::Poll(index) => {
-                self.nodes[index].polls -= 1;
-                self.renew(index);
             }
             Step::Break(index) => {
                 self.left.lapse = false;

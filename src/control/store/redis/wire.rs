@@ -118,10 +118,11 @@ impl Context {
                     Some(identity) => all.push_standing(identity, None),
                     None => all.push("").push("").push(""),
                 };
-                add(&RELEASE, all)
+                add(&RELEASE, all.push(self.shared.instance))
             }
             Command::Remove { session, epoch, at } => {
-                add(&REMOVE, self.begin(*at).push(session).push(epoch.0))
+                let all = self.begin(*at).push(session).push(epoch.0);
+                add(&REMOVE, all.push(self.shared.instance))
             }
             Command::End { session, reason, rules, at } => {
                 let all = self.begin(*at).push(session).push(at / 1000);

@@ -2,7 +2,9 @@
 local a = live_arguments()
 local owner = owner_of(a.sid)
 local stored = tonumber(owner.epoch) or 0
-if stored > a.epoch then return 'newer' end
+-- Two nodes that let somebody in without Redis may have chosen the same epoch: the first one here has it.
+local tie = stored == a.epoch and owner.instance ~= a.instance
+if stored > a.epoch or tie then return 'newer' end
 
 local revoked = redis.call('GET', key('revoked:' .. a.sid))
 if revoked and (tonumber(a.issued) or 0) <= tonumber(revoked) then return 'ended' end

@@ -1,10 +1,12 @@
 -- A session whose connection is gone waits to be taken up; only while it is of that claim.
 -- ARGV: sid, epoch, when it ended (ms), window (s), how long the rest is kept (ms), cursor, then as its
--- owner knows it: account, roles, authorizations; '' for the roles takes what is recorded.
+-- owner knows it: account, roles, authorizations; '' for the roles takes what is recorded; and this node,
+-- for the epoch of a claim that was not granted may be another's.
 local sid, epoch, ended, window = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local ttl, cursor = tonumber(ARGV[7]), ARGV[8]
 local owner = owner_of(sid)
-if tonumber(owner.epoch) ~= epoch or owner.state ~= 'live' then return 'outdated' end
+local ours = tonumber(owner.epoch) == epoch and owner.instance == ARGV[12]
+if not ours or owner.state ~= 'live' then return 'outdated' end
 
 local who = { account = ARGV[9], roles = ARGV[10], authorizations = ARGV[11] }
 if who.roles == '' then
