@@ -335,7 +335,7 @@ impl Probe {
     /// Hands every value to `each`, families together.
     pub fn visit(&self, each: &mut dyn FnMut(Sample)) {
         use Kind::{Counter as C, Gauge as G};
-        let plain: [(&'static str, &'static str, Kind, &Counter); 28] = [
+        let plain: [(&'static str, &'static str, Kind, &Counter); 27] = [
             ("turns", "Turns of the forwarding loop", C, &self.turns),
             ("ring_enters", "io_uring_enter calls of the data ring", C, &self.ring_enters),
             ("parks", "Times the shard went to sleep", C, &self.parks),
@@ -366,12 +366,6 @@ impl Probe {
                 "Receives refused for want of a provided buffer",
                 C,
                 &self.receive_buffers_exhausted,
-            ),
-            (
-                "deliveries_withheld",
-                "Events kept back while the node was not sure of its sessions",
-                C,
-                &self.deliveries_withheld,
             ),
             (
                 "lane_crossings_sent",
@@ -425,13 +419,18 @@ impl Probe {
         family("responses", "Responses by code", "code", responses);
         let closes = &mut CLOSES.iter().map(|c| c.1).zip(&self.closes);
         family("connections_closed", "Connections ended by close code", "code", closes);
-        self.visit_compression(each);
+        self.visit_towards_clients(each);
         self.door.visit(each);
     }
 
-    fn visit_compression(&self, each: &mut dyn FnMut(Sample)) {
+    fn visit_towards_clients(&self, each: &mut dyn FnMut(Sample)) {
         let kind = Kind::Counter;
         let plain = [
+            (
+                "deliveries_withheld",
+                "Events kept back while the node was not sure of its sessions",
+                &self.deliveries_withheld,
+            ),
             (
                 "compression_in_bytes",
                 "Messages to clients before they were compressed",

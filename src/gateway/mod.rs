@@ -30,7 +30,7 @@ use self::settings::{
     drain_plan, engine_options, kafka, key_rules, node_rules, reload_hook, settings,
     shared_sessions, span_export, targets, tls_rules, validation_rules,
 };
-use self::shards::{Bound, ShardPart, await_starts, bind_public, start_shard};
+use self::shards::{Bound, Join, ShardPart, await_starts, bind_public, start_shard};
 use crate::auth::{KeyError, KeyRing};
 use crate::certificates::{CertificateError, Certificates};
 use crate::config::{Config, ConfigSource, MemoryBudget, physical_memory};
@@ -131,12 +131,7 @@ pub fn run(
     let redis = shared_sessions(&config, instance);
     let control_bell = bell()?;
     let bells: Vec<_> = (0..shards).map(|_| bell()).collect::<Result<_, _>>()?;
-    let Mesh { shards: shard_lanes, control: control_lanes } = mesh(MeshShape {
-        shards: shards as u8,
-        capacity: config.shards.lane_capacity,
-        control_capacity: CONTROL_LANE,
-        buffers: config.shards.receive_buffers as u16,
-    });
+    let Mesh { shards: shard_lanes, control: control_lanes } = mesh(mesh_shape(&config, shards));
 
     let directory = RingDirectory::new(shards);
     let (started, starts) = channel();
@@ -203,13 +198,26 @@ pub fn run(
         seed: fastrand::u64(..),
     })?;
     if exit == Exit::Drained {
-        for join in joins {
-            if let Err(reason) = join() {
-                error!(%reason, "a shard's executor failed");
-            }
-        }
+        await_ends(joins);
     }
     Ok(exit)
+}
+
+fn mesh_shape(config: &Config, shards: usize) -> MeshShape {
+    MeshShape {
+        shards: shards as u8,
+        capacity: config.shards.lane_capacity,
+        control_capacity: CONTROL_LANE,
+        buffers: config.shards.receive_buffers as u16,
+    }
+}
+
+fn await_ends(joins: Vec<Join>) {
+    for join in joins {
+        if let Err(reason) = join() {
+            error!(%reason, "a shard's executor failed");
+        }
+    }
 }
 
 fn check_host(config: &Config, shards: usize) -> Result<(), StartError> {

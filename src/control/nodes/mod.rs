@@ -227,7 +227,7 @@ impl Nodes {
     }
 
     /// Sends a session's broadcast to every node that receives any.
-    pub(super) fn broadcast(&mut self, message: Box<[u8]>, priority: Priority) {
+    pub(super) fn broadcast(&self, message: Box<[u8]>, priority: Priority) {
         let bare = Bytes::from(message);
         let mut prefixed = None;
         for link in self.links.values() {

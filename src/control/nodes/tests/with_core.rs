@@ -150,9 +150,9 @@ impl Bench {
         self.lanes[shard].0.borrow_mut().downward.drain(..).collect()
     }
 
-    fn letters(&self, shard: usize) -> Vec<Box<FromAbroad>> {
+    fn letters(&self, shard: usize) -> Vec<FromAbroad> {
         let letter = |message| match message {
-            ToShard::FromAbroad(letter) => letter,
+            ToShard::FromAbroad(letter) => *letter,
             other => panic!("{other:?}"),
         };
         self.heard(shard).into_iter().map(letter).collect()

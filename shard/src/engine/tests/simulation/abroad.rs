@@ -138,7 +138,7 @@ fn forged_guids_and_those_of_nodes_that_nothing_is_relayed_to_leave_nothing() {
         here.hear(&mut anna);
         assert_eq!(anna.talk.count(31), refused);
         assert!(here.abroad.is_empty());
-        assert_eq!(here.shed(), [("peer_gone", refused as u64)]);
+        assert_eq!(here.shed(), [("peer_gone", refused)]);
     }
 }
 
