@@ -197,8 +197,10 @@ impl<C: Courier> RedisStore<C> {
             .iter()
             .skip(before)
             .any(|decision| matches!(decision.answer, ToShard::Refused { .. }));
-        // If it was granted all the same, whoever comes next finds a session that waits.
-        if refused && matches!(fault, Fault::Unreachable | Fault::TimedOut) {
+        // If it was granted all the same, whoever comes next finds a session that waits. An earlier claim of
+        // this node may have been granted with the epoch.
+        let anothers = self.local.epoch(session) == Some(epoch);
+        if refused && !anothers && matches!(fault, Fault::Unreachable | Fault::TimedOut) {
             let release =
                 Release { session, epoch, identity: None, ended: at, cursor: None, rules, at };
             self.keep_unsent(Command::Release(Box::new(release)));
