@@ -150,9 +150,10 @@ impl Bench {
         self.lanes[shard].0.borrow_mut().downward.drain(..).collect()
     }
 
-    fn letters(&self, shard: usize) -> Vec<FromAbroad> {
+    #[expect(clippy::vec_box, reason = "lanes carry them in boxes")]
+    fn letters(&self, shard: usize) -> Vec<Box<FromAbroad>> {
         let letter = |message| match message {
-            ToShard::FromAbroad(letter) => *letter,
+            ToShard::FromAbroad(letter) => letter,
             other => panic!("{other:?}"),
         };
         self.heard(shard).into_iter().map(letter).collect()
