@@ -240,7 +240,7 @@ fn cluster() -> Shape {
 }
 
 #[test]
-#[ignore = "on demand: takes minutes, and has not been played to its end yet"]
+
 fn a_cluster_loses_nothing_of_whatever_is_killed_frozen_or_restarted() {
     let shape = cluster();
     let result = play(|| Stage::of_a_cluster(shape.gateways, Persistence::On), &shape);
@@ -249,7 +249,7 @@ fn a_cluster_loses_nothing_of_whatever_is_killed_frozen_or_restarted() {
 }
 
 #[test]
-#[ignore = "on demand: takes minutes, and has not been played to its end yet"]
+
 fn a_cluster_whose_redis_forgets_tells_every_gap() {
     let shape = Shape { events: 20_000 * scale(), faults: 9 * scale() as usize, ..cluster() };
     let result = play(|| Stage::of_a_cluster(shape.gateways, Persistence::Off), &shape);
