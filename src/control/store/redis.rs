@@ -170,15 +170,16 @@ impl<C: Courier> RedisStore<C> {
         Epoch(self.now.unix_ms.max(known))
     }
 
-    /// Redis cannot be asked.
-    fn claim_alone(&mut self, claimed: Claimed) {
+    /// Redis cannot be asked. If it was, with the epoch `asked`, it may have granted that.
+    fn claim_alone(&mut self, claimed: Claimed, asked: Epoch) {
         let admits = self.shared.admit_when_unreachable && !self.dethroned;
         if !admits || !matches!(claimed.claim.credential, Credential::Token(_)) {
             return self.refuse(&claimed, ClaimRefusal::Unavailable);
         }
         let session = claimed.claim.session();
         let known = self.local.epoch(session).is_some();
-        self.local.claim(claimed, None, self.now);
+        let unix_ms = self.now.unix_ms.max(asked.0.saturating_add(1));
+        self.local.claim(claimed, None, Now { unix_ms, ..self.now });
         while let Some(mut decision) = self.local.decided() {
             if let ToShard::Granted { session, epoch, .. } = decision.answer {
                 self.round.push_back((session, epoch));
@@ -241,7 +242,7 @@ impl<C: Courier> SessionStore for RedisStore<C> {
             return self.refuse(&claimed, why);
         }
         if self.link == Link::Down || self.dethroned {
-            return self.claim_alone(claimed);
+            return self.claim_alone(claimed, Epoch(0));
         }
         let session = claimed.claim.session();
         let (epoch, rules, at) = (self.next_epoch(session), self.rules, now.unix_ms);

@@ -191,7 +191,7 @@ impl<C: Courier> RedisStore<C> {
         debug!(reason = %fault, "a claim was not decided");
         let Claiming { claimed, session, epoch, rules, at, .. } = claiming;
         let before = self.decided.len();
-        self.claim_alone(claimed);
+        self.claim_alone(claimed, epoch);
         let refused = self
             .decided
             .iter()
