@@ -155,8 +155,11 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
         while let Some(Lost { session, owner, why }) = self.store.lost() {
             self.probe.sessions_lost.increment();
             debug!(%session, ?owner, ?why, "session lost");
-            self.rpcs.abandon(session);
-            self.forget(session);
+            // It may have come back since: then nothing here is of the stay that was lost.
+            if self.store.known(session).is_none() {
+                self.rpcs.abandon(session);
+                self.forget(session);
+            }
             let Some(Owner { shard, key, epoch }) = owner else { continue };
             match why {
                 Loss::Replaced => self.post(shard, ToShard::Evict { key, epoch }),

@@ -27,6 +27,8 @@ struct SharedStore {
     begin: Begin,
     lost: VecDeque<Lost>,
     sure: bool,
+    /// Nothing is known of any session.
+    forget: bool,
     reached: Vec<Position>,
     released_at: Vec<Option<Position>>,
     renewed_at: Option<Position>,
@@ -83,7 +85,7 @@ impl SessionStore for SharedStore {
     }
 
     fn known(&self, session: SessionId) -> Option<Known<'_>> {
-        self.own.known(session)
+        self.own.known(session).filter(|_| !self.forget)
     }
 
     fn of_account(&self, account: &str, each: &mut dyn FnMut(Known<'_>)) {
@@ -184,6 +186,7 @@ impl Bench {
             begin: Begin::Here,
             lost: VecDeque::new(),
             sure: true,
+            forget: false,
             reached: Vec::new(),
             released_at: Vec::new(),
             renewed_at: None,
@@ -490,6 +493,17 @@ fn a_node_that_is_not_sure_of_its_sessions_keeps_their_events_back() {
 }
 
 #[test]
+fn a_session_that_is_back_keeps_what_it_has_when_the_loss_of_its_earlier_stay_is_heard() {
+    let mut bench = Bench::new();
+    let lost = Lost { session: SESSION, owner: None, why: Loss::Replaced };
+    bench.core.store.lost.push_back(lost);
+    let epoch = bench.claim(Begin::From(at(40)));
+    bench.replayed(epoch, 41);
+    bench.replay_ends(epoch, None);
+    assert_eq!(names(&bench.opened(epoch)), ["41"]);
+}
+
+#[test]
 fn a_session_that_another_node_has_is_closed_here_and_forgotten() {
     let mut bench = Bench::new();
     let epoch = bench.claim(Begin::Here);
@@ -503,6 +517,7 @@ fn a_session_that_another_node_has_is_closed_here_and_forgotten() {
         lose(Loss::Ended { reason: None }),
         lose(Loss::Identity),
     ]);
+    bench.core.store.forget = true;
     let told = bench.turn();
     let expected = |message: &ToShard| match message {
         ToShard::Evict { key, epoch: of } => *key == KEY && *of == epoch,
