@@ -1,5 +1,5 @@
 //! The other nodes: one link to each, over which messages and broadcasts of their sessions come and
-//! those of this node's sessions leave. Decides without I/O; the sockets are in [`socket`], one
+//! those of this node's sessions leave. Decides without I/O; the sockets are in `socket.rs`, one
 //! task each.
 //!
 //! Both nodes of a pair may dial. The one with the lesser instance id says which link is used, and

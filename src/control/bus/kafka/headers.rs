@@ -1,4 +1,4 @@
-//! What goes with a record besides key and value: its [`Trail`], the kind of its value, and when it is
+//! What goes with a record besides key and value: its [`Trail`](crate::control::bus::Trail), the kind of its value, and when it is
 //! worth nothing any more.
 
 use rdkafka::message::{Header, Headers, OwnedHeaders};
