@@ -55,7 +55,7 @@ impl Persona {
     pub fn deserves(self) -> End {
         match self {
             Self::SlowReader => End::Close(1013),
-            Self::Fragmenter => End::Close(1008),
+            Self::Fragmenter => End::Close(1009),
             Self::OneByte => End::Status(408),
             Self::Flooder => End::Close(4003),
         }

@@ -63,7 +63,7 @@ fn a_server_that_ends_them_otherwise_fails_and_each_end_is_named() {
     let output = misbehave(at, &Tokens::new("otherwise", 4));
     assert_eq!(output.status.code(), Some(1));
     let said = text(&output.stderr);
-    for (kind, deserved) in [("slow reader", 1013), ("fragmenter", 1008), ("flooder", 4003)] {
+    for (kind, deserved) in [("slow reader", 1013), ("fragmenter", 1009), ("flooder", 4003)] {
         let line = said.lines().find(|line| line.starts_with(kind));
         let line = line.unwrap_or_else(|| panic!("nothing of {kind} in {said}"));
         let expected = format!(" were ended by close 1000, not by close {deserved}");
