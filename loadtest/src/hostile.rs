@@ -64,8 +64,8 @@ impl Persona {
     /// The least time between two lives of one client.
     fn period(self) -> Duration {
         match self {
-            // Each moves some megabytes.
-            Self::SlowReader => Duration::from_secs(10),
+            // Each moves ten megabytes.
+            Self::SlowReader => Duration::from_secs(15),
             Self::Fragmenter | Self::OneByte | Self::Flooder => Duration::from_secs(1),
         }
     }

@@ -12,9 +12,10 @@ use crate::wire::handshake::{self, Refusal};
 /// Fast enough to be work, slow enough that no request gets too long before its time is over.
 const BYTE_EVERY: Duration = Duration::from_millis(50);
 
-/// From the last message of a slow reader until it reads how it was ended: the gateway has seen them
-/// all by then, and waits for longer with its socket.
-const SULKS: Duration = Duration::from_secs(2);
+/// After each filling: the gateway has seen it all by then, and its kernel may have made more room for
+/// what waits. Short: a gateway that has ended a client waits for it five seconds, and a client that sends
+/// more after that reads nothing more.
+const SULKS: Duration = Duration::from_millis(200);
 
 /// How long it reads. A gateway that was too slow itself to be full of answers is asked again.
 const READS: Duration = Duration::from_secs(5);
@@ -27,21 +28,36 @@ const MASK: [u8; 4] = [7; 4];
 
 /// The longest that a message may be is 64 KiB with its header.
 const LARGE: usize = 60 << 10;
-/// More than kernel and gateway keep for a client that reads nothing: 4 MiB and 1 MiB.
-const LARGE_ONES: usize = 128;
+/// More than kernel and gateway keep for a client that reads nothing, 4 MiB and 1 MiB, but for the last
+/// of the gateway's.
+const FIRST_ONES: usize = 88;
+/// What the gateway keeps: the kernel may take all of it while the client sulks.
+const LARGE_ONES: usize = 18;
 /// Each of half the length of the one before; two fill what one of twice their length leaves free.
 const HALVINGS: usize = 11;
 /// The gateway's answers to these have no room then.
 const LAST_ONES: usize = 64;
+const FILLING: usize = LARGE_ONES + 2 * HALVINGS + LAST_ONES;
+const FILLINGS: usize = 3;
 
 /// Payload of the message with this number that a slow reader sends itself; nothing behind the last.
 fn asked_for(number: usize) -> Option<usize> {
     const SMALLER: usize = LARGE_ONES + 2 * HALVINGS;
-    match number {
-        0..LARGE_ONES => Some(LARGE),
-        LARGE_ONES..SMALLER => Some(LARGE >> ((number - LARGE_ONES) / 2 + 1)),
-        _ => (number < SMALLER + LAST_ONES).then_some(1),
-    }
+    let Some(filling) = number.checked_sub(FIRST_ONES) else {
+        return Some(LARGE);
+    };
+    let bytes = match filling % FILLING {
+        0..LARGE_ONES => LARGE,
+        smaller @ LARGE_ONES..SMALLER => LARGE >> ((smaller - LARGE_ONES) / 2 + 1),
+        _ => 1,
+    };
+    (filling < FILLINGS * FILLING).then_some(bytes)
+}
+
+fn sulks_after(number: usize) -> bool {
+    (number + 1)
+        .checked_sub(FIRST_ONES)
+        .is_some_and(|sent| sent > 0 && sent.is_multiple_of(FILLING))
 }
 
 #[derive(Debug)]
@@ -137,7 +153,7 @@ impl Life {
                 return;
             }
         }
-        if asked_for(sent + 1).is_none() {
+        if sulks_after(sent) {
             self.next_at = now + SULKS;
         }
     }

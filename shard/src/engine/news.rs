@@ -46,7 +46,7 @@ impl News {
         }
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, feature = "runtime"))]
     pub(super) fn waiting(&self) -> usize {
         self.waiting.len()
     }

@@ -6,10 +6,7 @@
 //! flag; and whoever takes the flag down rings the doorbell (`IORING_OP_MSG_RING` from a shard, an
 //! eventfd from any other thread). One fence covers all pushes of a turn.
 //!
-//! The model of this runs under loom:
-//! `RUSTFLAGS="--cfg loom" cargo test -p corelane-shard --no-default-features --lib lane::doorbell`
-
-#![expect(unexpected_cfgs, reason = "loom is set by hand, for the model test alone")]
+//! The model of this runs under loom, in the crate `tests/doorbell_model`, which holds this file too.
 
 use sync::{AtomicBool, Ordering, fence};
 

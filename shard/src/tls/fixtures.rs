@@ -23,6 +23,7 @@ pub(crate) fn configs(suite: SupportedCipherSuite) -> (Arc<ServerConfig>, Arc<Cl
 }
 
 /// As [`configs`], and each message of the handshake is always as long: signatures of ECDSA are not.
+#[cfg(feature = "runtime")]
 pub(crate) fn configs_of_one_length(
     suite: SupportedCipherSuite,
 ) -> (Arc<ServerConfig>, Arc<ClientConfig>) {
