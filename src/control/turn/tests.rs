@@ -601,3 +601,27 @@ fn errors_reach_administrators_only() {
         (Some("service_error"), Some("it broke"))
     );
 }
+
+#[test]
+fn a_node_without_its_number_tells_its_sessions_to_go_and_lets_nobody_in() {
+    let mut bench = Bench::new();
+    let epoch = bench.open(4, ALICE, 1);
+    bench.lanes[0].heard();
+    bench.core.give_up_identity(at(2));
+    bench.lanes[1].says(claim(5, SessionId(2)));
+    bench.turn(2);
+    let heard = bench.lanes[0].heard();
+    let disowned = |message: &ToShard| matches!(message, ToShard::Disown { key: k, epoch: e } if (*k, *e) == (key(4), epoch));
+    assert!(heard.iter().any(disowned), "{heard:?}");
+    let heard = bench.lanes[1].heard();
+    let why = ClaimRefusal::Draining;
+    let refused =
+        |message: &ToShard| matches!(message, ToShard::Refused { why: w, .. } if *w == why);
+    assert!(heard.iter().any(refused), "{heard:?}");
+    assert!(bench.core.is_draining());
+    // The session can be taken up elsewhere.
+    let end = End::Resumable;
+    bench.lanes[0].says(ToControl::Release { key: key(4), session: ALICE, epoch, end });
+    bench.turn(2);
+    assert_eq!(bench.core.store.waiting(), 1);
+}

@@ -59,7 +59,13 @@ impl Bench {
         let route =
             PeerRoute { node: 2, shard: ShardId(0), slot: Slot(0), generation: Generation(0) };
         let proof = nodes.keys.encode(route).to_string().into();
-        let hello = Said::Hello(Hello { instance: instance(1), node: 2, broadcast: Both, proof });
+        let hello = Said::Hello(Hello {
+            instance: instance(1),
+            node: 2,
+            broadcast: Both,
+            proof,
+            requests: true,
+        });
         nodes.hear(LinkNews { link, what: What::Connected(Dialect::Node) }, NOW.mono);
         nodes.hear(LinkNews { link, what: What::Said(hello.encode()) }, NOW.mono);
         assert_eq!(this.probe.nodes.open.read(), 1);
