@@ -9,7 +9,7 @@ use super::quantity::{show_duration, show_size};
 use super::reader::Notes;
 use super::upstream::Scheme;
 use super::{
-    CertificateDemand, Config, ConnectionMode, InternalAuthMode, Profile, WELL_KNOWN_SALT,
+    Auto, CertificateDemand, Config, ConnectionMode, InternalAuthMode, Profile, WELL_KNOWN_SALT,
 };
 use crate::control::nodes::BroadcastMode;
 use crate::events::ClientEventNames;
@@ -474,6 +474,19 @@ fn check_events(config: &Config, notes: &mut Notes) {
 /// Links come in at the internal listener, and nobody is linked to who cannot be.
 fn check_nodes(config: &Config, notes: &mut Notes) {
     let nodes = &config.nodes;
+    if config.control.node == Auto::Auto && config.redis.url.is_none() {
+        let origin = notes.origin("control.node");
+        let message = "`control.node` is \"auto\" and `redis.url` is off: nobody could see to it that no \
+                       two nodes have one number";
+        let problem = Problem::new(origin, message);
+        notes.report(problem.help("set `redis.url`, or give every node a number of its own"));
+    }
+    if nodes.stale_threshold_seconds <= nodes.heartbeat_interval_seconds {
+        let message = "`nodes.stale_threshold_seconds` is not more than \
+                       `nodes.heartbeat_interval_seconds`: nodes would be taken for gone between two \
+                       signs of life";
+        report(notes, "nodes.stale_threshold_seconds", message);
+    }
     if nodes.internal_url.is_some() {
         if config.listen_internal.address.is_none() {
             let origin = notes.origin("nodes.internal_url");

@@ -16,8 +16,9 @@ const HTTP_CONNECTIONS: usize = 64;
 const LINKS: usize = 1;
 
 impl Config {
+    /// `node` is the number of this node, wherever it is from.
     #[must_use]
-    pub fn snapshot(&self, version: u64) -> shard::Snapshot {
+    pub fn snapshot(&self, version: u64, node: u16) -> shard::Snapshot {
         let mut endpoints = Vec::new();
         for (index, service) in (0_u16..).zip(&self.services) {
             endpoints.extend(service.endpoints.iter().map(|endpoint| shard::Endpoint {
@@ -35,7 +36,7 @@ impl Config {
                 ConnectionMode::Internal => shard::ConnectionMode::Internal,
             },
             salt: self.session.server_salt.reveal().into(),
-            node: self.control.node,
+            node,
             services: self.services.iter().map(|service| self.service(service)).collect(),
             roles: self.roles.iter().map(|role| self.role(role, &endpoints)).collect(),
             endpoints: endpoints.into(),

@@ -550,8 +550,9 @@ table! {
         instance: Auto<Uuid> = r#""auto""#, Restart => AutoOr(Id);
         /// CPU of the control core. "auto" is the first that the process may use.
         cpu: Auto<usize> = r#""auto""#, Restart => AutoOr(Count(0, 1023));
-        /// Number of this node, different on every node that shares a salt.
-        node: u16 = "0", Restart => Count(0, 4095);
+        /// Number of this node, different on every node that shares a salt. "auto" leases one in Redis, which
+        /// the node has again after a restart; then all nodes do so.
+        node: Auto<u16> = "0", Restart => AutoOr(Count(0, 4095));
     }
 }
 
@@ -562,8 +563,16 @@ table! {
         internal_url: Option<NodeUrl> = r#""off""#, Restart, "CONNECT_BROADCAST_INTERNAL_URL"
             => NodeAddressOrNone;
         /// Other nodes, each where it says in its own `internal_url`. The list may be the same on every
-        /// node: a node passes itself over. One of two nodes has to name the other.
+        /// node: a node passes itself over. One of two nodes has to name the other, unless `redis.url` is
+        /// set: then nodes find each other in the registry that they keep in Redis.
         peers: Vec<NodeUrl> = "[]", Restart => list(NodeAddress);
+        /// Seconds between two signs of life of this node in the registry; each is a look at it, too.
+        heartbeat_interval_seconds: Duration = "30", Restart,
+            "CONNECT_BROADCAST_HEARTBEAT_INTERVAL_SECONDS" => seconds(5, 300);
+        /// Seconds without a sign of life after which a node is taken out of the registry and not dialled any
+        /// more. More than `heartbeat_interval_seconds`.
+        stale_threshold_seconds: Duration = "90", Restart,
+            "CONNECT_BROADCAST_STALE_THRESHOLD_SECONDS" => seconds(15, 600);
         /// Which broadcasts cross: those of this node's sessions to others ("Send"), those of others to
         /// this node's sessions ("Receive"), or both. Messages to one session cross whatever it says.
         broadcast: BroadcastMode = r#""None""#, Restart, "CONNECT_MULTINODE_BROADCAST_MODE"

@@ -302,8 +302,8 @@ const OF_THE_PROTOCOL: [(&str, &str, Bounds); 32] = [
     ("COMPRESSION_QUALITY", "1", Some((0, 11))),
     ("MULTINODE_BROADCAST_MODE", "None", None),
     ("BROADCAST_INTERNAL_URL", "", None),
-    ("BROADCAST_HEARTBEAT_INTERVAL_SECONDS", "30", None),
-    ("BROADCAST_STALE_THRESHOLD_SECONDS", "90", None),
+    ("BROADCAST_HEARTBEAT_INTERVAL_SECONDS", "30", Some((5, 300))),
+    ("BROADCAST_STALE_THRESHOLD_SECONDS", "90", Some((15, 600))),
     ("WEBSOCKET_KEEP_ALIVE_INTERVAL_SECONDS", "30", None),
 ];
 
@@ -311,7 +311,17 @@ const OF_THE_PROTOCOL: [(&str, &str, Bounds); 32] = [
 fn every_variable_of_the_protocol_is_understood_within_its_bounds_or_refused_with_a_reason() {
     for (name, default, bounds) in OF_THE_PROTOCOL {
         let variable = format!("CONNECT_{name}");
-        let set = |value: &str| with_variable(&variable, value);
+        // What does not fit together is refused, too.
+        let companion = match name {
+            "BROADCAST_STALE_THRESHOLD_SECONDS" => ("nodes.heartbeat_interval_seconds", "5"),
+            _ => ("nodes.stale_threshold_seconds", "600"),
+        };
+        let set = |value: &str| {
+            let mut sources = sources(SALT);
+            sources.overrides.environment.insert(variable.clone(), value.into());
+            sources.overrides.flags.push((companion.0.into(), companion.1.into()));
+            Config::load(&sources)
+        };
         assert!(set(default).is_ok(), "{variable}={default}");
         if let Some((least, greatest)) = bounds {
             for (value, taken) in [
@@ -438,7 +448,7 @@ fn references_and_names_are_checked_across_tables() {
 #[test]
 fn a_service_may_be_reached_in_two_ways() {
     let shared = DEMO.replace("\"game", "\"demo");
-    let snapshot = load(&shared).unwrap().snapshot(1);
+    let snapshot = load(&shared).unwrap().snapshot(1, 0);
     let of = |endpoint: usize| {
         let service = snapshot.endpoints[endpoint].service;
         &snapshot.services[usize::from(service.0)]
@@ -514,7 +524,7 @@ fn the_token_of_a_link_is_read_and_must_fit_a_header() {
     std::fs::write(&file, "of the link\n").unwrap();
     assert_refused(load(&text), &["holds no token of one line"]);
     std::fs::write(&file, "of-the-link\n").unwrap();
-    let kind = load(&text).unwrap().snapshot(1).services[1].kind.clone();
+    let kind = load(&text).unwrap().snapshot(1, 0).services[1].kind.clone();
     let token = Some("of-the-link".into());
     assert_eq!(kind, UpstreamKind::Link { path: LINK_PATH.into(), token });
     std::fs::remove_file(file).unwrap();
@@ -523,7 +533,7 @@ fn the_token_of_a_link_is_read_and_must_fit_a_header() {
 #[test]
 fn services_become_indexed_endpoints_and_roles_find_them() {
     let config = load(DEMO).unwrap();
-    let snapshot = config.snapshot(7);
+    let snapshot = config.snapshot(7, 0);
     assert_eq!(snapshot.version, 7);
     assert_eq!(&*snapshot.salt, "of our own");
     let paths: Vec<_> = snapshot.endpoints.iter().map(|endpoint| &*endpoint.path).collect();
@@ -546,7 +556,7 @@ fn a_name_that_begins_like_a_service_does_not_open_it() {
                         endpoints = [{{ path = \"/demo/echo\" }}]\n\
                         [[role]]\nname = \"other\"\nendpoints = [\"dem:*\"]"
     );
-    assert_eq!(*load(&text).unwrap().snapshot(1).roles[1].endpoints, [EndpointId(3)]);
+    assert_eq!(*load(&text).unwrap().snapshot(1, 0).roles[1].endpoints, [EndpointId(3)]);
 }
 
 #[test]
@@ -557,15 +567,34 @@ fn a_reload_may_change_live_keys_and_names_the_others() {
     new.services.clear();
     assert_eq!(old.restart_changes(&new), Vec::<String>::new());
     new.shards.receive_buffers = 64;
-    new.control.node = 3;
+    new.control.node = Auto::Fixed(3);
     assert_eq!(old.restart_changes(&new), ["shards.receive_buffers", "control.node"]);
+}
+
+#[test]
+fn a_number_of_nodes_own_choice_needs_redis() {
+    let auto = "[control]\nnode = \"auto\"\n";
+    assert_refused(load(auto), &[":2:8: ", "redis.url", "two nodes"]);
+    let config = load(&format!("{auto}[redis]\nurl = \"redis://127.0.0.1:6379\"")).unwrap();
+    assert_eq!(config.control.node, Auto::Auto);
+}
+
+#[test]
+fn a_node_is_not_taken_for_gone_between_two_signs_of_life() {
+    let load = |beat: u32, stale: u32| {
+        load(&format!(
+            "[nodes]\nheartbeat_interval_seconds = {beat}\nstale_threshold_seconds = {stale}"
+        ))
+    };
+    assert!(load(15, 16).is_ok());
+    assert_refused(load(15, 15), &[":3:27: ", "nodes.heartbeat_interval_seconds"]);
 }
 
 #[test]
 fn a_share_is_kept_to_the_millionth_or_refused() {
     let sampled = |value: &str| {
         let config = load(&format!("[tracing]\nsample = {value}"))?;
-        Ok::<_, Refused>(config.snapshot(1).tracing.sampled_per_million)
+        Ok::<_, Refused>(config.snapshot(1, 0).tracing.sampled_per_million)
     };
     let kept = [
         ("0", 0),
@@ -589,12 +618,12 @@ fn a_share_is_kept_to_the_millionth_or_refused() {
 
 #[test]
 fn the_shards_are_told_what_is_traced() {
-    assert_eq!(Config::default().snapshot(1).tracing, Tracing::default());
+    assert_eq!(Config::default().snapshot(1, 0).tracing, Tracing::default());
     let text = "[tracing]\nsample = 0.5\notlp_endpoint = \"http://otel:4318\"\n\
                 correlation_id = true\naccept_from_clients = true";
     let config = load(text).unwrap();
     assert_eq!(
-        config.snapshot(1).tracing,
+        config.snapshot(1, 0).tracing,
         Tracing {
             sampled_per_million: 500_000,
             export: true,

@@ -11,16 +11,12 @@ pub(super) struct Unsupported {
     pub(super) reason: &'static str,
 }
 
-const REGISTRY: &str = "other nodes are those of nodes.peers, not of a registry";
-
-pub(super) const UNSUPPORTED: [Unsupported; 7] = [
+pub(super) const UNSUPPORTED: [Unsupported; 5] = [
     key("message_queue_size", "1000", "the bounds of a queue are limits.outbox_*"),
     key("rpc_cleanup_interval_seconds", "30", "every RPC has its own deadline"),
     key("connection_cleanup_interval_seconds", "30", "every session has its own timers"),
     key("pending_message_timeout_seconds", "30", "every call has its own deadline"),
     key("companion_room_mode", "Disabled", "companion rooms are not built"),
-    key("broadcast_heartbeat_interval_seconds", "30", REGISTRY),
-    key("broadcast_stale_threshold_seconds", "90", REGISTRY),
 ];
 
 const fn key(name: &'static str, default: &'static str, reason: &'static str) -> Unsupported {

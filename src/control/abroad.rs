@@ -1,6 +1,8 @@
-//! Messages that come from other nodes and go there, between the shards and the links.
+//! What comes from other nodes and goes there: messages of sessions, between the shards and the links,
+//! and requests of services.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use corelane_shard::clock::Now;
@@ -9,9 +11,14 @@ use corelane_shard::lane::{Abroad, FromAbroad, ToShard, WayBack};
 use corelane_shard::wire::frame::{OpCode, server_header_len, write_server_header};
 use corelane_shard::wire::guid::PeerRoute;
 use corelane_shard::wire::header::Priority;
+use tokio::sync::oneshot;
+use uuid::Uuid;
 
 use super::bus::EventBus;
-use super::nodes::{Heard, LinkNews, NotBroadcast, NotRelayed, Waiting, refused};
+use super::nodes::{
+    Heard, LinkNews, NoResponse, NotBroadcast, NotRelayed, Origin, Request, Response, Waiting,
+    refused,
+};
 use super::port::ShardPort;
 use super::store::SessionStore;
 use super::turn::Core;
@@ -79,7 +86,41 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
                 self.broadcast_from_abroad(&message, priority);
             }
             Heard::Answers(waiting) => self.tell_senders(waiting),
+            Heard::Request(origin, request) => self.requests_abroad.push((origin, request)),
         }
+    }
+
+    /// What services have asked other nodes of sessions of this one; each is answered by
+    /// [`Self::respond_abroad`], once. Bounded by the links.
+    pub(super) fn take_requests_abroad(&mut self) -> Vec<(Origin, Request)> {
+        std::mem::take(&mut self.requests_abroad)
+    }
+
+    pub(super) fn respond_abroad(&mut self, origin: Origin, response: Response) {
+        if let Some(nodes) = &mut self.nodes {
+            nodes.respond(origin, response);
+        }
+    }
+
+    /// Asks the node that has a session what a service wants of it.
+    pub(super) fn ask_node(
+        &mut self,
+        node: Uuid,
+        request: Request,
+        answer: oneshot::Sender<Result<Response, NoResponse>>,
+        now: Now,
+    ) {
+        let Some(nodes) = &mut self.nodes else {
+            self.probe.nodes.no_response(NoResponse::NoLink);
+            let _unheard = answer.send(Err(NoResponse::NoLink));
+            return;
+        };
+        let mut within = REQUEST_MAX;
+        if request.route.calls_backend() {
+            let services = self.endpoints.snapshot().services.iter();
+            within += services.map(|service| service.call_timeout).max().unwrap_or_default();
+        }
+        nodes.request(node, request, within, answer, now.mono);
     }
 
     fn letter_from_abroad(
@@ -140,3 +181,5 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
 const HANDLING_MAX: usize = 1024;
 /// Their bytes.
 pub const HANDLING_BYTES_MAX: usize = 8 << 20;
+/// For another node's answer about a session, besides the time that its backend may take.
+const REQUEST_MAX: Duration = Duration::from_secs(10);

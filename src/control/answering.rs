@@ -59,9 +59,15 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
                 let _unheard = answer.send(seat);
             }
             Ask::End { session, reason, answer } => {
-                let ended = self.end_session(session, Some(&reason), now);
-                let _unheard = answer.send(if ended { Ok(()) } else { Err(NoSession) });
+                if self.store.known(session).is_some() {
+                    self.end_session(session, Some(&reason), now);
+                    let _unheard = answer.send(Ok(()));
+                } else {
+                    self.store.end_elsewhere(session, &reason, answer, now);
+                }
             }
+            Ask::Whereabouts { session, answer } => self.store.find(session, answer),
+            Ask::Node { node, request, answer } => self.ask_node(node, request, answer, now),
         }
     }
 

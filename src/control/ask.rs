@@ -14,7 +14,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use uuid::Uuid;
 
 use super::bus::Record;
-use super::nodes::Seat;
+use super::nodes::{NoResponse, Request, Response, Seat};
 use super::store::Known;
 
 /// A way to the control core; one for each listener.
@@ -43,8 +43,23 @@ pub enum Ask {
     Addresses { service: ServiceId, answer: oneshot::Sender<Arc<[Address]>> },
     /// Another node wants a link.
     Link { instance: Uuid, answer: oneshot::Sender<Result<Seat, NoLinks>> },
-    /// Ends a session for good; tells whether there was one.
-    End { session: SessionId, reason: Box<str>, answer: oneshot::Sender<Result<(), NoSession>> },
+    /// Ends a session for good, on whatever node; tells whether there was one.
+    End { session: SessionId, reason: Box<str>, answer: oneshot::Sender<Result<(), NotEnded>> },
+    /// Which node has a session that is not here.
+    Whereabouts { session: SessionId, answer: oneshot::Sender<Whereabouts> },
+    /// What that node answers to the same request. It does so in time, or there is a reason.
+    Node { node: Uuid, request: Request, answer: oneshot::Sender<Result<Response, NoResponse>> },
+}
+
+/// Where a session is that is not here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whereabouts {
+    /// It is open nowhere.
+    Nowhere,
+    /// On the node of this instance.
+    Node(Uuid),
+    /// The session store cannot be asked.
+    Unknown,
 }
 
 /// An RPC of a service to a client.
@@ -108,6 +123,17 @@ pub enum Unpublished {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("no session of that id is open here")]
 pub struct NoSession;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum NotEnded {
+    #[error("no session of that id is open or can be taken up")]
+    NoSession,
+    #[error(
+        "the session is not here, and Redis cannot be asked whether it is elsewhere; it is ended there when \
+         Redis is back"
+    )]
+    Unknown,
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum RpcRefused {

@@ -39,16 +39,34 @@ impl Asker {
         answered.map_err(|_| Unanswered::Silent)
     }
 
-    /// All that is known of a session with a connection here; 404 if there is none.
-    pub(super) async fn describe(&self, session: SessionId) -> Result<Box<Described>, Problem> {
+    /// As [`Self::ask`], where the control core itself sees to it that there is an answer in time.
+    pub(super) async fn ask_patiently<T>(
+        &self,
+        question: impl FnOnce(oneshot::Sender<T>) -> Ask,
+    ) -> Result<T, Unanswered> {
+        let (answer, answered) = oneshot::channel();
+        self.0.try_send(question(answer)).map_err(|_| Unanswered::Busy)?;
+        answered.await.map_err(|_| Unanswered::Silent)
+    }
+
+    /// All that is known of a session, if it has a connection here.
+    pub(super) async fn find(
+        &self,
+        session: SessionId,
+    ) -> Result<Option<Box<Described>>, Unanswered> {
         let described = self.ask(|answer| Ask::Describe { session, answer }).await?;
-        described.map_err(|reason| no_session(session, reason))
+        Ok(described.ok())
+    }
+
+    /// As [`Self::find`]; 404 if it has none.
+    pub(super) async fn describe(&self, session: SessionId) -> Result<Box<Described>, Problem> {
+        self.find(session).await?.ok_or_else(|| no_session(session))
     }
 }
 
 /// 404.
-pub(super) fn no_session(session: SessionId, reason: NoSession) -> Problem {
-    let detail = format!("session {session}: {reason}");
+pub(super) fn no_session(session: SessionId) -> Problem {
+    let detail = format!("session {session}: {NoSession}");
     Problem::new(StatusCode::NOT_FOUND, detail, "look it up by its account; it may have ended")
 }
 

@@ -1,11 +1,14 @@
-//! Values that several tests of the control core begin with.
+//! What several tests of the control core begin with.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use corelane_shard::id::{ServiceId, SessionId};
 use corelane_shard::identity::{Identity, Standing};
-use corelane_shard::lane::{Claim, Credential};
+use corelane_shard::lane::{Claim, Credential, ToControl, ToShard};
 use corelane_shard::snapshot::{
     BreakerLimits, ConnectionMode, DoorLimits, Endpoint, Method, Service, SessionLimits, Snapshot,
     Tracing, UpstreamKind,
@@ -13,6 +16,7 @@ use corelane_shard::snapshot::{
 
 use super::CoreRules;
 use super::mailboxes::MailboxRules;
+use super::port::ShardPort;
 use super::store::StoreRules;
 use crate::events::{ClientEventNames, NameDialect};
 
@@ -94,5 +98,56 @@ pub(crate) fn rules(sessions_max: usize) -> CoreRules {
         dialect,
         rpc_timeout: Duration::from_secs(30),
         mapped_address: Some("127.0.0.1:{app}".into()),
+    }
+}
+
+/// The lanes of one shard, made of queues. The test holds a clone and is the shard.
+#[derive(Clone, Default)]
+pub(crate) struct Lane(Rc<RefCell<Ends>>);
+
+#[derive(Default)]
+struct Ends {
+    upward: VecDeque<ToControl>,
+    downward: Vec<ToShard>,
+    stuck: bool,
+}
+
+impl Lane {
+    pub(crate) fn says(&self, message: ToControl) {
+        self.0.borrow_mut().upward.push_back(message);
+    }
+
+    /// Since it was last asked.
+    pub(crate) fn heard(&self) -> Vec<ToShard> {
+        self.0.borrow_mut().downward.drain(..).collect()
+    }
+
+    /// Whether the shard does not read.
+    pub(crate) fn is_stuck(&self, stuck: bool) {
+        self.0.borrow_mut().stuck = stuck;
+    }
+
+    /// Said and not taken.
+    pub(crate) fn unheard(&self) -> usize {
+        self.0.borrow().upward.len()
+    }
+}
+
+impl ShardPort for Lane {
+    fn receive(&mut self) -> Option<ToControl> {
+        self.0.borrow_mut().upward.pop_front()
+    }
+
+    fn send(&mut self, message: ToShard) -> Result<(), ToShard> {
+        let mut ends = self.0.borrow_mut();
+        if ends.stuck {
+            return Err(message);
+        }
+        ends.downward.push(message);
+        Ok(())
+    }
+
+    fn has_room(&self) -> bool {
+        !self.0.borrow().stuck
     }
 }

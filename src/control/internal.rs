@@ -41,6 +41,7 @@ mod broadcast;
 mod bus;
 mod counts;
 mod description;
+mod elsewhere;
 mod endpoint_meta;
 mod events;
 mod guard;
@@ -48,6 +49,7 @@ mod proxy;
 mod sessions;
 
 pub use self::counts::ListenerCounts;
+pub use self::elsewhere::Holder;
 
 /// A bound listener: the one for services, or the one for players, which has nothing but descriptions
 /// of endpoints.
@@ -83,6 +85,8 @@ pub struct InternalParts {
     pub tokens: Arc<dyn TokenCheck>,
     pub probe: Arc<ControlProbe>,
     pub phase: Arc<PhaseCell>,
+    /// What is asked of a session on another node is asked of that node.
+    pub relays: bool,
 }
 
 /// What every handler may use.
@@ -95,6 +99,7 @@ struct Inside {
     /// What every request must bring; `None` where players' own tokens are asked for.
     service_token: Option<ServiceToken>,
     description: Description,
+    relays: bool,
     /// Places of subscribers of the bus.
     subscribers: Arc<Semaphore>,
     /// Places of requests whose body is in memory.
@@ -141,7 +146,7 @@ impl InternalListener {
 
 impl Inside {
     fn new(service_token: Option<ServiceToken>, parts: InternalParts) -> Shared {
-        let InternalParts { asking, tokens, probe, phase } = parts;
+        let InternalParts { asking, tokens, probe, phase, relays } = parts;
         Arc::new(Self {
             asker: Asker::new(asking),
             tokens,
@@ -149,6 +154,7 @@ impl Inside {
             phase,
             service_token,
             description: Description::new(),
+            relays,
             subscribers: Arc::new(Semaphore::new(bus::SUBSCRIBERS_MAX)),
             at_work: Semaphore::new(guard::AT_WORK_MAX),
             calls: Semaphore::new(backend::CALLS_MAX),

@@ -14,6 +14,7 @@ use corelane_shard::wire::guid::PeerKeys;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::{Interval, MissedTickBehavior};
 use tracing::{error, info, warn};
 
@@ -21,19 +22,21 @@ use super::ask::Ask;
 use super::bus::kafka::KafkaSettings;
 use super::bus::{EmbeddedBus, EventBus, KafkaBus};
 use super::certificates::Watch;
+use super::internal::Holder;
 use super::jwks::{self, KeyFetches};
-use super::nodes::{self, LinkNews, Nodes};
+use super::nodes::{self, LinkNews, Nodes, Origin, Response};
 use super::operators::ShownConfig;
 use super::port::{Bell, ShardPort};
 use super::probe::{ControlProbe, FetchOutcome};
 use super::redis::Redis;
+use super::registry::{self, Registry};
 use super::resolve::{self, Lookups};
 use super::spans::Exporter;
 use super::store::{EmbeddedStore, Post, RedisStore, SessionStore};
 use super::turn::{Core, CoreParts, Question, Termination, Turn};
 use super::validation::{self, Asked, ValidationRules, Validations};
 use super::web::WebClient;
-use super::{ControlError, ControlSpec, Exit, ReloadHook, Settings, SharedSessions};
+use super::{ControlError, ControlSpec, Exit, InRedis, ReloadHook, Settings, SharedSessions};
 use crate::auth::KeyRing;
 use crate::lifecycle::{Request, Signals, systemd};
 
@@ -52,15 +55,17 @@ pub fn run<P: ShardPort, B: Bell>(spec: ControlSpec<P, B>) -> Result<Exit, Contr
         .map_err(ControlError::Runtime)?;
     let exit = runtime.block_on(async {
         let bus = event_bus(spec.kafka.clone(), &spec.probe)?;
-        Ok(match &spec.redis {
+        let redis = spec.redis.as_ref().map(|redis| {
+            spec.probe.redis.configured();
+            Redis::start(redis.rules.clone(), Arc::clone(&spec.probe.redis))
+        });
+        let store = redis.as_ref().and_then(|redis| shared_store(redis, &spec));
+        Ok(match store {
             None => {
                 let store = EmbeddedStore::new(&spec.snapshot.salt, spec.settings.rules.store);
-                Loop::set_up(spec, store, bus)?.run().await
+                Loop::set_up(spec, store, bus, redis)?.run().await
             }
-            Some(shared) => {
-                let store = shared_store(shared, &spec);
-                Loop::set_up(spec, store, bus)?.run().await
-            }
+            Some(store) => Loop::set_up(spec, store, bus, redis)?.run().await,
         })
     });
     // A look-up that hangs does not hold up the exit.
@@ -68,15 +73,14 @@ pub fn run<P: ShardPort, B: Bell>(spec: ControlSpec<P, B>) -> Result<Exit, Contr
     exit
 }
 
-/// The sessions of several nodes.
-fn shared_store<P, B>(shared: &SharedSessions, spec: &ControlSpec<P, B>) -> RedisStore<Post> {
-    let SharedSessions { redis, rules, authority } = shared.clone();
+/// The sessions of several nodes, if they keep them together.
+fn shared_store<P, B>(redis: &Redis, spec: &ControlSpec<P, B>) -> Option<RedisStore<Post>> {
+    let InRedis { rules, sessions, .. } = spec.redis.as_ref()?;
+    let SharedSessions { rules: shared, authority } = sessions.clone()?;
     let (salt, store) = (&spec.snapshot.salt, spec.settings.rules.store);
-    let (probe, patience) = (Arc::clone(&spec.probe.redis), redis.connect_timeout);
-    probe.configured();
-    let redis = Redis::start(redis, Arc::clone(&probe));
-    let post = Post::start(redis, salt, rules.clone(), patience);
-    RedisStore::new(post, salt, store, rules, probe).telling(authority)
+    let (probe, patience) = (Arc::clone(&spec.probe.redis), rules.connect_timeout);
+    let post = Post::start(redis.clone(), salt, shared.clone(), patience);
+    Some(RedisStore::new(post, salt, store, shared, probe).telling(authority))
 }
 
 /// Its threads are made here, so that they stay on the control core.
@@ -105,6 +109,10 @@ struct Loop<P, B, S, E> {
     validations: Option<Validations>,
     /// What the links to other nodes tell.
     links: Option<mpsc::Receiver<LinkNews>>,
+    registry: Option<Registry>,
+    holder: Holder,
+    /// Requests of other nodes' services, while they are answered.
+    answering: JoinSet<(Origin, Response)>,
     settings: Settings,
     reload: ReloadHook,
     asks: mpsc::Receiver<Ask>,
@@ -123,13 +131,20 @@ enum Woken {
     Fetched(jwks::Fetched),
     Validated(validation::Answer),
     Linked(LinkNews),
+    Registered(registry::News),
+    Responded(Origin, Response),
     KeysDue,
     WatchdogDue,
     TimeUp,
 }
 
 impl<P: ShardPort, B: Bell, S: SessionStore, E: EventBus> Loop<P, B, S, E> {
-    fn set_up(spec: ControlSpec<P, B>, store: S, bus: E) -> Result<Self, ControlError> {
+    fn set_up(
+        spec: ControlSpec<P, B>,
+        store: S,
+        bus: E,
+        redis: Option<Redis>,
+    ) -> Result<Self, ControlError> {
         let setup = |what| move |source| ControlError::Setup { what, source };
         let settings = spec.settings;
         let probe = spec.probe;
@@ -164,6 +179,10 @@ impl<P: ShardPort, B: Bell, S: SessionStore, E: EventBus> Loop<P, B, S, E> {
         for listener in spec.internal {
             listener.serve().map_err(setup("the internal listener"))?;
         }
+        // Whoever reads it there may dial at once.
+        let registry = redis.zip(spec.redis.and_then(|redis| redis.registry));
+        let registry =
+            registry.map(|(redis, rules)| Registry::start(redis, rules, Arc::clone(&probe)));
         let https = spec.keys.jwks().any(|set| set.url.starts_with("https:"))
             || spec.validation.as_ref().is_some_and(ValidationRules::is_https);
         let web = WebClient::new(https).map_err(ControlError::Roots)?;
@@ -175,6 +194,9 @@ impl<P: ShardPort, B: Bell, S: SessionStore, E: EventBus> Loop<P, B, S, E> {
             web,
             lookups: Lookups::start(core.book.hosts(), settings.resolve_refresh),
             links,
+            registry,
+            holder: spec.holder,
+            answering: JoinSet::new(),
             exporter,
             core,
             bell: spec.bell,
@@ -221,6 +243,8 @@ impl<P: ShardPort, B: Bell, S: SessionStore, E: EventBus> Loop<P, B, S, E> {
                     "another process runs as this node; this one ends. Give each its own \
                      control.instance, or its own public address"
                 );
+                // What stands there is the other's.
+                self.registry = None;
                 self.core.terminate(self.clock.now().mono);
                 systemd::notify_stopping("draining");
             }
@@ -237,6 +261,8 @@ impl<P: ShardPort, B: Bell, S: SessionStore, E: EventBus> Loop<P, B, S, E> {
                 Woken::Fetched(fetched) => self.learn_keys(fetched),
                 Woken::Validated(answer) => self.answer_token(answer),
                 Woken::Linked(news) => self.hear_links(news),
+                Woken::Registered(news) => self.hear_registry(news),
+                Woken::Responded(origin, response) => self.core.respond_abroad(origin, response),
                 Woken::KeysDue => {
                     self.probe.keys_replaced.add(self.keys.poll() as u64);
                     self.certificates.look(self.clock.now());
@@ -302,6 +328,10 @@ impl<P: ShardPort, B: Bell, S: SessionStore, E: EventBus> Loop<P, B, S, E> {
             answer = answered(self.validations.as_mut()) => Woken::Validated(answer),
             // Whoever sends to a node that does not keep up waits, or is refused there.
             news = told(self.links.as_mut()), if !self.core.is_behind() => Woken::Linked(news),
+            news = registered(self.registry.as_mut()) => Woken::Registered(news),
+            Some(Ok((origin, response))) = self.answering.join_next() => {
+                Woken::Responded(origin, response)
+            }
             () = rung(&self.wake) => Woken::Rung,
             () = poll_fn(|context| self.core.poll_outside(context)) => Woken::Rung,
             () = tokio::time::sleep(pause) => Woken::TimeUp,
@@ -317,11 +347,16 @@ impl<P: ShardPort, B: Bell, S: SessionStore, E: EventBus> Loop<P, B, S, E> {
         due.min(lanes)
     }
 
-    /// Dials those nodes whose time has come.
+    /// Dials those nodes whose time has come, and has the registry looked at where one of those that
+    /// it names was lost.
     fn dial_nodes(&mut self) {
         let now = self.clock.now().mono;
-        while let Some(dial) = self.core.nodes.as_mut().and_then(|nodes| nodes.next_dial(now)) {
+        let Some(nodes) = &mut self.core.nodes else { return };
+        while let Some(dial) = nodes.next_dial(now) {
             tokio::spawn(nodes::dial(dial));
+        }
+        if let (true, Some(registry)) = (nodes.take_lost_found(), &self.registry) {
+            registry.hurry();
         }
     }
 
@@ -329,13 +364,44 @@ impl<P: ShardPort, B: Bell, S: SessionStore, E: EventBus> Loop<P, B, S, E> {
         let now = self.clock.now();
         self.core.hear_link(first, now);
         for _ in 1..NEWS_IN_A_ROW {
-            let Some(Ok(news)) = self.links.as_mut().map(mpsc::Receiver::try_recv) else { return };
+            let Some(Ok(news)) = self.links.as_mut().map(mpsc::Receiver::try_recv) else { break };
             self.core.hear_link(news, now);
+        }
+        for (origin, request) in self.core.take_requests_abroad() {
+            let holder = self.holder.clone();
+            self.answering.spawn(async move { (origin, holder.answer(request).await) });
+        }
+    }
+
+    fn hear_registry(&mut self, news: registry::News) {
+        let now = self.clock.now();
+        match news {
+            registry::News::Nodes(records) => {
+                if let Some(nodes) = &mut self.core.nodes {
+                    nodes.found(&records, now.mono);
+                }
+            }
+            registry::News::NumberTaken { by } => {
+                if self.core.is_draining() {
+                    return;
+                }
+                error!(
+                    by = %by,
+                    "the number of this node was given to another; this one ends, and has another \
+                     number when it is started again. Was it cut off from Redis for a day, or has \
+                     Redis lost its data?"
+                );
+                self.core.give_up_identity(now);
+                systemd::notify_stopping("draining");
+            }
         }
     }
 
     /// The other nodes are told that this one goes, as far as they read.
     async fn close_links(&mut self) {
+        if let Some(registry) = self.registry.take() {
+            registry.leave().await;
+        }
         let (Some(nodes), Some(mut links)) = (self.core.nodes.take(), self.links.take()) else {
             return;
         };
@@ -466,6 +532,13 @@ async fn told(links: Option<&mut mpsc::Receiver<LinkNews>>) -> LinkNews {
             Some(news) => news,
             None => std::future::pending().await,
         },
+        None => std::future::pending().await,
+    }
+}
+
+async fn registered(registry: Option<&mut Registry>) -> registry::News {
+    match registry {
+        Some(registry) => registry.next().await,
         None => std::future::pending().await,
     }
 }

@@ -20,11 +20,12 @@ use uuid::Uuid;
 use self::admin::AdminListener;
 use self::ask::Ask;
 use self::bus::kafka::{KafkaSettings, KafkaStartError};
-use self::internal::InternalListener;
+use self::internal::{Holder, InternalListener};
 use self::mailboxes::MailboxRules;
 use self::nodes::NodeRules;
 use self::operators::ShownConfig;
 use self::redis::RedisRules;
+use self::registry::RegistryRules;
 use self::store::{SharedRules, StoreRules};
 use crate::auth::{KeyRing, KeyRules};
 use crate::certificates::{Certificates, TlsRules};
@@ -44,6 +45,7 @@ mod certificates;
 mod endpoints;
 #[cfg(test)]
 mod fixtures;
+mod hyphenated;
 pub mod internal;
 mod jwks;
 pub mod mailboxes;
@@ -58,6 +60,7 @@ mod process;
 mod query;
 mod records;
 pub mod redis;
+pub mod registry;
 mod replays;
 mod resolve;
 mod rpcs;
@@ -104,8 +107,10 @@ pub struct ControlSpec<P, B> {
     pub nodes: Option<NodeRules>,
     /// Of this node, in what it publishes and towards other nodes.
     pub instance: Uuid,
-    /// Where several nodes keep their sessions together, if they do.
-    pub redis: Option<SharedSessions>,
+    /// What nodes keep together, if they do.
+    pub redis: Option<InRedis>,
+    /// Answers services that ask another node of a session of this one.
+    pub holder: Holder,
     /// Where spans go, if they are wanted.
     pub spans: Option<SpanExport>,
     /// The event bus, if it is not the gateway itself.
@@ -120,10 +125,26 @@ pub struct ControlSpec<P, B> {
     pub seed: u64,
 }
 
-/// Sessions that several nodes keep together in Redis.
+/// What nodes keep together in Redis.
+#[derive(Debug, Clone)]
+pub struct InRedis {
+    pub rules: RedisRules,
+    pub sessions: Option<SharedSessions>,
+    /// Where they find each other.
+    pub registry: Option<RegistryRules>,
+}
+
+impl InRedis {
+    /// What shards ask whether this node surely owns its sessions; `None` if they are its own alone.
+    #[must_use]
+    pub fn authority(&self) -> Option<Arc<Authority>> {
+        self.sessions.as_ref().map(|sessions| Arc::clone(&sessions.authority))
+    }
+}
+
+/// Sessions that several nodes keep together.
 #[derive(Debug, Clone)]
 pub struct SharedSessions {
-    pub redis: RedisRules,
     /// What the shards go by.
     pub authority: Arc<Authority>,
     pub rules: SharedRules,

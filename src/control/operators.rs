@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tracing::{info, warn};
 
-use super::ask::{Ask, Asking, Described, ListedSession};
-use super::asker::{Asker, no_session};
+use super::ask::{Ask, Asking, Described, ListedSession, NotEnded};
+use super::asker::Asker;
 use super::problem::{Problem, json_text, ok};
 use super::query::{Query, parse};
 use crate::config::Shown;
@@ -179,7 +179,13 @@ async fn end_one(
     let query = Query::read(query.as_deref(), &["reason"])?;
     let reason = reason(&query)?;
     let ended = operators.end(session, reason).await?;
-    ended.map_err(|why| no_session(session, why))?;
+    ended.map_err(|why| match why {
+        NotEnded::NoSession => {
+            let detail = format!("session {session}: {why}");
+            Problem::new(StatusCode::NOT_FOUND, detail, "list the sessions with GET /sessions")
+        }
+        NotEnded::Unknown => Problem::overloaded(format!("session {session}: {why}")),
+    })?;
     Ok(ok(&json!({ "ended": 1 })))
 }
 
@@ -222,11 +228,7 @@ impl Operators {
         Ok(self.asker.ask(|answer| Ask::OfAccount { account, answer }).await?)
     }
 
-    async fn end(
-        &self,
-        session: SessionId,
-        reason: &str,
-    ) -> Result<Result<(), super::ask::NoSession>, Problem> {
+    async fn end(&self, session: SessionId, reason: &str) -> Result<Result<(), NotEnded>, Problem> {
         let told = reason.into();
         let ended = self.asker.ask(|answer| Ask::End { session, reason: told, answer }).await?;
         if ended.is_ok() {

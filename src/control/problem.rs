@@ -39,15 +39,25 @@ impl IntoResponse for Problem {
             "detail": detail,
             "next": next,
         });
-        let mut response = (status, body.to_string()).into_response();
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-        }
-        response
+        problem_text(status, body.to_string())
     }
+}
+
+/// `text` is problem details.
+pub(super) fn problem_text(status: StatusCode, text: impl Into<axum::body::Body>) -> Response {
+    let mut response = (status, text.into()).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
+}
+
+/// Whether its body is problem details.
+pub(super) fn is_problem(response: &Response) -> bool {
+    response.headers().get(header::CONTENT_TYPE).is_some_and(|it| it == CONTENT_TYPE)
 }
 
 /// 200 with `body` as JSON.

@@ -19,7 +19,7 @@ use corelane_shard::lane::{Claim, End, ToShard};
 pub use corelane_shard::network::counted_as;
 use tokio::sync::oneshot;
 
-use super::ask::ListedSession;
+use super::ask::{ListedSession, NotEnded, Whereabouts};
 use super::bus::Position;
 
 pub use embedded::EmbeddedStore;
@@ -176,6 +176,23 @@ pub trait SessionStore {
     /// Ends a session for good, on whatever node: no token made before now opens it again. If it is
     /// another node's, that one closes its connection when there is a `reason`.
     fn end(&mut self, session: SessionId, reason: Option<&str>, now: Now) -> Ended;
+
+    /// Ends a session for good that is not here; answered when it is known whether there was one.
+    fn end_elsewhere(
+        &mut self,
+        session: SessionId,
+        reason: &str,
+        answer: oneshot::Sender<Result<(), NotEnded>>,
+        now: Now,
+    ) {
+        self.end(session, Some(reason), now);
+        let _unheard = answer.send(Err(NotEnded::NoSession));
+    }
+
+    /// Which node has a session that is not open here; answered when it is known.
+    fn find(&mut self, _session: SessionId, answer: oneshot::Sender<Whereabouts>) {
+        let _unheard = answer.send(Whereabouts::Nowhere);
+    }
 
     /// The client of this claim has everything that the bus has before this position.
     fn reached(&mut self, _session: SessionId, _epoch: Epoch, _position: Position) {}

@@ -7,10 +7,12 @@ use std::thread;
 use std::time::Instant;
 
 use corelane_shard::id::{ConnectionKey, Generation, ServiceId, SessionId, Slot};
+use corelane_shard::identity::AuthRefusal;
 use corelane_shard::lane::{DrainPhase, ToControl, ToShard};
 use corelane_shard::snapshot::{ConnectionMode, DoorLimits, SessionLimits, Tracing};
 
 use super::*;
+use crate::control::internal::{Checking, Holder, InternalParts, TokenCheck};
 use crate::lifecycle::Phase;
 
 struct Lane {
@@ -116,6 +118,7 @@ impl Shard {
                 nodes: None,
                 instance: Uuid::nil(),
                 redis: None,
+                holder: holder(),
                 spans: None,
                 kafka: None,
                 snapshot: snapshot(1),
@@ -160,6 +163,26 @@ fn raise(signal: libc::c_int) {
 }
 
 /// Signals are the process's: one test tells the whole story, so that no other hears them.
+/// Nobody asks it anything.
+fn holder() -> Holder {
+    #[derive(Debug)]
+    struct NoTokens;
+
+    impl TokenCheck for NoTokens {
+        fn check<'a>(&'a self, _token: &'a str) -> Checking<'a> {
+            Box::pin(async { Err(AuthRefusal::Unavailable) })
+        }
+    }
+
+    Holder::new(InternalParts {
+        asking: mpsc::channel(1).0,
+        tokens: Arc::new(NoTokens),
+        probe: Arc::default(),
+        phase: Arc::default(),
+        relays: false,
+    })
+}
+
 #[test]
 fn the_control_core_serves_claims_reloads_drains_and_ends() {
     let shard = Shard::start(1);

@@ -23,7 +23,7 @@ use super::answering::Described;
 use super::bus::EventBus;
 use super::endpoints::EndpointIndex;
 use super::mailboxes::Mailboxes;
-use super::nodes::Nodes;
+use super::nodes::{Nodes, Origin, Request};
 use super::port::{Outlet, ShardPort};
 use super::probe::ControlProbe;
 use super::records::ServiceAddresses;
@@ -31,7 +31,7 @@ use super::replays::Replays;
 use super::resolve::{AddressBook, ServiceTargets};
 use super::rpcs::Rpcs;
 use super::spans::SpanQueue;
-use super::store::{Admission, Claimed, SessionStore};
+use super::store::{Admission, Claimed, Owner, SessionStore};
 use super::{CoreRules, Settings};
 use crate::events::notices::AdminNotices;
 use crate::lifecycle::drain::{Drain, DrainPlan};
@@ -66,6 +66,8 @@ pub(super) struct Core<P, S, B> {
     pub(super) nodes: Option<Nodes>,
     /// By shard.
     pub(super) handling: Vec<Handling>,
+    /// Of services that have asked another node.
+    pub(super) requests_abroad: Vec<(Origin, Request)>,
     /// Other names are to be looked up.
     pub(super) hosts_changed: bool,
     /// For the auth service; bounded by the tokens that each shard may wait for.
@@ -122,6 +124,7 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
         Self {
             nodes: None,
             handling: vec![Handling::default(); ports.len()],
+            requests_abroad: Vec::new(),
             outlets: ports.into_iter().map(Outlet::new).collect(),
             store,
             bus,
@@ -263,6 +266,20 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
         self.drain = Some(Drain::begin(self.plan, self.outlets.len(), now));
         self.enter(DrainPhase::Grace);
         Termination::Begun
+    }
+
+    /// This node's number is another's: no GUID of its sessions means them any more. They are told to come
+    /// back elsewhere, and nobody is let in.
+    pub(super) fn give_up_identity(&mut self, now: Now) {
+        self.store.admit(Admission::Draining);
+        let mut live: Vec<Owner> = Vec::new();
+        self.store.each(&mut |known| live.extend(known.owner));
+        for Owner { shard, key, epoch } in live {
+            self.post(shard, ToShard::Disown { key, epoch });
+        }
+        if self.drain.is_none() {
+            self.terminate(now.mono);
+        }
     }
 
     /// Whether other names are to be looked up since the last call.

@@ -4,16 +4,21 @@ use std::net::SocketAddr;
 
 use rustix::system::uname;
 use sha2::{Digest as _, Sha256};
+use tracing::info;
 use uuid::{Builder, Uuid};
 
 use crate::config::{Auto, Config};
+use crate::control::registry::Lessee;
 
-/// As configured, or else the same for every process of this host that listens at the same addresses.
-pub(super) fn of<'a>(config: &Config, listens: impl Iterator<Item = &'a SocketAddr>) -> Uuid {
-    match config.control.instance {
+/// The instance as configured, or else the same for every process of this host that listens at the same
+/// addresses.
+pub(super) fn of<'a>(config: &Config, listens: impl Iterator<Item = &'a SocketAddr>) -> Lessee {
+    let instance = match config.control.instance {
         Auto::Fixed(instance) => instance,
         Auto::Auto => derived(uname().nodename().to_bytes(), listens),
-    }
+    };
+    info!(%instance, "this node");
+    Lessee { instance, run: Uuid::new_v4() }
 }
 
 /// A hash as version 8 of RFC 9562.

@@ -16,7 +16,7 @@ use crate::config::{Config, ListenInternal};
 use crate::control::ControlProbe;
 use crate::control::admin::AdminListener;
 use crate::control::ask::{ASKS_MAX, Ask};
-use crate::control::internal::{InternalListener, InternalParts};
+use crate::control::internal::{Holder, InternalListener, InternalParts};
 use crate::control::operators::{Operators, ShownConfig};
 use crate::lifecycle::PhaseCell;
 
@@ -30,6 +30,8 @@ pub(super) struct HttpListeners {
     pub(super) endpoint_meta_address: Option<SocketAddr>,
     /// What the admin listener shows of the configuration.
     pub(super) shown: ShownConfig,
+    /// What answers the services of other nodes.
+    pub(super) holder: Holder,
     /// What they ask of the control core.
     pub(super) asks: mpsc::Receiver<Ask>,
 }
@@ -61,7 +63,9 @@ impl HttpListeners {
             tokens: Arc::new(PublishedKeys(keys)),
             probe: Arc::clone(probe),
             phase: Arc::clone(phase),
+            relays: config.nodes.internal_url.is_some(),
         };
+        let holder = Holder::new(parts.clone());
         // On without a token it was refused with the configuration.
         let services = match (wanted, service_token) {
             (Some(wanted), Some(token)) => {
@@ -82,6 +86,7 @@ impl HttpListeners {
             admin,
             internal: services.into_iter().chain(players).collect(),
             shown,
+            holder,
             asks,
         })
     }

@@ -3,6 +3,7 @@
 mod code;
 mod instance;
 mod listeners;
+mod node_number;
 mod ports;
 mod settings;
 mod shards;
@@ -25,10 +26,11 @@ use thiserror::Error;
 use tracing::{error, info, warn};
 
 use self::listeners::HttpListeners;
+pub use self::node_number::NumberError;
 use self::ports::{LaneBell, ports};
 use self::settings::{
-    drain_plan, engine_options, kafka, key_rules, node_rules, reload_hook, settings,
-    shared_sessions, span_export, targets, tls_rules, validation_rules,
+    drain_plan, engine_options, in_redis, kafka, key_rules, node_rules, reload_hook, settings,
+    span_export, targets, tls_rules, validation_rules,
 };
 use self::shards::{Bound, Join, ShardPart, await_starts, bind_public, start_shard};
 use crate::auth::{KeyError, KeyRing};
@@ -36,7 +38,7 @@ use crate::certificates::{CertificateError, Certificates};
 use crate::config::{Config, ConfigSource, MemoryBudget, physical_memory};
 use crate::control::admin::AdminError;
 use crate::control::internal::InternalError;
-use crate::control::{self, CONTROL_LANE, ControlError, ControlProbe, ControlSpec, Exit};
+use crate::control::{self, CONTROL_LANE, ControlError, ControlProbe, ControlSpec, Exit, InRedis};
 use crate::host::{Facts, Needs, Severity, raise_open_files, shortfalls};
 use crate::lifecycle::drain::PlanError;
 use crate::lifecycle::{PhaseCell, systemd};
@@ -86,6 +88,8 @@ pub enum StartError {
     #[error(transparent)]
     Certificates(#[from] CertificateError),
     #[error(transparent)]
+    Number(#[from] NumberError),
+    #[error(transparent)]
     Admin(#[from] AdminError),
     #[error(transparent)]
     Internal(#[from] InternalError),
@@ -120,15 +124,16 @@ pub fn run(
 
     let keys = KeyRing::open(&key_rules(&config))?;
     let certificates = tls_rules(&config).map(Certificates::open).transpose()?;
-    let snapshot = Arc::new(config.snapshot(1));
     let phase = Arc::new(PhaseCell::default());
     let control_probe = Arc::new(ControlProbe::default());
     let probes: Vec<Arc<Probe>> = (0..shards).map(|_| Arc::default()).collect();
     let http = HttpListeners::open(&config, &probes, &control_probe, &phase, keys.published())?;
     let Bound { listeners, public, tls } = bind_public(&config, shards)?;
-    let instance = instance::of(&config, public.iter().chain(&tls));
-    info!(%instance, "this node");
-    let redis = shared_sessions(&config, instance);
+    let lessee = instance::of(&config, public.iter().chain(&tls));
+    let node = node_number::of(&config, lessee)?;
+    let redis = in_redis(&config, node, lessee);
+    let authority = redis.as_ref().and_then(InRedis::authority);
+    let snapshot = Arc::new(config.snapshot(1, node));
     let control_bell = bell()?;
     let bells: Vec<_> = (0..shards).map(|_| bell()).collect::<Result<_, _>>()?;
     let Mesh { shards: shard_lanes, control: control_lanes } = mesh(mesh_shape(&config, shards));
@@ -141,7 +146,7 @@ pub fn run(
         let part = ShardPart {
             lanes,
             listeners,
-            options: engine_options(&config, index, shards, certificates.as_ref()),
+            options: engine_options(&config, node, index, shards, certificates.as_ref()),
             sizes: ring_sizes(&config),
             buffers: (config.shards.receive_buffers as u16, config.shards.receive_buffer_bytes),
             batch_window: config.shards.batch_window,
@@ -151,7 +156,7 @@ pub fn run(
             probe: Arc::clone(&probes[index]),
             wake: duplicate(&bells[index])?,
             control_bell: control_bell.clone(),
-            authority: redis.as_ref().map(|shared| Arc::clone(&shared.authority)),
+            authority: authority.clone(),
             directory: directory.clone(),
         };
         let pace = Pace { cpu: placement.shards[index], spin: config.shards.spin };
@@ -186,11 +191,12 @@ pub fn run(
         certificates,
         validation: validation_rules(&config),
         settings: settings(&config, drain),
-        nodes: node_rules(&config),
-        instance,
+        nodes: node_rules(&config, node),
+        instance: lessee.instance,
         redis,
-        spans: span_export(&config),
-        kafka: kafka(&config),
+        holder: http.holder,
+        spans: span_export(&config, node),
+        kafka: kafka(&config, node),
         targets: targets(&config),
         reload: reload_hook(config, source),
         snapshot,

@@ -10,24 +10,24 @@ use corelane_shard::engine::{
 use corelane_shard::id::ShardId;
 use corelane_shard::snapshot::BreakerLimits;
 use corelane_shard::wire::handshake::HeadLimits;
-use uuid::Uuid;
 
 use super::UPSTREAM_SOCKETS;
 use crate::auth::{JwksSpec, KeyRules, KeySpec};
 use crate::certificates::{Certificates, ClientCertificates, TlsRules};
 use crate::config::{
-    CertificateDemand, CertificateFiles, Config, ConfigSource, ConnectionMode, InternalAuthMode,
-    LoadError, RedisServers, RpcTopic, Upstream, WhenUnreachable,
+    Auto, CertificateDemand, CertificateFiles, Config, ConfigSource, ConnectionMode,
+    InternalAuthMode, LoadError, RedisServers, RpcTopic, Upstream, WhenUnreachable,
 };
 use crate::continuity::continue_from;
 use crate::control::bus::kafka::KafkaSettings;
 use crate::control::mailboxes::MailboxRules;
 use crate::control::nodes::NodeRules;
 use crate::control::redis::{Password, RedisRules};
+use crate::control::registry::{Lessee, NodeRecord, RegistryRules};
 use crate::control::store::{SharedRules, StoreRules};
 use crate::control::{
-    CoreRules, Host, ReloadHook, Reloaded, ServiceTargets, Settings, SharedSessions, SpanExport,
-    Target, ValidationRules,
+    CoreRules, Host, InRedis, ReloadHook, Reloaded, ServiceTargets, Settings, SharedSessions,
+    SpanExport, Target, ValidationRules,
 };
 use crate::events::ClientEventNames;
 use crate::lifecycle::drain::DrainPlan;
@@ -38,6 +38,7 @@ const RESOLVE_REFRESH: Duration = Duration::from_secs(5);
 
 pub(super) fn engine_options(
     config: &Config,
+    node: u16,
     index: usize,
     shards: usize,
     certificates: Option<&Certificates>,
@@ -46,7 +47,7 @@ pub(super) fn engine_options(
     EngineOptions {
         shard: ShardId(index as u8),
         shards,
-        node_name: node_name(config).into(),
+        node_name: node_name(node).into(),
         door: door_rules(config),
         drain_spread: config.drain.spread,
         drain_calls: config.drain.calls,
@@ -74,10 +75,10 @@ fn relaying(config: &Config) -> Relaying {
     Relaying { messages: linked, broadcasts: linked && config.nodes.broadcast.sends() }
 }
 
-pub(super) fn node_rules(config: &Config) -> Option<NodeRules> {
+pub(super) fn node_rules(config: &Config, node: u16) -> Option<NodeRules> {
     let nodes = &config.nodes;
     Some(NodeRules {
-        number: config.control.node,
+        number: node,
         broadcast: nodes.broadcast,
         url: nodes.internal_url.clone()?,
         peers: nodes.peers.clone(),
@@ -86,21 +87,28 @@ pub(super) fn node_rules(config: &Config) -> Option<NodeRules> {
 }
 
 /// How this process names itself to backends and collectors.
-fn node_name(config: &Config) -> String {
-    format!("node-{}", config.control.node)
+fn node_name(node: u16) -> String {
+    format!("node-{node}")
 }
 
-pub(super) fn span_export(config: &Config) -> Option<SpanExport> {
+pub(super) fn span_export(config: &Config, node: u16) -> Option<SpanExport> {
     let collector = config.tracing.otlp_endpoint.as_ref()?;
-    Some(SpanExport { collector: collector.to_string(), instance: node_name(config) })
+    Some(SpanExport { collector: collector.to_string(), instance: node_name(node) })
 }
 
-/// `None` while no Redis is configured, or nothing for it to keep.
-pub(super) fn shared_sessions(config: &Config, instance: Uuid) -> Option<SharedSessions> {
-    let (redis, session) = (&config.redis, &config.session);
-    // Sessions of servers live no longer than their connections.
-    let url = redis.url.clone().filter(|_| session.connection_mode != ConnectionMode::Internal);
-    let RedisServers { tls, database, servers } = url?;
+/// What this node keeps in Redis; `None` while none is configured.
+pub(super) fn in_redis(config: &Config, node: u16, lessee: Lessee) -> Option<InRedis> {
+    Some(InRedis {
+        rules: redis_rules(config)?,
+        sessions: shared_sessions(config, lessee),
+        registry: registry_rules(config, node, lessee),
+    })
+}
+
+/// `None` while no Redis is configured.
+pub(super) fn redis_rules(config: &Config) -> Option<RedisRules> {
+    let redis = &config.redis;
+    let RedisServers { tls, database, servers } = redis.url.clone()?;
     let password = match (&redis.password, &redis.password_file) {
         (Some(secret), _) => Password::Given(secret.clone()),
         (None, Some(file)) => Password::File(file.clone()),
@@ -112,22 +120,30 @@ pub(super) fn shared_sessions(config: &Config, instance: Uuid) -> Option<SharedS
         Upstream::Unix(_) => None,
     });
     let boxed = |text: &Option<String>| text.as_deref().map(Box::from);
+    Some(RedisRules {
+        servers: servers.collect(),
+        tls,
+        database,
+        sentinel: boxed(&redis.sentinel),
+        user: boxed(&redis.user),
+        password,
+        prefix: boxed(&redis.key_prefix).unwrap_or_default(),
+        timeout: redis.timeout,
+        connect_timeout: redis.connect_timeout,
+    })
+}
+
+/// `None` for sessions of servers: those live no longer than their connections.
+fn shared_sessions(config: &Config, lessee: Lessee) -> Option<SharedSessions> {
+    let (redis, session) = (&config.redis, &config.session);
+    if session.connection_mode == ConnectionMode::Internal {
+        return None;
+    }
     Some(SharedSessions {
         authority: Arc::default(),
-        redis: RedisRules {
-            servers: servers.collect(),
-            tls,
-            database,
-            sentinel: boxed(&redis.sentinel),
-            user: boxed(&redis.user),
-            password,
-            prefix: boxed(&redis.key_prefix).unwrap_or_default(),
-            timeout: redis.timeout,
-            connect_timeout: redis.connect_timeout,
-        },
         rules: SharedRules {
-            instance,
-            run: Uuid::new_v4(),
+            instance: lessee.instance,
+            run: lessee.run,
             session_ttl: session.session_ttl_seconds,
             heartbeat_ttl: session.heartbeat_ttl_seconds,
             heartbeat_interval: session.heartbeat_interval_seconds,
@@ -137,14 +153,33 @@ pub(super) fn shared_sessions(config: &Config, instance: Uuid) -> Option<SharedS
     })
 }
 
-pub(super) fn kafka(config: &Config) -> Option<KafkaSettings> {
+/// `None` for a node that others do not reach and that has not leased its number.
+fn registry_rules(config: &Config, node: u16, lessee: Lessee) -> Option<RegistryRules> {
+    let nodes = &config.nodes;
+    let record = nodes.internal_url.clone().map(|url| NodeRecord {
+        instance: lessee.instance,
+        url,
+        broadcast: nodes.broadcast,
+    });
+    let number = (config.control.node == Auto::Auto).then_some(node);
+    let needed = record.is_some() || number.is_some();
+    needed.then_some(RegistryRules {
+        lessee,
+        record,
+        number,
+        interval: nodes.heartbeat_interval_seconds,
+        stale_after: nodes.stale_threshold_seconds,
+    })
+}
+
+pub(super) fn kafka(config: &Config, node: u16) -> Option<KafkaSettings> {
     let kafka = &config.kafka;
     if kafka.brokers.is_empty() {
         return None;
     }
     Some(KafkaSettings {
         brokers: kafka.brokers.clone(),
-        instance: node_name(config),
+        instance: node_name(node),
         topic_prefix: kafka.topic_prefix.clone(),
         partitioner: kafka.partitioner,
         create_partitions: kafka.create_topics.then_some(kafka.partitions),
@@ -323,8 +358,11 @@ pub(super) fn reload_hook(current: Config, source: ConfigSource) -> ReloadHook {
         }
         let drain = drain_plan(&next);
         drain.check(systemd::stop_timeout())?;
-        let continued =
-            continue_from(snapshot, next.snapshot(snapshot.version + 1), targets(&next))?;
+        let continued = continue_from(
+            snapshot,
+            next.snapshot(snapshot.version + 1, snapshot.node),
+            targets(&next),
+        )?;
         let reloaded = Reloaded {
             snapshot: Arc::new(continued.snapshot),
             targets: continued.targets,

@@ -14,7 +14,7 @@ use crate::harness::gateway::{Gateway, Setup};
 use crate::harness::http_backend::{self, HttpBackend};
 use crate::harness::raw::{dial, exchange};
 
-const TOKEN: &str = "of-the-services-of-this-test";
+pub(crate) const TOKEN: &str = "of-the-services-of-this-test";
 
 fn setup(tables: &str) -> Setup {
     Setup::new(tables)
@@ -22,7 +22,7 @@ fn setup(tables: &str) -> Setup {
         .set("listen.internal.service_token", TOKEN)
 }
 
-fn ask(to: SocketAddr, method: &str, path: &str, fields: &str, body: &str) -> Answer {
+pub(crate) fn ask(to: SocketAddr, method: &str, path: &str, fields: &str, body: &str) -> Answer {
     let length = body.len();
     let request = format!(
         "{method} {path} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\nX-Service-Token: {TOKEN}\r\n\
@@ -31,16 +31,16 @@ fn ask(to: SocketAddr, method: &str, path: &str, fields: &str, body: &str) -> An
     exchange(to, request.as_bytes())
 }
 
-fn post(gateway: &Gateway, path: &str, body: &Value) -> Answer {
+pub(crate) fn post(gateway: &Gateway, path: &str, body: &Value) -> Answer {
     ask(gateway.internal(), "POST", path, "", &body.to_string())
 }
 
-fn json(answer: &Answer) -> Value {
+pub(crate) fn json(answer: &Answer) -> Value {
     serde_json::from_str(&answer.body).unwrap_or_else(|error| panic!("{error}: {answer:?}"))
 }
 
 /// A connected player: session, token, client.
-fn player(gateway: &Gateway) -> (String, String, Client) {
+pub(crate) fn player(gateway: &Gateway) -> (String, String, Client) {
     let session = Uuid::new_v4();
     let token = Claims::default().session(session).sign();
     let client = Client::connect(gateway.public(), &token);

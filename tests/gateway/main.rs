@@ -10,9 +10,13 @@ mod gateway_process;
 #[path = "../session_store/server.rs"]
 mod redis_server;
 
+#[path = "../services/port.rs"]
+mod port;
+
 mod auth_services;
 mod compression;
 mod door;
+mod elsewhere;
 mod events;
 mod framing_rules;
 mod handshake_rules;
@@ -28,6 +32,7 @@ mod messages;
 mod modes;
 mod nodes;
 mod peers;
+mod registry;
 mod resume;
 mod several_nodes;
 mod tls;

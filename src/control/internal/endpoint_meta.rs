@@ -8,13 +8,15 @@ use corelane_shard::id::SessionId;
 use corelane_shard::identity::AuthRefusal;
 use corelane_shard::snapshot::Endpoint;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, to_vec};
 
 use super::backend::{self, Call, CallError};
 use super::description::Kind;
 use super::{Shared, read_json};
-use crate::control::ask::{Ask, Described};
+use crate::control::ask::Described;
+use crate::control::nodes::Route;
 use crate::control::problem::{Problem, ok};
+use crate::control::query::parse;
 
 #[derive(Deserialize)]
 struct MetaRequest {
@@ -42,18 +44,48 @@ pub(super) async fn endpoint_meta(
 ) -> Result<Response, Problem> {
     let token = bearer(&headers).ok_or_else(|| unauthorized("the request has no Bearer token"))?;
     let session = inside.tokens.check(token).await.map_err(refused)?;
-    let described = inside.asker.ask(|answer| Ask::Describe { session, answer }).await?;
-    let described =
-        described.map_err(|_| unauthorized("the token's session has no connection here"))?;
     let MetaRequest { path } = read_json(&body)?;
-    let (path, kind) = path.rsplit_once("/meta/").ok_or_else(|| no_meta(&path))?;
+    let Some(described) = inside.asker.find(session).await? else {
+        let wanted = to_vec(&Wanted { session_id: session.to_string(), path });
+        let wanted = wanted.expect("texts are JSON").into();
+        let elsewhere = inside.at_holder(session, Route::Meta, &wanted).await?;
+        return elsewhere.ok_or_else(not_connected);
+    };
+    describe(&inside, &described, session, &path).await
+}
+
+/// What a node that has checked a player's token asks the one that has the session.
+#[derive(Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Wanted {
+    session_id: String,
+    path: String,
+}
+
+pub(super) async fn for_another_node(
+    State(inside): State<Shared>,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let Wanted { session_id, path } = read_json(&body)?;
+    let session = parse("sessionId", &session_id)?;
+    let described = inside.asker.find(session).await?.ok_or_else(not_connected)?;
+    describe(&inside, &described, session, &path).await
+}
+
+async fn describe(
+    inside: &Shared,
+    described: &Described,
+    session: SessionId,
+    path: &str,
+) -> Result<Response, Problem> {
+    let (path, kind) = path.rsplit_once("/meta/").ok_or_else(|| no_meta(path))?;
     let kind = Kind::of(kind).ok_or_else(|| no_meta(kind))?;
-    let endpoint = granted(&described, path).ok_or_else(|| {
+    let endpoint = granted(described, path).ok_or_else(|| {
         let next = "grant it to one of the session's roles, or by a capabilities event";
         let detail = format!("the session may not call {path}");
         Problem::new(StatusCode::FORBIDDEN, detail, next)
     })?;
-    let answer = ask_backend(&inside, &described, session, endpoint, kind).await?;
+    let answer = ask_backend(inside, described, session, endpoint, kind).await?;
     let answer: MetaAnswer = serde_json::from_slice(&answer).map_err(|reason| {
         let detail = format!("the backend's description of {path} cannot be read: {reason}");
         let next = "correct what the backend answers";
@@ -117,6 +149,10 @@ fn refused(why: AuthRefusal) -> Problem {
         AuthRefusal::Unavailable => Problem::overloaded(why.to_string()),
         _ => unauthorized(why.to_string()),
     }
+}
+
+fn not_connected() -> Problem {
+    unauthorized("the token's session has no connection")
 }
 
 fn unauthorized(detail: impl Into<String>) -> Problem {

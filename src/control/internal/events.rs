@@ -17,6 +17,7 @@ use tracing::info;
 use super::{Shared, read_json};
 use crate::control::ask::{Ask, Rpc, RpcRefused};
 use crate::control::asker::no_session;
+use crate::control::nodes::Route;
 use crate::control::problem::Problem;
 use crate::control::query::parse;
 
@@ -77,8 +78,7 @@ impl ClientMessage {
     }
 }
 
-/// Sends the message to the session's client. A session that is not here is no error: services send
-/// to every node.
+/// Sends the message to the session's client, on whatever node. A session that is nowhere is no error.
 pub(super) async fn client_message(
     State(inside): State<Shared>,
     body: Bytes,
@@ -93,7 +93,12 @@ pub(super) async fn client_message(
         message_id: message.message_id,
     };
     let message = [&header.to_bytes()[..], &payload].concat().into();
-    let _not_here = inside.asker.ask(|answer| Ask::Push { session, message, answer }).await?;
+    let pushed = inside.asker.ask(|answer| Ask::Push { session, message, answer }).await?;
+    if pushed.is_err()
+        && let Some(elsewhere) = inside.at_holder(session, Route::Message, &body).await?
+    {
+        return Ok(elsewhere);
+    }
     Ok(StatusCode::OK.into_response())
 }
 
@@ -107,7 +112,7 @@ struct ClientRpc {
     timeout_seconds: i64,
 }
 
-/// Sends an RPC to the session's client. Unlike a message, one to nobody is refused: its sender
+/// Sends an RPC to the session's client, on whatever node. Unlike a message, one to nobody is refused: its sender
 /// would wait for the answer.
 pub(super) async fn client_rpc(
     State(inside): State<Shared>,
@@ -129,11 +134,14 @@ pub(super) async fn client_rpc(
         timeout: (seconds > 0).then(|| Duration::from_secs(seconds)),
     });
     let sent = inside.asker.ask(|answer| Ask::Rpc { rpc, answer }).await?;
-    sent.map_err(|refused| match refused {
-        RpcRefused::NoSession(reason) => no_session(session, reason),
-        RpcRefused::TooMany => Problem::overloaded(refused.to_string()),
-    })?;
-    Ok(StatusCode::OK.into_response())
+    match sent {
+        Ok(()) => Ok(StatusCode::OK.into_response()),
+        Err(RpcRefused::NoSession(_)) => {
+            let elsewhere = inside.at_holder(session, Route::Rpc, &body).await?;
+            elsewhere.ok_or_else(|| no_session(session))
+        }
+        Err(refused @ RpcRefused::TooMany) => Err(Problem::overloaded(refused.to_string())),
+    }
 }
 
 /// Services write message ids as signed numbers; on the wire they have no sign.

@@ -19,6 +19,8 @@ use serde_json::value::RawValue;
 use super::backend::{self, Call, CallError};
 use super::{Shared, read_json};
 use crate::control::ask::Described;
+use crate::control::asker::no_session;
+use crate::control::nodes::Route;
 use crate::control::problem::{Problem, ok, with_status};
 use crate::control::query::parse;
 
@@ -55,7 +57,10 @@ pub(super) async fn proxy(State(inside): State<Shared>, body: Bytes) -> Result<R
     let request: ProxyRequest<'_> = read_json(&body)?;
     let session = parse("sessionId", &request.session_id)?;
     let method = method(&request.method)?;
-    let described = inside.asker.describe(session).await?;
+    let Some(described) = inside.asker.find(session).await? else {
+        let elsewhere = inside.at_holder(session, Route::Proxy, &body).await?;
+        return elsewhere.ok_or_else(|| no_session(session));
+    };
     let endpoint = granted(&described, &request, method)?;
     let id = endpoint.service;
     let service = &described.snapshot.services[usize::from(id.0)];

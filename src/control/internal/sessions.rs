@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Shared, read_json, unix_ms};
 use crate::control::ask::{Ask, Described};
+use crate::control::asker::no_session;
+use crate::control::nodes::Route;
 use crate::control::problem::{self, Problem};
 use crate::control::query::parse;
 
@@ -58,7 +60,10 @@ pub(super) async fn capabilities(
 ) -> Result<Response, Problem> {
     let request: CapabilitiesRequest = read_json(&body)?;
     let session = parse("sessionId", &request.session_id)?;
-    let described = inside.asker.describe(session).await?;
+    let Some(described) = inside.asker.find(session).await? else {
+        let elsewhere = inside.at_holder(session, Route::Capabilities, &body).await?;
+        return elsewhere.ok_or_else(|| no_session(session));
+    };
     let Described { description, snapshot, .. } = &*described;
     let (guids, text) = (ServiceGuids::new(snapshot), SessionText::new(session));
     let wanted = request.service_filter.unwrap_or_default().to_lowercase();

@@ -18,16 +18,20 @@ use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use tokio::sync::{broadcast, mpsc};
 use tower::ServiceExt as _;
+use uuid::Uuid;
 
 use super::*;
 use crate::control::ask::{
     ASKS_MAX, Ask, Described, ListedSession, NoLinks, NoSession, Rpc, RpcRefused, Unpublished,
+    Whereabouts,
 };
 use crate::control::bus::Record;
+use crate::control::nodes::{self, NoResponse};
 
 mod backends;
 mod bus;
 mod description;
+mod elsewhere;
 mod messages;
 mod sessions;
 
@@ -37,6 +41,9 @@ const LIVE: SessionId = SessionId(0x3f25_04e0_4f89_41d3_9a0c_0305_e82c_3301);
 /// Of the same account, without a connection.
 const WAITING: SessionId = SessionId(0x3f25_04e0_4f89_41d3_9a0c_0305_e82c_3302);
 const ABSENT: SessionId = SessionId(7);
+/// On another node, if there are any.
+const ELSEWHERE: SessionId = SessionId(8);
+const OTHER_NODE: Uuid = Uuid::from_u128(77);
 const ACCOUNT: &str = "7f1e0f1c-6f0e-4b53-9d2e-0a1b2c3d4e5f";
 /// What [`Tokens`] takes for a player's token.
 const PLAYER: &str = "of-a-player";
@@ -49,6 +56,12 @@ struct Fake {
     addresses: Vec<Address>,
     /// The core does not answer.
     silent: bool,
+    /// This node is one of several.
+    relays: bool,
+    /// Where [`ELSEWHERE`] is.
+    elsewhere: Whereabouts,
+    /// What its node says.
+    told: Result<nodes::Response, NoResponse>,
     heard: Mutex<Heard>,
     bus: broadcast::Sender<Arc<Record>>,
 }
@@ -59,6 +72,7 @@ struct Heard {
     records: Vec<Record>,
     pushed: Vec<(SessionId, Box<[u8]>)>,
     rpcs: Vec<Rpc>,
+    relayed: Vec<nodes::Request>,
 }
 
 impl Default for Fake {
@@ -68,6 +82,9 @@ impl Default for Fake {
             shortcuts: Vec::new(),
             addresses: Vec::new(),
             silent: false,
+            relays: false,
+            elsewhere: Whereabouts::Node(OTHER_NODE),
+            told: Err(NoResponse::NoLink),
             heard: Mutex::default(),
             bus: broadcast::channel(4).0,
         }
@@ -158,6 +175,16 @@ impl Fake {
             }
             Ask::Addresses { answer, .. } => drop(answer.send(self.addresses.clone().into())),
             Ask::Link { answer, .. } => drop(answer.send(Err(NoLinks::Alone))),
+            Ask::Whereabouts { session, answer } => {
+                let is_elsewhere = session == ELSEWHERE;
+                let found = if is_elsewhere { self.elsewhere } else { Whereabouts::Nowhere };
+                let _unheard = answer.send(found);
+            }
+            Ask::Node { node, request, answer } => {
+                assert_eq!(node, OTHER_NODE);
+                self.heard.lock().unwrap().relayed.push(request);
+                let _unheard = answer.send(self.told.clone());
+            }
             Ask::List { .. } | Ask::End { .. } => panic!("services do not ask that"),
         }
     }
@@ -223,6 +250,7 @@ impl TokenCheck for Tokens {
             match token {
                 PLAYER => Ok(LIVE),
                 "of-nobody" => Ok(ABSENT),
+                "of-somebody-elsewhere" => Ok(ELSEWHERE),
                 "unavailable" => Err(AuthRefusal::Unavailable),
                 _ => Err(AuthRefusal::BadSignature),
             }
@@ -233,6 +261,8 @@ impl TokenCheck for Tokens {
 /// The router, its core, and what it counts.
 struct Rig {
     router: Router,
+    /// What other nodes ask.
+    holder: Holder,
     core: Arc<Fake>,
     probe: Arc<ControlProbe>,
     phase: Arc<PhaseCell>,
@@ -275,7 +305,9 @@ impl Rig {
             tokens: Arc::new(Tokens),
             probe: Arc::clone(&probe),
             phase: Arc::clone(&phase),
+            relays: core.relays,
         };
+        let holder = Holder::new(parts.clone());
         let router = router(Inside::new(Some(ServiceToken::new(TOKEN)), parts), routes());
         let (answering, count) = (Arc::clone(&core), Arc::clone(&asked));
         tokio::spawn(async move {
@@ -286,7 +318,7 @@ impl Rig {
                 count.fetch_add(1, Ordering::Relaxed);
             }
         });
-        Self { router, core, probe, phase, asked }
+        Self { router, holder, core, probe, phase, asked }
     }
 
     fn request(method: &str, path: &str) -> axum::http::request::Builder {

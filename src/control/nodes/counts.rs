@@ -1,12 +1,13 @@
 //! What is counted of the traffic with other nodes. Written by the control core alone.
 
 use corelane_shard::probe::{Counter, Kind, Sample};
+use thiserror::Error;
 
 macro_rules! labelled {
-    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident => $label:literal,)+ }) => {
+    ($(#[$doc:meta])* $visible:vis $name:ident { $($(#[$vdoc:meta])* $variant:ident => $label:literal,)+ }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub(in crate::control) enum $name { $($(#[$vdoc])* $variant,)+ }
+        $visible enum $name { $($(#[$vdoc])* $variant,)+ }
 
         impl $name {
             const LABELS: &'static [&'static str] = &[$($label,)+];
@@ -16,7 +17,7 @@ macro_rules! labelled {
 
 labelled! {
     /// Why a message to or from another node was answered 31.
-    NotRelayed {
+    pub(in crate::control) NotRelayed {
         /// No link to a node of that number.
         NoLink => "no_link",
         QueueFull => "queue_full",
@@ -35,7 +36,7 @@ labelled! {
 
 labelled! {
     /// Why a broadcast did not get further.
-    NotBroadcast {
+    pub(in crate::control) NotBroadcast {
         QueueFull => "queue_full",
         LaneFull => "lane_full",
         /// This node does not receive any.
@@ -44,7 +45,26 @@ labelled! {
 }
 
 labelled! {
-    LinkEnded {
+    /// Why a request about a session of another node has no response of it.
+    #[derive(Error)]
+    pub NoResponse {
+        #[error("there is no link to that node")]
+        NoLink => "no_link",
+        #[error("that node takes no requests of others: it runs an earlier version")]
+        Unable => "unable",
+        #[error("too many requests wait for that node's answers")]
+        TooMany => "too_many",
+        #[error("the link to that node has no room at present")]
+        QueueFull => "queue_full",
+        #[error("the link to that node ended before it answered")]
+        LinkLost => "link_lost",
+        #[error("that node did not answer in time")]
+        Late => "late",
+    }
+}
+
+labelled! {
+    pub(in crate::control) LinkEnded {
         Unreachable => "unreachable",
         Closed => "closed",
         Lost => "lost",
@@ -70,8 +90,14 @@ pub struct NodeCounts {
     pub(in crate::control) broadcasts_out: Counter,
     pub(in crate::control) broadcasts_in: Counter,
     pub(in crate::control) registry_failures: Counter,
+    /// Nodes that the registry names, besides this one.
+    pub(in crate::control) found: Counter,
+    pub(in crate::control) requests_out: Counter,
+    pub(in crate::control) requests_in: Counter,
+    pub(in crate::control) responses_lost: Counter,
     not_relayed: [Counter; NotRelayed::LABELS.len()],
     not_broadcast: [Counter; NotBroadcast::LABELS.len()],
+    no_response: [Counter; NoResponse::LABELS.len()],
     ended: [Counter; LinkEnded::LABELS.len()],
 }
 
@@ -82,6 +108,10 @@ impl NodeCounts {
 
     pub(in crate::control) fn not_broadcast(&self, why: NotBroadcast) {
         self.not_broadcast[why as usize].increment();
+    }
+
+    pub(in crate::control) fn no_response(&self, why: NoResponse) {
+        self.no_response[why as usize].increment();
     }
 
     pub(in crate::control) fn ended(&self, how: LinkEnded) {
@@ -100,6 +130,8 @@ impl NodeCounts {
             let (name, help, label) = ("node_links", "Links to nodes", Some(("state", state)));
             each(Sample { name, help, kind: G, label, value: counter.read() });
         }
+        let (name, help) = ("node_registry_nodes", "Other nodes in the registry");
+        each(Sample { name, help, kind: G, label: None, value: self.found.read() });
         let plain = [
             ("node_dials", "Attempts to link to a node", &self.dials),
             ("node_messages_sent", "Messages to sessions of other nodes", &self.messages_out),
@@ -111,11 +143,18 @@ impl NodeCounts {
                 "Looks at the registry of nodes that failed",
                 &self.registry_failures,
             ),
+            (
+                "node_requests_sent",
+                "Requests of services about sessions of other nodes",
+                &self.requests_out,
+            ),
+            ("node_requests_received", "Requests that other nodes passed on", &self.requests_in),
+            ("node_responses_lost", "Answers to such that found no room", &self.responses_lost),
         ];
         for (name, help, counter) in plain {
             each(Sample { name, help, kind: C, label: None, value: counter.read() });
         }
-        let families: [(_, _, &[&str], &[Counter]); 3] = [
+        let families: [(_, _, &[&str], &[Counter]); 4] = [
             (
                 "node_messages_refused",
                 "Messages to and from other nodes that were answered 31",
@@ -127,6 +166,12 @@ impl NodeCounts {
                 "Broadcasts to and from other nodes that got no further",
                 NotBroadcast::LABELS,
                 &self.not_broadcast,
+            ),
+            (
+                "node_requests_failed",
+                "Requests about sessions of other nodes without an answer of theirs",
+                NoResponse::LABELS,
+                &self.no_response,
             ),
             ("node_links_ended", "Links that have ended", LinkEnded::LABELS, &self.ended),
         ];

@@ -12,11 +12,12 @@ use corelane_shard::lane::AnswerFromAbroad;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
+use super::requests::Asking;
 use super::said::Hello;
 
 /// One link of this process; never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(in crate::control) struct LinkId(pub(super) u64);
+pub struct LinkId(pub(super) u64);
 
 /// What a link carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,6 +141,8 @@ pub(super) struct Link {
     pub(super) superseded: bool,
     /// By number, without 0.
     pub(super) waiting: AHashMap<u32, Waiting>,
+    /// Requests without a response, by number.
+    pub(super) asking: AHashMap<u32, Asking>,
     queue: mpsc::Sender<Outgoing>,
     held: Arc<AtomicUsize>,
 }
@@ -160,6 +163,7 @@ impl Link {
             hello: None,
             superseded: false,
             waiting: AHashMap::new(),
+            asking: AHashMap::new(),
             queue: sender,
             held: Arc::default(),
         };
@@ -189,10 +193,15 @@ impl Link {
         self.queue.try_send(Outgoing::Message(bytes, held)).map_err(|_| Full)
     }
 
-    /// Ends the link behind what is queued; without room for that, at once.
-    pub(super) fn close(self, code: u16, reason: &'static str) -> Vec<Waiting> {
+    /// When a request is to be given up.
+    pub(super) fn next_late(&self) -> Option<Instant> {
+        self.asking.values().map(|asking| asking.until).min()
+    }
+
+    /// Ends the link behind what is queued; without room for that, at once. Returns who waits.
+    pub(super) fn close(self, code: u16, reason: &'static str) -> (Vec<Waiting>, Vec<Asking>) {
         let _ends_all_the_same = self.queue.try_send(Outgoing::Close(code, reason));
-        self.waiting.into_values().collect()
+        (self.waiting.into_values().collect(), self.asking.into_values().collect())
     }
 }
 

@@ -9,6 +9,8 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use super::BroadcastMode;
+use super::requests::{Request, Response, Route};
+use crate::control::hyphenated;
 
 /// Of every message between two nodes that both speak [`SUBPROTOCOL`].
 pub(super) const PREFIX_BYTES: usize = 16;
@@ -19,8 +21,11 @@ pub(super) const SUBPROTOCOL: &str = "corelane-node.1";
 /// Longest message of a client that a link carries, whatever a node's own `session.buffer_size` is.
 pub(super) const MESSAGE_BYTES_MAX: usize = 1 << 20;
 
+/// Of a request's body, its route; of a response's, its status.
+const STATUS_BYTES: usize = 2;
+
 /// Longest message on a link.
-pub(super) const LINK_MESSAGE_BYTES_MAX: usize = PREFIX_BYTES + MESSAGE_BYTES_MAX;
+pub(super) const LINK_MESSAGE_BYTES_MAX: usize = PREFIX_BYTES + STATUS_BYTES + MESSAGE_BYTES_MAX;
 
 /// Who speaks, in its first message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +38,9 @@ pub(super) struct Hello {
     pub(super) broadcast: BroadcastMode,
     /// A GUID of slot 0 of this node, which says that both have one salt.
     pub(super) proof: Box<str>,
+    /// It answers requests.
+    #[serde(default)]
+    pub(super) requests: bool,
 }
 
 /// Names a message on its link, and its sender on the node that sent it. Comes back as it was.
@@ -64,6 +72,15 @@ pub(super) enum Said {
         delivered: bool,
         ticket: Ticket,
     },
+    Request {
+        number: u32,
+        request: Request,
+    },
+    /// To the request of this number.
+    Response {
+        number: u32,
+        response: Response,
+    },
 }
 
 /// Why a message on a link cannot be taken; the link is closed for it with 1002.
@@ -81,6 +98,8 @@ pub(super) enum Malformed {
     Hello,
     #[error("a client's message with a header that no node sends")]
     Header,
+    #[error("a request that this node does not know, or a status that is none")]
+    Request,
 }
 
 const HELLO: u8 = 1;
@@ -88,11 +107,15 @@ const USE: u8 = 2;
 const BROADCAST: u8 = 3;
 const LETTER: u8 = 4;
 const ANSWER: u8 = 5;
+const REQUEST: u8 = 6;
+const RESPONSE: u8 = 7;
 
 /// Second byte: the message overtakes others.
 const URGENT: u8 = 0x01;
 /// Second byte of an answer.
 const DELIVERED: u8 = 0x02;
+/// Second byte of a response: problem details.
+const PROBLEM: u8 = 0x04;
 
 const NO_TICKET: Ticket = Ticket { number: 0, sender: 0 };
 
@@ -112,6 +135,15 @@ impl Said {
                 let bits = if *delivered { DELIVERED } else { 0 };
                 written(ANSWER, bits, *ticket, &header.to_bytes())
             }
+            Self::Request { number, request: Request { route, body } } => {
+                let ticket = Ticket { number: *number, sender: 0 };
+                written(REQUEST, 0, ticket, &[&[0, route_code(*route)], &body[..]].concat())
+            }
+            Self::Response { number, response: Response { status, problem, body } } => {
+                let ticket = Ticket { number: *number, sender: 0 };
+                let bits = if *problem { PROBLEM } else { 0 };
+                written(RESPONSE, bits, ticket, &[&status.to_be_bytes(), &body[..]].concat())
+            }
         }
     }
 
@@ -125,14 +157,16 @@ impl Said {
         let number = u32::from_be_bytes([*n0, *n1, *n2, *n3]);
         let sender = sender.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
         let ticket = Ticket { number, sender };
-        let (may_have, may_have_ticket) = match *kind {
-            HELLO | USE => (0, false),
-            BROADCAST => (URGENT, false),
+        let (may_have, has_its_ticket) = match *kind {
+            HELLO | USE => (0, ticket == NO_TICKET),
+            BROADCAST => (URGENT, ticket == NO_TICKET),
             LETTER => (URGENT, true),
             ANSWER => (DELIVERED, true),
+            REQUEST => (0, number != 0 && ticket.sender == 0),
+            RESPONSE => (PROBLEM, number != 0 && ticket.sender == 0),
             _ => return Err(Malformed::Kind),
         };
-        if bits & !may_have != 0 || (!may_have_ticket && ticket != NO_TICKET) {
+        if bits & !may_have != 0 || !has_its_ticket {
             return Err(Malformed::Reserved);
         }
         let priority = if bits & URGENT == 0 { Priority::Normal } else { Priority::Urgent };
@@ -150,6 +184,21 @@ impl Said {
                 }
                 Self::Letter { message: bytes.slice(PREFIX_BYTES..), priority, ticket }
             }
+            REQUEST => {
+                let (code, body) = numbered(bytes)?;
+                let route =
+                    Route::ALL.into_iter().find(|route| u16::from(route_code(*route)) == code);
+                let route = route.ok_or(Malformed::Request)?;
+                Self::Request { number, request: Request { route, body } }
+            }
+            RESPONSE => {
+                let (status, body) = numbered(bytes)?;
+                if !(200..600).contains(&status) {
+                    return Err(Malformed::Request);
+                }
+                let response = Response { status, problem: bits & PROBLEM != 0, body };
+                Self::Response { number, response }
+            }
             _ => {
                 if body.len() > RequestHeader::LEN {
                     return Err(Malformed::Long);
@@ -159,6 +208,27 @@ impl Said {
             }
         })
     }
+}
+
+/// On the wire.
+fn route_code(route: Route) -> u8 {
+    match route {
+        Route::Capabilities => 1,
+        Route::Proxy => 2,
+        Route::Message => 3,
+        Route::Rpc => 4,
+        Route::Meta => 5,
+    }
+}
+
+/// The two bytes that a body begins with, and what follows them.
+fn numbered(bytes: &Bytes) -> Result<(u16, Bytes), Malformed> {
+    let body = bytes.slice(PREFIX_BYTES..);
+    let Some((code, rest)) = body.split_first_chunk() else { return Err(Malformed::Short) };
+    if rest.len() > MESSAGE_BYTES_MAX {
+        return Err(Malformed::Long);
+    }
+    Ok((u16::from_be_bytes(*code), body.slice(STATUS_BYTES..)))
 }
 
 /// [`Said::Letter`], written.
@@ -202,21 +272,6 @@ fn written(kind: u8, bits: u8, ticket: Ticket, body: &[u8]) -> Bytes {
     bytes.into()
 }
 
-/// An instance id as its text.
-mod hyphenated {
-    use serde::de::Error as _;
-    use serde::{Deserialize as _, Deserializer, Serializer};
-    use uuid::Uuid;
-
-    pub(super) fn serialize<S: Serializer>(id: &Uuid, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(&id.hyphenated())
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Uuid, D::Error> {
-        Uuid::parse_str(&String::deserialize(from)?).map_err(D::Error::custom)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -247,12 +302,17 @@ mod tests {
         (any::<u32>(), any::<u64>()).prop_map(|(number, sender)| Ticket { number, sender })
     }
 
+    fn any_body() -> impl Strategy<Value = Bytes> {
+        proptest::collection::vec(any::<u8>(), 0..200).prop_map(Bytes::from)
+    }
+
     fn any_said() -> impl Strategy<Value = Said> {
         prop_oneof![
             Just(Said::Use),
             (any::<u128>(), 0..4096_u16, "[ -~]{0,40}").prop_map(|(id, node, proof)| {
                 let (instance, proof) = (Uuid::from_u128(id), proof.into());
-                Said::Hello(Hello { instance, node, broadcast: BroadcastMode::Both, proof })
+                let (broadcast, requests) = (BroadcastMode::Both, id % 2 == 0);
+                Said::Hello(Hello { instance, node, broadcast, proof, requests })
             }),
             (any_message(Some(Guid::BROADCAST)), any_priority())
                 .prop_map(|(message, priority)| Said::Broadcast { message, priority }),
@@ -260,6 +320,14 @@ mod tests {
                 .prop_map(|(message, priority, ticket)| Said::Letter { message, priority, ticket }),
             (any_header(None), any::<bool>(), any_ticket())
                 .prop_map(|(header, delivered, ticket)| Said::Answer { header, delivered, ticket }),
+            (1..=u32::MAX, 0..Route::ALL.len(), any_body()).prop_map(|(number, route, body)| {
+                Said::Request { number, request: Request { route: Route::ALL[route], body } }
+            }),
+            (1..=u32::MAX, 200..600_u16, any::<bool>(), any_body()).prop_map(
+                |(number, status, problem, body)| {
+                    Said::Response { number, response: Response { status, problem, body } }
+                }
+            ),
         ]
     }
 
@@ -272,7 +340,7 @@ mod tests {
         #[test]
         fn what_is_understood_is_written_in_one_way(
             bytes in proptest::collection::vec(any::<u8>(), 0..80),
-            kind in 0..7_u8,
+            kind in 0..9_u8,
         ) {
             let mut bytes = bytes;
             if let Some(first) = bytes.first_mut() {
@@ -308,6 +376,25 @@ mod tests {
     }
 
     #[test]
+    fn a_request_and_its_response_lie_on_the_wire_as_documented() {
+        let request = Request { route: Route::Rpc, body: Bytes::from_static(b"{}") };
+        let bytes = Said::Request { number: 7, request }.encode();
+        assert_eq!(bytes[..], [6, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, b'{', b'}']);
+        let response = Response { status: 404, problem: true, body: Bytes::from_static(b"{}") };
+        let bytes = Said::Response { number: 7, response }.encode();
+        assert_eq!(bytes[..], [7, 4, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0, 1, 148, b'{', b'}']);
+    }
+
+    #[test]
+    fn a_node_that_says_nothing_of_requests_answers_none() {
+        let json = br#"{"instance":"00000000-0000-0000-0000-000000000001","node":3,"broadcast":"Both","proof":""}"#;
+        let Ok(Said::Hello(hello)) = Said::decode(&written(HELLO, 0, NO_TICKET, json)) else {
+            panic!("it is a hello")
+        };
+        assert!(!hello.requests);
+    }
+
+    #[test]
     fn what_no_node_sends_is_refused() {
         let to = Guid([9; 16]);
         let said = |kind: u8, flags, guid| {
@@ -327,12 +414,26 @@ mod tests {
         ] {
             assert_eq!(said(kind, flags, guid), Err(Malformed::Header), "{kind} {flags:?}");
         }
-        assert_eq!(Said::decode(&written(6, 0, NO_TICKET, &[])), Err(Malformed::Kind));
+        assert_eq!(Said::decode(&written(8, 0, NO_TICKET, &[])), Err(Malformed::Kind));
         assert_eq!(Said::decode(&written(USE, 1, NO_TICKET, &[])), Err(Malformed::Reserved));
         assert_eq!(Said::decode(&written(USE, 0, NO_TICKET, &[0])), Err(Malformed::Long));
         assert_eq!(Said::decode(&written(HELLO, 0, NO_TICKET, b"{}")), Err(Malformed::Hello));
         let ticket = Ticket { number: 1, sender: 0 };
         assert_eq!(Said::decode(&written(USE, 0, ticket, &[])), Err(Malformed::Reserved));
+        let numbered = Ticket { number: 1, sender: 0 };
+        for (kind, bits, ticket, body, why) in [
+            (REQUEST, 0, numbered, &[0, 6][..], Malformed::Request),
+            (REQUEST, 0, numbered, &[1, 1], Malformed::Request),
+            (REQUEST, 0, numbered, &[0], Malformed::Short),
+            (REQUEST, PROBLEM, numbered, &[0, 1], Malformed::Reserved),
+            (REQUEST, 0, NO_TICKET, &[0, 1], Malformed::Reserved),
+            (RESPONSE, 0, Ticket { number: 1, sender: 1 }, &[0, 200], Malformed::Reserved),
+            (RESPONSE, 0, numbered, &[0, 199], Malformed::Request),
+            (RESPONSE, 0, numbered, &[], Malformed::Short),
+        ] {
+            let refused = Said::decode(&written(kind, bits, ticket, body));
+            assert_eq!(refused, Err(why), "{kind} {body:?}");
+        }
         let long = vec![0x20; MESSAGE_BYTES_MAX + 1];
         assert_eq!(Said::decode(&written(LETTER, 0, NO_TICKET, &long)), Err(Malformed::Long));
         assert_eq!(Said::decode(&Bytes::from_static(&[LETTER; 15])), Err(Malformed::Short));

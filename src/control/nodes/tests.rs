@@ -1,13 +1,21 @@
 //! Two and more nodes, with the test in the place of the sockets between them.
 
+mod requests;
 mod with_core;
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
-use corelane_shard::wire::header::Flags;
+use corelane_shard::id::{ConnectionKey, Generation, ShardId, Slot};
+use corelane_shard::lane::{Abroad, Acknowledge};
+use corelane_shard::wire::guid::Guid;
+use corelane_shard::wire::header::{Flags, RequestHeader};
 use proptest::prelude::*;
 
+use super::letters::WAITING_MAX;
 use super::link::Outgoing;
+use super::opening::OPENING_MAX;
+use super::said::{Hello, Ticket};
 use super::*;
 
 const SALT: &str = "salt";
@@ -435,7 +443,14 @@ fn a_letter_before_the_hello_and_a_second_hello_close_the_link() {
         let route =
             PeerRoute { node: 2, shard: ShardId(0), slot: Slot(0), generation: Generation(0) };
         let proof = world.sides[0].nodes.keys.encode(route).to_string().into();
-        Said::Hello(Hello { instance: instance(1), node: 2, broadcast: Both, proof }).encode()
+        Said::Hello(Hello {
+            instance: instance(1),
+            node: 2,
+            broadcast: Both,
+            proof,
+            requests: true,
+        })
+        .encode()
     };
     let letter =
         said::letter(&message(guid(0, 5), 1), Priority::Normal, Ticket { number: 1, sender: 1 });

@@ -21,7 +21,7 @@ use tower::ServiceExt as _;
 
 use super::*;
 use crate::config::{Config, Log, LogFormat, LogLevel};
-use crate::control::ask::NoSession;
+use crate::control::ask::{NoSession, NotEnded};
 
 /// Sessions 1 to 250; every tenth is of `anna`, and 10 waits to be taken up.
 fn listed(session: u128) -> ListedSession {
@@ -123,7 +123,8 @@ impl Rig {
                         let known = (1..=250).contains(&{ session.0 });
                         let mut ends = ends.lock().unwrap();
                         let is_new = known && ends.insert(session.0, reason.to_string()).is_none();
-                        let _unheard = answer.send(if is_new { Ok(()) } else { Err(NoSession) });
+                        let _unheard =
+                            answer.send(if is_new { Ok(()) } else { Err(NotEnded::NoSession) });
                     }
                     other => panic!("operators do not ask {other:?}"),
                 }

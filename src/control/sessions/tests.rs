@@ -1,8 +1,6 @@
 //! Sessions that come from other nodes and go there: a store and a bus that say what the test wants.
 
-use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::rc::Rc;
 use std::time::Duration;
 
 use corelane_shard::clock::Instant;
@@ -10,11 +8,12 @@ use corelane_shard::id::{Generation, Slot};
 use corelane_shard::lane::ToControl;
 
 use super::*;
+use crate::control::Settings;
 use crate::control::bus::{Arrival, SESSION_KEY};
+use crate::control::fixtures::{self, Lane};
 use crate::control::probe::ControlProbe;
 use crate::control::store::{Admission, Claimed, EmbeddedStore, Known, StoreRules};
 use crate::control::turn::CoreParts;
-use crate::control::{Settings, fixtures};
 use crate::lifecycle::drain::DrainPlan;
 
 const SESSION: SessionId = SessionId(1);
@@ -152,25 +151,6 @@ impl EventBus for KeptBus {
     }
 }
 
-/// Both ends of the lanes of the one shard.
-#[derive(Clone, Default)]
-struct Lane(Rc<RefCell<(VecDeque<ToControl>, Vec<ToShard>)>>);
-
-impl ShardPort for Lane {
-    fn receive(&mut self) -> Option<ToControl> {
-        self.0.borrow_mut().0.pop_front()
-    }
-
-    fn send(&mut self, message: ToShard) -> Result<(), ToShard> {
-        self.0.borrow_mut().1.push(message);
-        Ok(())
-    }
-
-    fn has_room(&self) -> bool {
-        true
-    }
-}
-
 struct Bench {
     core: Core<Lane, SharedStore, KeptBus>,
     lane: Lane,
@@ -219,11 +199,11 @@ impl Bench {
         self.second += 1;
         let mono = Instant(self.second * 1_000_000_000);
         self.core.turn(Now { mono, unix_ms: self.second * 1000 });
-        std::mem::take(&mut self.lane.0.borrow_mut().1)
+        self.lane.heard()
     }
 
     fn says(&self, message: ToControl) {
-        self.lane.0.borrow_mut().0.push_back(message);
+        self.lane.says(message);
     }
 
     /// The client claims its session; its events begin as said.

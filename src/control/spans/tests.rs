@@ -22,7 +22,7 @@ fn snapshot() -> Arc<Snapshot> {
                 addresses = [\"http://127.0.0.1:1\"]\nendpoints = [{ path = \"/demo/echo\" }]\n";
     let file = SourceFile { path: "corelane.toml".into(), text: text.into() };
     let sources = Sources { file: Some(file), ..Sources::default() };
-    Arc::new(Config::load(&sources).unwrap().snapshot(1))
+    Arc::new(Config::load(&sources).unwrap().snapshot(1, 0))
 }
 
 fn a_span(number: u64) -> Box<Span> {
@@ -245,7 +245,7 @@ fn names_are_those_of_the_configuration_that_came_with_the_span() {
     let export = SpanExport { collector: url, instance: "node-0".into() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let empty = Arc::new(Config::default().snapshot(1));
+        let empty = Arc::new(Config::default().snapshot(1, 0));
         let (queue, Exporter(task)) = Exporter::start(&export, Arc::default());
         queue.put(ShardId(0), a_span(1), &empty);
         queue.put(ShardId(0), a_span(2), &snapshot());

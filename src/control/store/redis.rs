@@ -28,7 +28,7 @@ use corelane_shard::lane::{ClaimRefusal, Credential, End, ToShard};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use self::command::{Claiming, Command, News, Release};
+use self::command::{Claiming, Command, Ending, News, Release};
 use self::lease::Lease;
 use super::embedded::EmbeddedStore;
 use super::{
@@ -36,7 +36,7 @@ use super::{
     SessionStore, StoreRules,
 };
 use crate::control::Authority;
-use crate::control::ask::ListedSession;
+use crate::control::ask::{ListedSession, NotEnded, Whereabouts};
 use crate::control::redis::RedisProbe;
 
 pub use self::post::Post;
@@ -302,9 +302,32 @@ impl<C: Courier> SessionStore for RedisStore<C> {
     fn end(&mut self, session: SessionId, reason: Option<&str>, now: Now) -> Ended {
         self.now = now;
         let ended = self.local.end(session, reason, now);
-        let (reason, rules) = (reason.map(Box::from), self.rules);
-        self.send_or_keep(Command::End { session, reason, rules, at: now.unix_ms });
+        let (reason, rules, at) = (reason.map(Box::from), self.rules, now.unix_ms);
+        let ending = Ending { session, reason, rules, answer: None, at };
+        self.send_or_keep(Command::End(Box::new(ending)));
         ended
+    }
+
+    fn end_elsewhere(
+        &mut self,
+        session: SessionId,
+        reason: &str,
+        answer: oneshot::Sender<Result<(), NotEnded>>,
+        now: Now,
+    ) {
+        self.now = now;
+        self.local.end(session, Some(reason), now);
+        let (reason, answer) = (Some(reason.into()), Some(answer));
+        let (rules, at) = (self.rules, now.unix_ms);
+        let ending = Ending { session, reason, rules, answer, at };
+        self.send_or_keep(Command::End(Box::new(ending)));
+    }
+
+    fn find(&mut self, session: SessionId, answer: oneshot::Sender<Whereabouts>) {
+        let command = Command::Find { session, answer, at: self.now.unix_ms };
+        if let Err(Command::Find { answer, .. }) = self.send(command) {
+            let _unheard = answer.send(Whereabouts::Unknown);
+        }
     }
 
     fn reached(&mut self, session: SessionId, epoch: Epoch, position: Position) {

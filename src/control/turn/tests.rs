@@ -1,8 +1,5 @@
 //! Turns of the control core with lanes made of queues.
 
-use std::cell::RefCell;
-use std::collections::VecDeque;
-use std::rc::Rc;
 use std::time::Duration;
 
 use corelane_shard::id::{
@@ -18,57 +15,16 @@ use corelane_shard::wire::reconnect_token::ReconnectKeys;
 use super::*;
 use crate::control::ask::{Rpc, RpcRefused, Unpublished};
 use crate::control::bus::{EmbeddedBus, Record, topic};
-use crate::control::fixtures;
+use crate::control::fixtures::{self, Lane};
 use crate::control::resolve::Target;
 use crate::control::store::EmbeddedStore;
 
-/// Both ends of one shard's lanes; the test holds a clone.
-#[derive(Clone, Default)]
-struct Lane(Rc<RefCell<Ends>>);
-
-#[derive(Default)]
-struct Ends {
-    upward: VecDeque<ToControl>,
-    downward: Vec<ToShard>,
-    /// The shard does not read.
-    stuck: bool,
-}
-
-impl ShardPort for Lane {
-    fn receive(&mut self) -> Option<ToControl> {
-        self.0.borrow_mut().upward.pop_front()
-    }
-
-    fn send(&mut self, message: ToShard) -> Result<(), ToShard> {
-        let mut ends = self.0.borrow_mut();
-        if ends.stuck {
-            return Err(message);
-        }
-        ends.downward.push(message);
-        Ok(())
-    }
-
-    fn has_room(&self) -> bool {
-        !self.0.borrow().stuck
-    }
-}
-
-impl Lane {
-    fn says(&self, message: ToControl) {
-        self.0.borrow_mut().upward.push_back(message);
-    }
-
-    fn heard(&self) -> Vec<ToShard> {
-        self.0.borrow_mut().downward.drain(..).collect()
-    }
-
-    fn heard_phases(&self) -> Vec<DrainPhase> {
-        let phase = |message| match message {
-            ToShard::Drain(phase) => Some(phase),
-            _ => None,
-        };
-        self.heard().into_iter().filter_map(phase).collect()
-    }
+fn heard_phases(lane: &Lane) -> Vec<DrainPhase> {
+    let phase = |message| match message {
+        ToShard::Drain(phase) => Some(phase),
+        _ => None,
+    };
+    lane.heard().into_iter().filter_map(phase).collect()
 }
 
 const PLAN: DrainPlan = DrainPlan {
@@ -217,7 +173,7 @@ fn one_shards_flood_leaves_the_other_its_share_of_every_turn() {
 #[test]
 fn while_a_shard_does_not_read_no_claims_are_taken_and_none_is_lost() {
     let mut bench = Bench::new();
-    bench.lanes[0].0.borrow_mut().stuck = true;
+    bench.lanes[0].is_stuck(true);
     let asked = 20 * MESSAGES_PER_TURN;
     for slot in 0..asked {
         bench.lanes[0].says(claim(slot as u32, ALICE));
@@ -226,10 +182,10 @@ fn while_a_shard_does_not_read_no_claims_are_taken_and_none_is_lost() {
         bench.turn(1);
     }
     assert!(bench.probe.turns_behind.read() > 0);
-    let left = bench.lanes[0].0.borrow().upward.len();
+    let left = bench.lanes[0].unheard();
     assert!(left > asked / 2, "{left} of {asked} claims were left on the lane");
     assert!(bench.core.has_waiting());
-    bench.lanes[0].0.borrow_mut().stuck = false;
+    bench.lanes[0].is_stuck(false);
     while bench.turn(1) == Turn::Busy || bench.core.has_waiting() {}
     let granted = bench.lanes[0].heard().into_iter();
     let granted = granted.filter(|message| matches!(message, ToShard::Granted { .. })).count();
@@ -247,10 +203,10 @@ fn the_drain_admits_in_grace_refuses_from_closing_and_ends_when_all_are_done() {
     bench.lanes[0].says(claim(2, SessionId(2)));
     bench.turn(10);
     assert_eq!(bench.probe.granted.read(), 2);
-    assert_eq!(bench.lanes[1].heard_phases(), [DrainPhase::Grace]);
+    assert_eq!(heard_phases(&bench.lanes[1]), [DrainPhase::Grace]);
 
     bench.turn(11);
-    assert_eq!(bench.lanes[1].heard_phases(), [DrainPhase::Closing]);
+    assert_eq!(heard_phases(&bench.lanes[1]), [DrainPhase::Closing]);
     bench.lanes[1].says(claim(3, SessionId(3)));
     bench.turn(11);
     let heard = bench.lanes[1].heard();
@@ -264,7 +220,7 @@ fn the_drain_admits_in_grace_refuses_from_closing_and_ends_when_all_are_done() {
     }
     bench.turn(12);
     assert!(bench.core.is_done());
-    assert_eq!(bench.lanes[1].heard_phases(), [DrainPhase::Done]);
+    assert_eq!(heard_phases(&bench.lanes[1]), [DrainPhase::Done]);
     assert_eq!(bench.phase.load(), Phase::Draining(DrainPhase::Done));
 }
 
@@ -378,11 +334,11 @@ fn a_gap_is_told_before_what_follows_it() {
 fn while_a_shard_does_not_read_events_wait() {
     let mut bench = Bench::new();
     bench.open(1, ALICE, 10);
-    bench.lanes[0].0.borrow_mut().stuck = true;
+    bench.lanes[0].is_stuck(true);
     bench.publish_for(ALICE, &event_json(1)).unwrap();
     bench.turn(11);
     assert!(bench.core.has_waiting());
-    bench.lanes[0].0.borrow_mut().stuck = false;
+    bench.lanes[0].is_stuck(false);
     assert_eq!(bench.delivered(12).len(), 1);
     assert!(!bench.core.has_waiting());
 }
@@ -644,4 +600,28 @@ fn errors_reach_administrators_only() {
         (json["eventName"].as_str(), json["message"].as_str()),
         (Some("service_error"), Some("it broke"))
     );
+}
+
+#[test]
+fn a_node_without_its_number_tells_its_sessions_to_go_and_lets_nobody_in() {
+    let mut bench = Bench::new();
+    let epoch = bench.open(4, ALICE, 1);
+    bench.lanes[0].heard();
+    bench.core.give_up_identity(at(2));
+    bench.lanes[1].says(claim(5, SessionId(2)));
+    bench.turn(2);
+    let heard = bench.lanes[0].heard();
+    let disowned = |message: &ToShard| matches!(message, ToShard::Disown { key: k, epoch: e } if (*k, *e) == (key(4), epoch));
+    assert!(heard.iter().any(disowned), "{heard:?}");
+    let heard = bench.lanes[1].heard();
+    let why = ClaimRefusal::Draining;
+    let refused =
+        |message: &ToShard| matches!(message, ToShard::Refused { why: w, .. } if *w == why);
+    assert!(heard.iter().any(refused), "{heard:?}");
+    assert!(bench.core.is_draining());
+    // The session can be taken up elsewhere.
+    let end = End::Resumable;
+    bench.lanes[0].says(ToControl::Release { key: key(4), session: ALICE, epoch, end });
+    bench.turn(2);
+    assert_eq!(bench.core.store.waiting(), 1);
 }

@@ -1,52 +1,17 @@
 //! What links tell, between the shards' lanes and the links: turns of the control core with lanes
 //! made of queues.
 
-use std::cell::RefCell;
-use std::rc::Rc;
-
 use corelane_shard::clock::Now;
 use corelane_shard::lane::{FromAbroad, ToControl, ToShard};
 
 use super::*;
 use crate::control::Settings;
 use crate::control::bus::EmbeddedBus;
-use crate::control::fixtures;
-use crate::control::port::ShardPort;
+use crate::control::fixtures::{self, Lane};
 use crate::control::store::EmbeddedStore;
 use crate::control::turn::{Core, CoreParts};
 use crate::lifecycle::PhaseCell;
 use crate::lifecycle::drain::DrainPlan;
-
-/// Both ends of one shard's lanes; the test holds a clone.
-#[derive(Clone, Default)]
-struct Lane(Rc<RefCell<Ends>>);
-
-#[derive(Default)]
-struct Ends {
-    upward: VecDeque<ToControl>,
-    downward: Vec<ToShard>,
-    /// The shard does not read.
-    stuck: bool,
-}
-
-impl ShardPort for Lane {
-    fn receive(&mut self) -> Option<ToControl> {
-        self.0.borrow_mut().upward.pop_front()
-    }
-
-    fn send(&mut self, message: ToShard) -> Result<(), ToShard> {
-        let mut ends = self.0.borrow_mut();
-        if ends.stuck {
-            return Err(message);
-        }
-        ends.downward.push(message);
-        Ok(())
-    }
-
-    fn has_room(&self) -> bool {
-        !self.0.borrow().stuck
-    }
-}
 
 struct Bench {
     core: Core<Lane, EmbeddedStore, EmbeddedBus>,
@@ -94,7 +59,13 @@ impl Bench {
         let route =
             PeerRoute { node: 2, shard: ShardId(0), slot: Slot(0), generation: Generation(0) };
         let proof = nodes.keys.encode(route).to_string().into();
-        let hello = Said::Hello(Hello { instance: instance(1), node: 2, broadcast: Both, proof });
+        let hello = Said::Hello(Hello {
+            instance: instance(1),
+            node: 2,
+            broadcast: Both,
+            proof,
+            requests: true,
+        });
         nodes.hear(LinkNews { link, what: What::Connected(Dialect::Node) }, NOW.mono);
         nodes.hear(LinkNews { link, what: What::Said(hello.encode()) }, NOW.mono);
         assert_eq!(this.probe.nodes.open.read(), 1);
@@ -147,7 +118,7 @@ impl Bench {
     }
 
     fn heard(&self, shard: usize) -> Vec<ToShard> {
-        self.lanes[shard].0.borrow_mut().downward.drain(..).collect()
+        self.lanes[shard].heard()
     }
 
     #[expect(clippy::vec_box, reason = "lanes carry them in boxes")]
@@ -160,7 +131,7 @@ impl Bench {
     }
 
     fn shard_says(&self, shard: usize, message: ToControl) {
-        self.lanes[shard].0.borrow_mut().upward.push_back(message);
+        self.lanes[shard].says(message);
     }
 }
 
@@ -190,7 +161,7 @@ fn a_letter_reaches_its_shard_and_what_became_of_it_the_other_node() {
 #[test]
 fn a_letter_for_a_shard_without_room_or_that_is_not_there_is_refused_at_once() {
     let mut bench = Bench::linked();
-    bench.lanes[1].0.borrow_mut().stuck = true;
+    bench.lanes[1].is_stuck(true);
     bench.hears_letter(1, 1);
     bench.hears_letter(2, 2);
     bench.hears_letter(0, 3);
@@ -233,7 +204,7 @@ fn so_many_letters_are_under_way_to_a_shard_and_no_more() {
 #[test]
 fn a_broadcast_of_another_node_reaches_every_shard_as_a_frame() {
     let mut bench = Bench::linked();
-    bench.lanes[1].0.borrow_mut().stuck = true;
+    bench.lanes[1].is_stuck(true);
     let message = message(Guid::BROADCAST, 1);
     let said = Said::Broadcast { message: message.clone().into(), priority: Priority::Urgent };
     bench.hears(&said);
@@ -243,7 +214,7 @@ fn a_broadcast_of_another_node_reaches_every_shard_as_a_frame() {
     };
     assert_eq!(frame[..2], [0x82, message.len() as u8]);
     assert_eq!(frame[2..], message);
-    bench.lanes[1].0.borrow_mut().stuck = false;
+    bench.lanes[1].is_stuck(false);
     bench.turn();
     assert!(bench.heard(1).is_empty(), "what had no room is lost, and counted");
 }

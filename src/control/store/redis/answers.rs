@@ -10,7 +10,7 @@ use super::super::embedded::Taken;
 use super::super::{Begin, Claimed, Decision, Loss, SessionStore as _};
 use super::command::{Answer, Claiming, Command, Eviction, Found, Held, Kept, News, Release, Why};
 use super::{Courier, Link, RedisStore};
-use crate::control::ask::ListedSession;
+use crate::control::ask::{ListedSession, NotEnded, Whereabouts};
 use crate::control::redis::Fault;
 
 impl<C: Courier> RedisStore<C> {
@@ -68,6 +68,18 @@ impl<C: Courier> RedisStore<C> {
                         found.push(ListedSession { identity: Arc::new(identity), live: true });
                     }
                 }
+                let _unheard = answer.send(found);
+            }
+            (Command::End(ending), Answer::Ended { existed }) => {
+                if let Some(answer) = ending.answer {
+                    let told = if existed { Ok(()) } else { Err(NotEnded::NoSession) };
+                    let _unheard = answer.send(told);
+                }
+            }
+            (Command::Find { answer, .. }, Answer::Found(node)) => {
+                // What it says of this node was so a moment ago.
+                let elsewhere = node.filter(|node| *node != self.shared.instance);
+                let found = elsewhere.map_or(Whereabouts::Nowhere, Whereabouts::Node);
                 let _unheard = answer.send(found);
             }
             (_, Answer::Written { fenced }) => self.probe.writes_fenced.add(fenced),
@@ -180,8 +192,11 @@ impl<C: Courier> RedisStore<C> {
             Command::OfAccount { account, answer, .. } => {
                 let _unheard = answer.send(self.local_of_account(&account));
             }
-            Command::Release(_) | Command::Remove { .. } | Command::End { .. } => {
+            Command::Release(_) | Command::Remove { .. } | Command::End(_) => {
                 self.keep_unsent(command);
+            }
+            Command::Find { answer, .. } => {
+                let _unheard = answer.send(Whereabouts::Unknown);
             }
             Command::Confirm { .. } => {}
         }

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::super::{Claimed, Position, StoreRules};
-use crate::control::ask::ListedSession;
+use crate::control::ask::{ListedSession, NotEnded, Whereabouts};
 use crate::control::redis::Fault;
 
 /// One change, whole or not at all; `at` is Unix time in milliseconds.
@@ -41,10 +41,11 @@ pub enum Command {
         at: u64,
     },
     /// The session is over whoever has it.
-    End {
+    End(Box<Ending>),
+    /// Which node has it.
+    Find {
         session: SessionId,
-        reason: Option<Box<str>>,
-        rules: StoreRules,
+        answer: oneshot::Sender<Whereabouts>,
         at: u64,
     },
     /// Renews the lease and asks for evictions. `begins` is said until it has been answered once.
@@ -102,6 +103,16 @@ pub struct Release {
 }
 
 #[derive(Debug)]
+pub struct Ending {
+    pub session: SessionId,
+    pub reason: Option<Box<str>>,
+    pub rules: StoreRules,
+    /// Who wants to know whether there was one.
+    pub answer: Option<oneshot::Sender<Result<(), NotEnded>>>,
+    pub at: u64,
+}
+
+#[derive(Debug)]
 pub enum Answer {
     Refused(ClaimRefusal),
     /// The claim is to be made again with these.
@@ -123,6 +134,12 @@ pub enum Answer {
         evictions: Vec<Eviction>,
     },
     OfAccount(Vec<Identity>),
+    /// Whether there was one.
+    Ended {
+        existed: bool,
+    },
+    /// The instance of the node, if any has it.
+    Found(Option<Uuid>),
 }
 
 /// What a claim has found.

@@ -5,6 +5,7 @@ use corelane_shard::id::{Epoch, SessionId};
 
 use super::command::{Command, Held, Reached};
 use super::{Courier, Duration, Position, RedisStore, SessionStore as _};
+use crate::control::ask::NotEnded;
 
 type Reach<'a> = &'a mut dyn FnMut(SessionId) -> Option<Position>;
 
@@ -24,11 +25,16 @@ impl<C: Courier> RedisStore<C> {
     }
 
     /// Remembers what Redis is to know of a claim, in the place of what it was to know before.
-    pub(super) fn keep_unsent(&mut self, command: Command) {
+    pub(super) fn keep_unsent(&mut self, mut command: Command) {
+        if let Command::End(ending) = &mut command
+            && let Some(answer) = ending.answer.take()
+        {
+            let _unheard = answer.send(Err(NotEnded::Unknown));
+        }
         let of = match &command {
             Command::Release(release) => (release.session, release.epoch),
             Command::Remove { session, epoch, .. } => (*session, *epoch),
-            Command::End { session, .. } => (*session, Epoch(u64::MAX)),
+            Command::End(ending) => (ending.session, Epoch(u64::MAX)),
             _ => return,
         };
         if self.unsent.len() < UNSENT_MAX || self.unsent.contains_key(&of) {

@@ -82,13 +82,19 @@ impl FakeRedis {
                 }
                 Answer::Written { fenced: 0 }
             }
-            Command::End { session, reason, .. } => {
+            Command::End(ending) => {
+                let Ending { session, reason, .. } = &**ending;
                 self.revoked.insert(*session);
+                let existed = self.owners.contains_key(session);
                 if let Some(owner) = self.owners.remove(session).filter(|it| it.instance != me.0) {
                     let why = Why::Ended { reason: reason.clone() };
                     self.evict(owner.instance, *session, owner.epoch, why);
                 }
-                Answer::Written { fenced: 0 }
+                Answer::Ended { existed }
+            }
+            Command::Find { session, .. } => {
+                let owner = self.owners.get(session).filter(|owner| owner.live);
+                Answer::Found(owner.map(|owner| owner.instance))
             }
             Command::Poll { .. } => {
                 let evictions = self.evicted.remove(&me.0).unwrap_or_default();

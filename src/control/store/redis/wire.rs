@@ -14,7 +14,7 @@ use uuid::fmt::Hyphenated;
 
 use super::super::{Position, StoreRules};
 use super::SharedRules;
-use super::command::{Answer, Claiming, Command, Eviction, Found, Held, Kept, Why};
+use super::command::{Answer, Claiming, Command, Ending, Eviction, Found, Held, Kept, Why};
 use crate::control::redis::{Batch, Fault, Reply, Script, script};
 
 macro_rules! ours {
@@ -34,6 +34,7 @@ ours! {
     RELEASE = "release";
     REMOVE = "remove";
     END = "end";
+    FIND = "find";
     POLL = "poll";
     ACCOUNT = "account";
 }
@@ -124,12 +125,14 @@ impl Context {
                 let all = self.begin(*at).push(session).push(epoch.0);
                 add(&REMOVE, all.push(self.shared.instance))
             }
-            Command::End { session, reason, rules, at } => {
+            Command::End(ending) => {
+                let Ending { session, reason, rules, at, .. } = &**ending;
                 let all = self.begin(*at).push(session).push(at / 1000);
                 let all = all.push_ms(rules.revocation_life).push(self.shared.instance);
                 let closes = u8::from(reason.is_some());
                 add(&END, all.push(closes).push(reason.as_deref().unwrap_or_default()))
             }
+            Command::Find { session, at, .. } => add(&FIND, self.begin(*at).push(session)),
             Command::Poll { begins, at, .. } => {
                 let all = self.begin(*at).push(self.shared.instance).push(self.shared.run);
                 let all = all.push_ms(LEASE_LIFE).push(u8::from(*begins));
@@ -228,6 +231,8 @@ pub(super) fn decode(command: &Command, replies: Vec<Reply>) -> Result<Answer, F
         }
         Command::Poll { .. } => poll_answer(&words),
         Command::OfAccount { .. } => Some(Answer::OfAccount(of_account(&words))),
+        Command::End(_) => one(&words).map(|word| Answer::Ended { existed: word == "ended" }),
+        Command::Find { .. } => one(&words).map(|word| Answer::Found(Uuid::parse_str(word).ok())),
         _ => one(&words).map(|word| Answer::Written { fenced: u64::from(word == "outdated") }),
     };
     read.ok_or_else(meaningless)

@@ -1,4 +1,4 @@
--- Ends a session for good, whoever has it. ARGV: sid, when (s), for how long that is remembered (ms), this
+-- Ends a session for good, whoever has it; says whether there was one. ARGV: sid, when (s), for how long that is remembered (ms), this
 -- node, whether its connection is closed, the reason.
 local sid, ttl = ARGV[3], tonumber(ARGV[5])
 redis.call('SET', key('revoked:' .. sid), ARGV[4], 'PX', ttl)
@@ -8,5 +8,6 @@ if owner.instance ~= '' and owner.instance ~= ARGV[6] then
   if ARGV[7] == '1' then entry.reason = ARGV[8] end
   evict(owner.instance, ttl, entry)
 end
+local existed = redis.call('EXISTS', key('ws-session:' .. sid)) == 1
 forget(sid, owner)
-return 'released'
+return existed and 'ended' or 'none'
