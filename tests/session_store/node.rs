@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant as Clock, SystemTime, UNIX_EPOCH};
 
 use corelane::control::bus::Position;
-use corelane::control::redis::{Password, Redis, RedisProbe, RedisRules};
+use corelane::control::redis::{self, Password, RedisProbe, RedisRules};
 use corelane::control::store::{
     Begin, Claimed, Decision, Lost, Opened, Owner, Post, RedisStore, SessionStore, SharedRules,
     StoreRules,
@@ -19,7 +19,7 @@ use corelane_shard::wire::reconnect_token::ReconnectKeys;
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
-use crate::server::Server;
+use crate::services::Redis;
 
 pub(crate) const SALT: &str = "salt";
 pub(crate) const ALICE: SessionId = SessionId(0x3f2504e0_4f89_41d3_9a0c_0305e82c3301);
@@ -86,7 +86,8 @@ pub(crate) fn jwt_of(session: SessionId, account: &str, issued: u64) -> Credenti
 }
 
 impl Setup {
-    pub(crate) fn new(server: &Server) -> Self {
+    pub(crate) fn new(server: &Redis) -> Self {
+        let address = server.address();
         Self {
             shared: SharedRules {
                 instance: Uuid::new_v4(),
@@ -98,7 +99,7 @@ impl Setup {
                 admit_when_unreachable: false,
             },
             redis: RedisRules {
-                servers: vec![("127.0.0.1".into(), server.port)],
+                servers: vec![(address.ip().to_string().into(), address.port())],
                 tls: false,
                 database: 0,
                 sentinel: None,
@@ -128,7 +129,7 @@ impl Setup {
         let post = {
             let _within = runtime.enter();
             let patience = redis.connect_timeout;
-            let redis = Redis::start(redis, Arc::clone(&probe));
+            let redis = redis::Redis::start(redis, Arc::clone(&probe));
             Post::start(redis, SALT, shared.clone(), patience)
         };
         let store = RedisStore::new(post, SALT, rules, shared, probe);
@@ -144,7 +145,7 @@ impl Setup {
 }
 
 impl Node {
-    pub(crate) fn of(server: &Server) -> Self {
+    pub(crate) fn of(server: &Redis) -> Self {
         Setup::new(server).start()
     }
 
