@@ -5,6 +5,8 @@
 #[path = "../services/mod.rs"]
 mod services;
 
+mod deaf;
+mod failover;
 mod keys;
 mod node;
 mod nodes;

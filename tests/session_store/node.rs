@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant as Clock, SystemTime, UNIX_EPOCH};
 
@@ -85,9 +86,13 @@ pub(crate) fn jwt_of(session: SessionId, account: &str, issued: u64) -> Credenti
     }))
 }
 
+/// As the configuration has it.
+pub(crate) fn named(server: SocketAddr) -> (Box<str>, u16) {
+    (server.ip().to_string().into(), server.port())
+}
+
 impl Setup {
     pub(crate) fn new(server: &Redis) -> Self {
-        let address = server.address();
         Self {
             shared: SharedRules {
                 instance: Uuid::new_v4(),
@@ -99,7 +104,7 @@ impl Setup {
                 admit_when_unreachable: false,
             },
             redis: RedisRules {
-                servers: vec![(address.ip().to_string().into(), address.port())],
+                servers: vec![named(server.address())],
                 tls: false,
                 database: 0,
                 sentinel: None,

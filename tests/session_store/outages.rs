@@ -1,7 +1,7 @@
 //! Redis that falters: sessions that are open stay so, and what is written afterwards is right.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use corelane::config::Secret;
 use corelane::control::redis::Password;
@@ -9,7 +9,8 @@ use corelane::control::store::{Begin, Loss, SessionStore as _};
 use corelane_shard::clock::Now;
 use corelane_shard::lane::ClaimRefusal;
 
-use crate::node::{ACCOUNT, ALICE, BOB, Node, SID, Setup, at, jwt, jwt_of, token, unix_ms};
+use crate::deaf::Deaf;
+use crate::node::{ACCOUNT, ALICE, BOB, Node, SID, Setup, at, jwt, jwt_of, named, token, unix_ms};
 use crate::services::Redis;
 
 /// Somebody else is told to come later.
@@ -247,4 +248,18 @@ fn who_is_let_in_without_redis_is_reconciled_when_it_is_back() {
     assert_eq!(a.lost[0].why, Loss::Replaced);
     assert_eq!(stored(&server, "epoch"), second.owner.epoch.0.to_string());
     assert!(b.store.known(ALICE).is_some());
+}
+
+#[test]
+fn a_server_that_takes_no_connection_is_passed_over_after_its_time() {
+    let deaf = Deaf::new();
+    let server = Redis::start();
+    let mut setup = Setup::new(&server);
+    setup.redis.connect_timeout = Duration::from_millis(200);
+    setup.redis.servers.insert(0, named(deaf.address));
+    let began = Instant::now();
+    let mut node = setup.start();
+    let took = began.elapsed();
+    assert!((200..3000).contains(&took.as_millis()), "{took:?}");
+    node.login();
 }
