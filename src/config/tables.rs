@@ -605,7 +605,7 @@ table! {
         key_prefix: Option<String> = r#""off""#, Restart => OffOr(Text);
         /// Time for an answer; then the connection is made anew.
         timeout: Duration = r#""1s""#, Restart => Span(Duration::from_millis(10), 60 * SECOND);
-        /// Time for a connection.
+        /// Time for a connection to one server; then the next one is tried.
         connect_timeout: Duration = r#""2s""#, Restart => Span(Duration::from_millis(10), 60 * SECOND);
         /// How often a node asks whether its sessions went elsewhere, and renews its lease. A node that
         /// could not for three seconds holds back events until it can.

@@ -83,6 +83,8 @@ pub struct Mailboxes {
     next: u64,
     /// Attached sessions that may have something to hand out; each once.
     ready: VecDeque<SessionId>,
+    /// Contents that were passed over because they had expired, and are not counted yet.
+    expired: u64,
 }
 
 #[derive(Debug)]
@@ -170,7 +172,8 @@ impl Mailbox {
 impl Mailboxes {
     #[must_use]
     pub fn new(rules: MailboxRules) -> Self {
-        Self { rules, boxes: AHashMap::new(), bytes: 0, next: 1, ready: VecDeque::new() }
+        let (boxes, ready) = (AHashMap::new(), VecDeque::new());
+        Self { rules, boxes, bytes: 0, next: 1, ready, expired: 0 }
     }
 
     pub fn rule(&mut self, rules: MailboxRules) {
@@ -326,6 +329,11 @@ impl Mailboxes {
         }
     }
 
+    /// What has been passed over since the last call because it had expired.
+    pub fn take_expired(&mut self) -> u64 {
+        std::mem::take(&mut self.expired)
+    }
+
     /// Hands out what comes next for a session. What has expired is passed over.
     pub fn next_of(&mut self, session: SessionId, unix_ms: u64) -> Option<Next> {
         let mailbox = self.boxes.get_mut(&session)?;
@@ -343,6 +351,7 @@ impl Mailboxes {
             if kept.expires_unix_ms.is_none_or(|at| at > unix_ms) {
                 return Some(Next::Item(place, kept.item.clone()));
             }
+            self.expired += 1;
             if mailbox.next - 1 == mailbox.confirmed {
                 // Nothing before it waits for a receipt, so none will come for it either.
                 mailbox.confirmed = mailbox.next;

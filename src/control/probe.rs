@@ -77,6 +77,7 @@ pub struct ControlProbe {
     pub(super) records_replayed: Counter,
     pub(super) gaps: Counter,
     pub(super) events_lost: Counter,
+    pub(super) events_expired: Counter,
     pub(super) records_in: Counter,
     pub(super) records_expired: Counter,
     pub(super) records_out: Counter,
@@ -223,6 +224,7 @@ impl ControlProbe {
             ("mailbox_bytes", "Bytes that wait for sessions", G, &self.mailbox_bytes),
             ("event_gaps", "Gaps that clients were told of", C, &self.gaps),
             ("events_lost", "Events that a full mailbox lost", C, &self.events_lost),
+            ("events_expired", "Events that nobody wanted any more", C, &self.events_expired),
             ("records_received", "Records of the bus taken", C, &self.records_in),
             (
                 "records_expired",

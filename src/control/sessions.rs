@@ -311,7 +311,9 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
     fn hand_to(&mut self, session: SessionId, owner: Owner, now: Now) -> bool {
         let index = usize::from(owner.shard.0);
         while self.outlets.get(index).is_some_and(super::port::Outlet::takes_orders) {
-            let Some(next) = self.mailboxes.next_of(session, now.unix_ms) else { return true };
+            let next = self.mailboxes.next_of(session, now.unix_ms);
+            self.probe.events_expired.add(self.mailboxes.take_expired());
+            let Some(next) = next else { return true };
             match next {
                 Next::Item(place, item) => self.deliver(owner, Some(place), content(item)),
                 Next::Gap { place, missed } => self.deliver_gap(owner, place, missed, now),

@@ -10,30 +10,23 @@ mod gateway_process;
 #[path = "../services/mod.rs"]
 mod services;
 
-mod book;
-mod player;
-mod publisher;
+#[path = "../event_ledger/mod.rs"]
+mod event_ledger;
 mod script;
 mod stage;
 
 use std::env;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
-
-use self::book::{Book, Entries};
-use self::player::{Player, Tally};
-use self::publisher::{Publisher, event};
+use self::event_ledger::book::Entries;
+use self::event_ledger::crowd::Crowd;
+use self::event_ledger::player::{Player, Tally};
 use self::script::{Act, Fault, OF_A_CLUSTER, OF_ONE_GATEWAY, Shape, acts};
 use self::stage::{Persistence, Stage};
 
 /// Events that a session is behind at most before more are published to it: well below what is kept
 /// for one that is away, so that nothing is lost for want of room.
 const BEHIND: u64 = 200;
-
-/// Without an event for so long, a run is stuck.
-const STUCK: Duration = Duration::from_secs(60);
 
 /// How long a run waits for something to read.
 const A_MOMENT: Duration = Duration::from_millis(5);
@@ -43,13 +36,8 @@ const AT_ONCE: u64 = 32;
 
 struct Run {
     stage: Stage,
-    players: Vec<Player>,
-    publisher: Box<dyn Publisher>,
-    book: Book,
-    published: u64,
+    crowd: Crowd,
     faults: Vec<Fault>,
-    /// When an event was last seen, and how many were then.
-    progress: (Instant, u64),
 }
 
 /// What is left of a run.
@@ -61,43 +49,38 @@ struct Result {
 
 impl Run {
     fn new(stage: Stage, sessions: usize) -> Self {
-        let gateways = stage.doors().len();
-        let players = (0..sessions).map(|number| Player::new(number, gateways)).collect();
-        let publisher = stage.publisher();
-        let (book, progress) = (Book::new(sessions), (Instant::now(), 0));
-        Self { stage, players, publisher, book, published: 0, faults: Vec::new(), progress }
+        let crowd = Crowd::new(sessions, stage.doors().len(), stage.publisher());
+        Self { stage, crowd, faults: Vec::new() }
     }
 
     fn play(mut self, acts: impl Iterator<Item = Act>) -> Result {
-        let sessions = self.players.len();
+        let sessions = self.crowd.players.len();
         // A session's events are kept from when it is open as its store sees it.
         self.wait_until("every session is open", |run| {
-            run.players.iter().all(Player::is_known) && run.stage.knows(sessions)
+            run.crowd.is_known() && run.stage.knows(sessions)
         });
         for act in acts {
             self.act(act);
         }
         self.wait_until("everything is mended", |run| run.stage.is_whole());
-        // The last event of each shows what was lost before it.
-        (0..sessions).for_each(|session| self.publish(session));
-        self.publisher.settle();
-        self.wait_until("the last event of each session", |run| run.book.is_complete());
-        let tally = self.players.iter().fold(Tally::default(), |sum, player| sum.and(player.tally));
-        Result { entries: self.book.balance(), tally, faults: self.faults }
+        self.crowd.publish_last();
+        self.wait_until("the last event of each session", |run| run.crowd.book.is_complete());
+        let (entries, tally) = (self.crowd.book.balance(), self.crowd.tally());
+        Result { entries, tally, faults: self.faults }
     }
 
     fn act(&mut self, act: Act) {
         match act {
             Act::Publish(session) => {
                 self.wait_until("a session catches up", |run| {
-                    run.book.outstanding(session) < BEHIND
+                    run.crowd.book.outstanding(session) < BEHIND
                 });
-                self.publish(session);
-                if self.published.is_multiple_of(AT_ONCE) {
+                self.crowd.publish(session);
+                if self.crowd.published.is_multiple_of(AT_ONCE) {
                     self.pump(Duration::ZERO);
                 }
             }
-            Act::Kill(session) => self.kill(session),
+            Act::Kill(session) => self.crowd.players[session].kill(),
             Act::Break(fault, gateway) => {
                 self.wait_until("the last fault is mended", |run| run.stage.is_whole());
                 self.faults.push(fault);
@@ -114,70 +97,29 @@ impl Run {
         }
     }
 
-    fn publish(&mut self, session: usize) {
-        let n = self.book.publish(session);
-        let id = self.players[session].session();
-        self.publisher.publish(id, &event(id, session, n));
-        self.published += 1;
-    }
-
-    fn kill(&mut self, session: usize) {
-        self.players[session].kill();
-    }
-
     fn kill_half(&mut self, of: impl Fn(&Player) -> bool) {
-        let them: Vec<_> = (0..self.players.len()).filter(|at| of(&self.players[*at])).collect();
-        them.into_iter().step_by(2).for_each(|session| self.kill(session));
+        self.crowd.players.iter_mut().filter(|it| of(it)).step_by(2).for_each(Player::kill);
     }
 
-    /// Everybody does what can be done, after waiting for something to come if nothing is there.
     fn pump(&mut self, wait: Duration) {
-        let mut sockets: Vec<_> = self
-            .players
-            .iter()
-            .filter_map(Player::readable)
-            .map(|socket| PollFd::from_borrowed_fd(socket, PollFlags::IN))
-            .collect();
-        let wait = Timespec::try_from(wait).expect("a short time");
-        // A signal in between does no harm: everybody is asked all the same.
-        if let Err(error) = poll(&mut sockets, Some(&wait)) {
-            assert_eq!(error, Errno::INTR);
-        }
-        drop(sockets);
-        self.stage.mend();
-        let doors = self.stage.doors();
-        for player in &mut self.players {
-            player.step(&doors, &mut self.book);
-        }
+        let stage = &mut self.stage;
+        self.crowd.pump(wait, || {
+            stage.mend();
+            stage.doors()
+        });
     }
 
     fn wait_until(&mut self, what: &str, holds: impl Fn(&Self) -> bool) {
-        self.progress.0 = Instant::now();
+        self.crowd.begin_wait();
         while !holds(self) {
             self.pump(A_MOMENT);
-            let entries = self.book.balance();
-            if entries.delivered > self.progress.1 {
-                self.progress = (Instant::now(), entries.delivered);
-            }
             assert!(
-                self.progress.0.elapsed() < STUCK,
-                "nothing moves before {what}: {entries}; faults so far {:?}\n{}",
+                !self.crowd.is_stuck(),
+                "nothing moves before {what}: {}; faults so far {:?}\n{}",
+                self.crowd.book.balance(),
                 self.faults,
                 self.stage.last_words()
             );
-        }
-    }
-}
-
-impl Tally {
-    fn and(self, other: Self) -> Self {
-        Self {
-            kills: self.kills + other.kills,
-            by_token: self.by_token + other.by_token,
-            by_jwt: self.by_jwt + other.by_jwt,
-            refused_tokens: self.refused_tokens + other.refused_tokens,
-            told_to_wait: self.told_to_wait + other.told_to_wait,
-            ended: self.ended + other.ended,
         }
     }
 }
@@ -240,7 +182,6 @@ fn cluster() -> Shape {
 }
 
 #[test]
-
 fn a_cluster_loses_nothing_of_whatever_is_killed_frozen_or_restarted() {
     let shape = cluster();
     let result = play(|| Stage::of_a_cluster(shape.gateways, Persistence::On), &shape);
@@ -249,7 +190,6 @@ fn a_cluster_loses_nothing_of_whatever_is_killed_frozen_or_restarted() {
 }
 
 #[test]
-
 fn a_cluster_whose_redis_forgets_tells_every_gap() {
     let shape = Shape { events: 20_000 * scale(), faults: 9 * scale() as usize, ..cluster() };
     let result = play(|| Stage::of_a_cluster(shape.gateways, Persistence::Off), &shape);

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
+use crate::event_ledger::publisher::{OverHttp, OverKafka, Publisher, TOPIC};
 use crate::gateway_process::{Gateway, Launch};
-use crate::publisher::{OverHttp, OverKafka, Publisher, TOPIC};
 use crate::script::Fault;
 use crate::services::{Kafka, Redis};
 
@@ -114,7 +114,7 @@ impl Stage {
 
     pub(crate) fn publisher(&self) -> Box<dyn Publisher> {
         match &self.services {
-            Some(services) => Box::new(OverKafka::new(&lock(&services.kafka))),
+            Some(services) => Box::new(OverKafka::new(&lock(&services.kafka), TOPIC)),
             None => {
                 let gateway = self.gateways[0].as_ref().expect("it is not killed");
                 Box::new(OverHttp::new(gateway.internal(), SERVICE_TOKEN))

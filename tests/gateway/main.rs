@@ -6,9 +6,9 @@
 #[path = "../gateway_process/mod.rs"]
 mod gateway_process;
 
-#[expect(dead_code, reason = "these tests only start and kill it")]
-#[path = "../session_store/server.rs"]
-mod redis_server;
+#[expect(dead_code, unused_imports, reason = "these tests need Redis alone")]
+#[path = "../services/mod.rs"]
+mod services;
 
 #[path = "../services/port.rs"]
 mod port;

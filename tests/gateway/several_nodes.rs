@@ -10,11 +10,10 @@ use crate::gateway_process::token::Claims;
 use crate::harness::PATIENCE;
 use crate::harness::client::Client;
 use crate::harness::gateway::{Gateway, Setup};
-use crate::redis_server::Server;
+use crate::services::Redis;
 
-fn gateway(redis: &Server) -> Gateway {
-    let url = format!("redis://127.0.0.1:{}", redis.port);
-    let gateway = Setup::new("").with_notices().set("redis.url", &url).start();
+fn gateway(redis: &Redis) -> Gateway {
+    let gateway = Setup::new("").with_notices().set("redis.url", &redis.url()).start();
     gateway.await_metric("corelane_redis_lease_held", "", 1);
     gateway
 }
@@ -32,7 +31,7 @@ fn session_of(client: &Client) -> &str {
 
 #[test]
 fn a_login_on_another_node_closes_the_older_connection() {
-    let redis = Server::start();
+    let redis = Redis::start();
     let (a, b) = (gateway(&redis), gateway(&redis));
     let claims = Claims::default().session(Uuid::from_u128(7));
     let mut first = a.client_of(&claims);
@@ -48,7 +47,7 @@ fn a_login_on_another_node_closes_the_older_connection() {
 
 #[test]
 fn a_client_comes_back_to_another_node_with_its_reconnect_token() {
-    let redis = Server::start();
+    let redis = Redis::start();
     let (a, b) = (gateway(&redis), gateway(&redis));
     let mut client = a.client();
     let (session, token) = (session_of(&client).to_owned(), early_token(&mut client));
@@ -62,7 +61,7 @@ fn a_client_comes_back_to_another_node_with_its_reconnect_token() {
 
 #[test]
 fn a_drained_node_leaves_its_sessions_to_the_others() {
-    let redis = Server::start();
+    let redis = Redis::start();
     let (mut a, b) = (gateway(&redis), gateway(&redis));
     let mut client = a.client();
     let (session, token) = (session_of(&client).to_owned(), early_token(&mut client));
@@ -75,7 +74,7 @@ fn a_drained_node_leaves_its_sessions_to_the_others() {
 
 #[test]
 fn without_redis_open_sessions_stay_and_new_ones_are_told_to_come_later() {
-    let mut redis = Server::start();
+    let mut redis = Redis::start();
     let gateway = gateway(&redis);
     let mut client = gateway.client();
     early_token(&mut client);
@@ -92,9 +91,8 @@ fn without_redis_open_sessions_stay_and_new_ones_are_told_to_come_later() {
 
 #[test]
 fn no_password_is_shown() {
-    let redis = Server::with(&["--requirepass", "hush-hush"]);
-    let url = format!("redis://127.0.0.1:{}", redis.port);
-    let setup = Setup::new("").set("redis.url", &url);
+    let redis = Redis::setup().password("hush-hush").start();
+    let setup = Setup::new("").set("redis.url", &redis.url());
     let gateway = setup.env("CORELANE_REDIS_PASSWORD", "hush-hush").start();
     gateway.await_metric("corelane_redis_lease_held", "", 1);
     let config = shown(gateway.admin(), "/config");

@@ -178,12 +178,21 @@ impl Client {
     }
 }
 
-/// A head that asks for a session.
+/// A head that asks for a session with its token.
 pub(crate) fn upgrade_request(token: &str) -> String {
+    request_with(&format!("Bearer {token}"))
+}
+
+/// A head that asks for a session that was open, with its reconnect token.
+pub(crate) fn resume_request(token: &str) -> String {
+    request_with(&format!("Reconnect {token}"))
+}
+
+fn request_with(credential: &str) -> String {
     format!(
         "GET /connect HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-         Authorization: Bearer {token}\r\n\r\n"
+         Authorization: {credential}\r\n\r\n"
     )
 }
 

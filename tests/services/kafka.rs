@@ -1,6 +1,7 @@
 //! A Kafka of a test's own: one node that is broker and controller.
 
 use std::fmt::Write as _;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
@@ -12,7 +13,7 @@ use rdkafka::client::DefaultClientContext;
 
 use super::folder::Folder;
 use super::process::{Failed, Process};
-use super::{SOON, on_free_ports, pause, port, program, running};
+use super::{Place, SOON, on_free_ports, pause, port, program, running};
 
 const TEMPLATE: &str = include_str!("../../scripts/services/kafka.properties");
 const READY: &str = "Kafka Server started";
@@ -29,9 +30,20 @@ const JAVA: [&str; 4] = ["-Xms64m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredS
 pub(crate) struct Setup {
     /// Lines behind the template; the last of a name counts.
     more: String,
+    place: Place,
 }
 
 impl Setup {
+    /// Its clients reach it not on loopback but on `host`; it is started through a program such as
+    /// `ip netns exec NAME`. Ports are looked for where this process is.
+    #[must_use]
+    pub(crate) fn at(self, host: Ipv4Addr, through: &[&str]) -> Self {
+        let there = Self { place: Place::new(host, through), ..self };
+        let clients = format!("PLAINTEXT://{host}:@PORT@");
+        let listeners = format!("{clients},CONTROLLER://127.0.0.1:@CONTROLLER@");
+        there.setting("listeners", &listeners).setting("advertised.listeners", &clients)
+    }
+
     /// A line of server.properties.
     #[must_use]
     pub(crate) fn setting(mut self, name: &str, value: &str) -> Self {
@@ -48,8 +60,8 @@ impl Setup {
             let values = [("PORT", &*port.to_string()), ("CONTROLLER", &*controller.to_string())];
             folder.fill("kafka.properties", &format!("{TEMPLATE}{}", self.more), &values);
             format_log(&folder);
-            let process = Some(launch(&folder)?);
-            Ok(Kafka { process, folder, port })
+            let process = Some(launch(&self.place, &folder)?);
+            Ok(Kafka { process, folder, place: self.place.clone(), port })
         })
     }
 }
@@ -59,6 +71,7 @@ impl Setup {
 pub(crate) struct Kafka {
     process: Option<Process>,
     folder: Folder,
+    place: Place,
     port: u16,
 }
 
@@ -82,7 +95,7 @@ impl Kafka {
     /// For the configuration: `host:port`.
     #[must_use]
     pub(crate) fn brokers(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("{}:{}", self.place.host, self.port)
     }
 
     /// For clients of the test's own.
@@ -127,7 +140,7 @@ impl Kafka {
         }
         let until = Instant::now() + SOON;
         self.process = Some(loop {
-            match launch(&self.folder) {
+            match launch(&self.place, &self.folder) {
                 Ok(process) => break process,
                 // Somebody passes by; nobody else stays on these ports.
                 Err(failed) if failed.port_was_taken() && Instant::now() < until => pause(),
@@ -181,8 +194,8 @@ fn format_log(folder: &Folder) {
     assert!(output.status.success(), "Kafka cannot prepare its folder:\n{said}");
 }
 
-fn launch(folder: &Folder) -> Result<Process, Failed> {
-    let (mut words, properties) = java(folder);
-    words.extend(["kafka.Kafka".into(), properties]);
-    Process::start(&words, folder.path().join("log"), READY)
+fn launch(place: &Place, folder: &Folder) -> Result<Process, Failed> {
+    let (words, properties) = java(folder);
+    let words = words.into_iter().chain(["kafka.Kafka".into(), properties]);
+    Process::start(&place.command(words), folder.path().join("log"), READY)
 }

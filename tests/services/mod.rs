@@ -12,10 +12,12 @@ pub(crate) mod kafka;
 pub(crate) mod port;
 pub(crate) mod process;
 pub(crate) mod redis;
+pub(crate) mod sentinel;
 
 pub(crate) use self::kafka::Kafka;
 pub(crate) use self::redis::Redis;
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 use std::{env, thread};
@@ -27,6 +29,32 @@ const SOON: Duration = Duration::from_secs(60);
 
 /// Starts that may fail because somebody else took the port in between.
 const ATTEMPTS: usize = 5;
+
+/// Where a service listens, and what it is started through.
+#[derive(Debug, Clone)]
+struct Place {
+    host: Ipv4Addr,
+    through: Vec<PathBuf>,
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self { host: Ipv4Addr::LOCALHOST, through: Vec::new() }
+    }
+}
+
+impl Place {
+    /// `through` is a program with its arguments that becomes the service by exec.
+    fn new(host: Ipv4Addr, through: &[&str]) -> Self {
+        let through = through.iter().enumerate();
+        let through = through.map(|(at, word)| if at == 0 { program(word) } else { word.into() });
+        Self { host, through: through.collect() }
+    }
+
+    fn command(&self, words: impl IntoIterator<Item = PathBuf>) -> Vec<PathBuf> {
+        self.through.iter().cloned().chain(words).collect()
+    }
+}
 
 /// Where a program is.
 pub(crate) fn program(name: &str) -> PathBuf {

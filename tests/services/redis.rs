@@ -1,13 +1,13 @@
 //! A Redis of a test's own.
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Command;
 use std::time::Instant;
 
 use super::folder::Folder;
 use super::process::{Failed, Process};
-use super::{SOON, on_free_ports, pause, port, program, running};
+use super::{Place, SOON, on_free_ports, pause, port, program, running};
 
 const TEMPLATE: &str = include_str!("../../scripts/services/redis.conf");
 const READY: &str = "Ready to accept connections";
@@ -18,9 +18,18 @@ pub(crate) struct Setup {
     /// Lines behind the template; the last of a name counts.
     more: String,
     password: Option<String>,
+    place: Place,
 }
 
 impl Setup {
+    /// Not on loopback but on `host`, started through a program such as `ip netns exec NAME`. Ports
+    /// are looked for where this process is.
+    #[must_use]
+    pub(crate) fn at(self, host: Ipv4Addr, through: &[&str]) -> Self {
+        let there = Self { place: Place::new(host, through), ..self };
+        there.setting("bind", &host.to_string()).setting("protected-mode", "no")
+    }
+
     /// Every write is on disk before it is answered, so that a restart loses none.
     #[must_use]
     pub(crate) fn persistent(self) -> Self {
@@ -55,8 +64,9 @@ impl Setup {
             let (folder, port) = (Folder::new(), port::free());
             let template = format!("{TEMPLATE}{}", self.more);
             folder.fill("redis.conf", &template, &[("PORT", &port.to_string())]);
-            let process = Some(launch(&folder)?);
-            Ok(Redis { process, folder, port, password: self.password.clone() })
+            let (place, password) = (self.place.clone(), self.password.clone());
+            let process = Some(launch(&place, &folder)?);
+            Ok(Redis { process, folder, place, port, password })
         })
     }
 }
@@ -66,6 +76,7 @@ impl Setup {
 pub(crate) struct Redis {
     process: Option<Process>,
     folder: Folder,
+    place: Place,
     port: u16,
     password: Option<String>,
 }
@@ -84,7 +95,7 @@ impl Redis {
 
     #[must_use]
     pub(crate) fn address(&self) -> SocketAddr {
-        ([127, 0, 0, 1], self.port).into()
+        (self.place.host, self.port).into()
     }
 
     /// For the configuration; user and password have keys of their own there.
@@ -124,7 +135,7 @@ impl Redis {
         }
         let until = Instant::now() + SOON;
         self.process = Some(loop {
-            match launch(&self.folder) {
+            match launch(&self.place, &self.folder) {
                 Ok(process) => break process,
                 // Somebody passes by; nobody else stays on this port.
                 Err(failed) if failed.port_was_taken() && Instant::now() < until => pause(),
@@ -141,7 +152,8 @@ impl Redis {
     /// As [`Self::cli`], with the server's error if that is the answer.
     pub(crate) fn try_cli(&self, words: &[&str]) -> Result<String, String> {
         let mut command = Command::new(program("redis-cli"));
-        command.args(["-e", "-p", &self.port.to_string()]).args(words);
+        let (host, port) = (self.place.host.to_string(), self.port.to_string());
+        command.args(["-e", "-h", &host, "-p", &port]).args(words);
         if let Some(password) = &self.password {
             command.env("REDISCLI_AUTH", password);
         }
@@ -154,7 +166,7 @@ impl Redis {
     }
 }
 
-fn launch(folder: &Folder) -> Result<Process, Failed> {
-    let configuration = folder.path().join("redis.conf");
-    Process::start(&[program("redis-server"), configuration], folder.path().join("log"), READY)
+fn launch(place: &Place, folder: &Folder) -> Result<Process, Failed> {
+    let words = place.command([program("redis-server"), folder.path().join("redis.conf")]);
+    Process::start(&words, folder.path().join("log"), READY)
 }

@@ -6,22 +6,22 @@ use corelane_shard::lane::{ClaimRefusal, Resumed};
 use serde_json::{Value, json};
 
 use crate::node::{ACCOUNT, ALICE, Node, SID, Setup, at, jwt, token, unix_ms};
-use crate::server::Server;
+use crate::services::Redis;
 
 const BARE_ACCOUNT: &str = "7f1e0f1c6f0e4b539d2e0a1b2c3d4e5f";
 
 /// Seconds for which a key still lives.
-fn ttl(server: &Server, key: &str) -> i64 {
+fn ttl(server: &Redis, key: &str) -> i64 {
     server.cli(&["TTL", key]).parse().expect("seconds")
 }
 
-fn lives(server: &Server, key: &str, seconds: i64) {
+fn lives(server: &Redis, key: &str, seconds: i64) {
     let left = ttl(server, key);
     assert!((seconds - 5..=seconds).contains(&left), "{key} lives {left} s, not {seconds}");
 }
 
 /// A value and its companion.
-fn value(server: &Server, name: &str, seconds: i64) -> Value {
+fn value(server: &Redis, name: &str, seconds: i64) -> Value {
     let (key, meta) = (format!("connect:{name}"), format!("connect:{name}:meta"));
     assert_eq!(server.cli(&["TYPE", &key]), "string", "{key}");
     assert_eq!(server.cli(&["TYPE", &meta]), "hash", "{meta}");
@@ -33,17 +33,17 @@ fn value(server: &Server, name: &str, seconds: i64) -> Value {
     serde_json::from_str(&server.cli(&["GET", &key])).expect("JSON")
 }
 
-fn exists(server: &Server, name: &str) -> bool {
+fn exists(server: &Redis, name: &str) -> bool {
     server.cli(&["EXISTS", &format!("connect:{name}")]) == "1"
 }
 
-fn owner(server: &Server, field: &str) -> String {
+fn owner(server: &Redis, field: &str) -> String {
     server.cli(&["HGET", &format!("connect:owner:{SID}"), field])
 }
 
 #[test]
 fn a_live_session_has_a_record_a_heartbeat_and_an_entry_of_its_account() {
-    let server = Server::start();
+    let server = Redis::start();
     let setup = Setup::new(&server);
     let instance = setup.shared.instance.to_string();
     let mut node = setup.start();
@@ -77,7 +77,7 @@ fn a_live_session_has_a_record_a_heartbeat_and_an_entry_of_its_account() {
 
 #[test]
 fn a_session_in_its_window_can_be_found_by_its_token() {
-    let server = Server::start();
+    let server = Redis::start();
     let mut node = Node::of(&server);
     let live = node.login();
     node.cursor = Some(at(20));
@@ -101,7 +101,7 @@ fn a_session_in_its_window_can_be_found_by_its_token() {
 
 #[test]
 fn an_ended_session_leaves_nothing_but_its_revocation() {
-    let server = Server::start();
+    let server = Redis::start();
     let mut node = Node::of(&server);
     let live = node.login();
     node.leave(live);
@@ -121,7 +121,7 @@ fn an_ended_session_leaves_nothing_but_its_revocation() {
 }
 
 /// A session that another program has kept.
-fn write_upstream(server: &Server, token: &str, expires: u64) {
+fn write_upstream(server: &Redis, token: &str, expires: u64) {
     let record = json!({
         "SessionId": SID, "AccountId": ACCOUNT, "ConnectedAtUnix": 1_772_463_381,
         "LastActivityUnix": 1_772_463_381, "ReconnectionExpiresAtUnix": expires,
@@ -137,7 +137,7 @@ const UPSTREAM_TOKEN: &str = "CzBVep/E6Q4zWH2ix+wRNluApcrvFDleg6jN8hc8YYY=";
 
 #[test]
 fn a_session_that_another_program_kept_is_taken_up_with_its_token() {
-    let server = Server::start();
+    let server = Redis::start();
     let mut node = Node::of(&server);
     write_upstream(&server, UPSTREAM_TOKEN, unix_ms() / 1000 + 200);
     let granted = node.reconnect(UPSTREAM_TOKEN).unwrap_or_else(|why| panic!("{why:?}"));
@@ -162,7 +162,7 @@ fn a_session_that_another_program_kept_is_taken_up_with_its_token() {
 
 #[test]
 fn a_token_whose_window_is_over_or_that_the_record_does_not_know_is_refused() {
-    let server = Server::start();
+    let server = Redis::start();
     let mut node = Node::of(&server);
     write_upstream(&server, UPSTREAM_TOKEN, unix_ms() / 1000);
     assert_eq!(node.reconnect(UPSTREAM_TOKEN).err(), Some(ClaimRefusal::Unknown));
@@ -179,7 +179,7 @@ fn a_token_whose_window_is_over_or_that_the_record_does_not_know_is_refused() {
 
 #[test]
 fn a_session_that_another_program_took_up_in_between_is_not_ours_to_take_up() {
-    let server = Server::start();
+    let server = Redis::start();
     let mut node = Node::of(&server);
     let live = node.login();
     node.leave(live);
@@ -195,7 +195,7 @@ fn a_session_that_another_program_took_up_in_between_is_not_ours_to_take_up() {
 
 #[test]
 fn a_token_of_another_account_does_not_open_the_session() {
-    let server = Server::start();
+    let server = Redis::start();
     let mut node = Node::of(&server);
     write_upstream(&server, UPSTREAM_TOKEN, unix_ms() / 1000 + 200);
     let refused = node.claim(jwt("anna", unix_ms() / 1000)).err();
@@ -205,7 +205,7 @@ fn a_token_of_another_account_does_not_open_the_session() {
 
 #[test]
 fn every_key_stands_behind_the_configured_prefix() {
-    let server = Server::start();
+    let server = Redis::start();
     let mut setup = Setup::new(&server);
     setup.redis.prefix = "game-1:".into();
     let mut node = setup.start();

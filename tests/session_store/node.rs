@@ -2,11 +2,12 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant as Clock, SystemTime, UNIX_EPOCH};
 
 use corelane::control::bus::Position;
-use corelane::control::redis::{Password, Redis, RedisProbe, RedisRules};
+use corelane::control::redis::{self, Password, RedisProbe, RedisRules};
 use corelane::control::store::{
     Begin, Claimed, Decision, Lost, Opened, Owner, Post, RedisStore, SessionStore, SharedRules,
     StoreRules,
@@ -19,7 +20,7 @@ use corelane_shard::wire::reconnect_token::ReconnectKeys;
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
-use crate::server::Server;
+use crate::services::Redis;
 
 pub(crate) const SALT: &str = "salt";
 pub(crate) const ALICE: SessionId = SessionId(0x3f2504e0_4f89_41d3_9a0c_0305e82c3301);
@@ -85,8 +86,13 @@ pub(crate) fn jwt_of(session: SessionId, account: &str, issued: u64) -> Credenti
     }))
 }
 
+/// As the configuration has it.
+pub(crate) fn named(server: SocketAddr) -> (Box<str>, u16) {
+    (server.ip().to_string().into(), server.port())
+}
+
 impl Setup {
-    pub(crate) fn new(server: &Server) -> Self {
+    pub(crate) fn new(server: &Redis) -> Self {
         Self {
             shared: SharedRules {
                 instance: Uuid::new_v4(),
@@ -98,7 +104,7 @@ impl Setup {
                 admit_when_unreachable: false,
             },
             redis: RedisRules {
-                servers: vec![("127.0.0.1".into(), server.port)],
+                servers: vec![named(server.address())],
                 tls: false,
                 database: 0,
                 sentinel: None,
@@ -128,7 +134,7 @@ impl Setup {
         let post = {
             let _within = runtime.enter();
             let patience = redis.connect_timeout;
-            let redis = Redis::start(redis, Arc::clone(&probe));
+            let redis = redis::Redis::start(redis, Arc::clone(&probe));
             Post::start(redis, SALT, shared.clone(), patience)
         };
         let store = RedisStore::new(post, SALT, rules, shared, probe);
@@ -144,7 +150,7 @@ impl Setup {
 }
 
 impl Node {
-    pub(crate) fn of(server: &Server) -> Self {
+    pub(crate) fn of(server: &Redis) -> Self {
         Setup::new(server).start()
     }
 

@@ -8,9 +8,9 @@ use corelane_shard::id::Epoch;
 use corelane_shard::lane::{ClaimRefusal, End, Resumed, ToShard};
 
 use crate::node::{ACCOUNT, ALICE, Node, SID, Setup, at, jwt, token, unix_ms};
-use crate::server::Server;
+use crate::services::Redis;
 
-fn stored_epoch(server: &Server) -> Epoch {
+fn stored_epoch(server: &Redis) -> Epoch {
     let epoch = server.cli(&["HGET", &format!("connect:owner:{SID}"), "epoch"]);
     Epoch(epoch.parse().expect("an epoch"))
 }
@@ -25,7 +25,7 @@ fn hears_of_takeover(node: &mut Node, owner: Owner) {
 
 #[test]
 fn the_newest_claim_owns_the_session_whatever_node_it_came_to() {
-    let server = Server::start();
+    let server = Redis::start();
     let (mut a, mut b) = (Node::of(&server), Node::of(&server));
     let first = a.login();
     let second = b.login();
@@ -54,7 +54,7 @@ fn an_older_owner_that_has_not_heard_cannot_write_over_the_newer() {
         },
     ];
     for write in writes {
-        let server = Server::start();
+        let server = Redis::start();
         let (mut a, mut b) = (Node::of(&server), Node::of(&server));
         let first = a.login();
         a.settle();
@@ -69,7 +69,7 @@ fn an_older_owner_that_has_not_heard_cannot_write_over_the_newer() {
 
 #[test]
 fn a_session_is_taken_up_on_another_node_where_its_client_left_off() {
-    let server = Server::start();
+    let server = Redis::start();
     let (mut a, mut b) = (Node::of(&server), Node::of(&server));
     a.cursor = Some(at(40));
     let first = a.login();
@@ -90,7 +90,7 @@ fn a_session_is_taken_up_on_another_node_where_its_client_left_off() {
 
 #[test]
 fn the_token_before_is_good_until_the_next_one_has_arrived() {
-    let server = Server::start();
+    let server = Redis::start();
     let mut nodes = [Node::of(&server), Node::of(&server)];
     let first = nodes[0].login().epoch;
     let second = nodes[1].reconnect(&token(first)).unwrap_or_else(|why| panic!("{why:?}")).owner;
@@ -112,7 +112,7 @@ fn the_token_before_is_good_until_the_next_one_has_arrived() {
 
 #[test]
 fn of_two_claims_at_once_the_later_has_the_session_and_the_earlier_hears_of_it() {
-    let server = Server::start();
+    let server = Redis::start();
     for _ in 0..20 {
         let (mut a, mut b) = (Node::of(&server), Node::of(&server));
         a.begin_claim(jwt(ACCOUNT, unix_ms() / 1000));
@@ -133,7 +133,7 @@ fn of_two_claims_at_once_the_later_has_the_session_and_the_earlier_hears_of_it()
 
 #[test]
 fn a_session_is_ended_wherever_it_is() {
-    let server = Server::start();
+    let server = Redis::start();
     let (mut a, mut b) = (Node::of(&server), Node::of(&server));
     let live = a.login();
     assert_eq!(b.store.end(ALICE, Some("AdminAction"), b.now()), Ended::Unknown);
@@ -146,7 +146,7 @@ fn a_session_is_ended_wherever_it_is() {
 
 #[test]
 fn a_session_whose_node_is_gone_waits_for_its_own_token_and_not_for_ever_for_the_other() {
-    let server = Server::start();
+    let server = Redis::start();
     let mut a = Node::of(&server);
     a.cursor = Some(at(5));
     let first = a.login();
@@ -161,7 +161,7 @@ fn a_session_whose_node_is_gone_waits_for_its_own_token_and_not_for_ever_for_the
 
 #[test]
 fn a_node_that_begins_again_takes_its_own_sessions_back() {
-    let server = Server::start();
+    let server = Redis::start();
     let setup = Setup::new(&server);
     let instance = setup.shared.instance;
     let mut a = setup.start();
@@ -179,7 +179,7 @@ fn a_node_that_begins_again_takes_its_own_sessions_back() {
 
 #[test]
 fn what_is_here_begins_with_what_is_here() {
-    let server = Server::start();
+    let server = Redis::start();
     let mut node = Node::of(&server);
     node.cursor = Some(at(5));
     let first = node.login();
@@ -191,7 +191,7 @@ fn what_is_here_begins_with_what_is_here() {
 
 #[test]
 fn a_process_whose_name_another_has_taken_gives_up_its_sessions() {
-    let server = Server::start();
+    let server = Redis::start();
     let setup = Setup::new(&server);
     let instance = setup.shared.instance;
     let mut old = setup.start();
@@ -210,7 +210,7 @@ fn a_process_whose_name_another_has_taken_gives_up_its_sessions() {
 
 #[test]
 fn the_sessions_of_an_account_are_found_on_all_nodes_while_they_are_alive() {
-    let server = Server::start();
+    let server = Redis::start();
     let (mut a, mut b) = (Node::of(&server), Node::of(&server));
     let live = a.login();
     let asks = |node: &mut Node| -> Vec<ListedSession> {

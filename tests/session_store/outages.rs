@@ -1,7 +1,7 @@
 //! Redis that falters: sessions that are open stay so, and what is written afterwards is right.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use corelane::config::Secret;
 use corelane::control::redis::Password;
@@ -9,8 +9,9 @@ use corelane::control::store::{Begin, Loss, SessionStore as _};
 use corelane_shard::clock::Now;
 use corelane_shard::lane::ClaimRefusal;
 
-use crate::node::{ACCOUNT, ALICE, BOB, Node, SID, Setup, at, jwt, jwt_of, token, unix_ms};
-use crate::server::Server;
+use crate::deaf::Deaf;
+use crate::node::{ACCOUNT, ALICE, BOB, Node, SID, Setup, at, jwt, jwt_of, named, token, unix_ms};
+use crate::services::Redis;
 
 /// Somebody else is told to come later.
 fn refused(node: &mut Node) {
@@ -28,13 +29,13 @@ fn later(node: &Node, by: Duration) -> Now {
     Now { mono: now.mono + by, unix_ms: now.unix_ms + by.as_millis() as u64 }
 }
 
-fn stored(server: &Server, field: &str) -> String {
+fn stored(server: &Redis, field: &str) -> String {
     server.cli(&["HGET", &format!("connect:owner:{SID}"), field])
 }
 
 #[test]
 fn scripts_that_redis_has_forgotten_are_loaded_again() {
-    let server = Server::start();
+    let server = Redis::start();
     let mut node = Node::of(&server);
     for _ in 0..3 {
         server.cli(&["SCRIPT", "FLUSH"]);
@@ -46,7 +47,7 @@ fn scripts_that_redis_has_forgotten_are_loaded_again() {
 
 #[test]
 fn events_wait_three_seconds_after_the_last_renewal_until_the_sessions_were_compared() {
-    let server = Server::start();
+    let mut server = Redis::start();
     let mut node = Node::of(&server);
     let live = node.login();
     node.turn();
@@ -64,7 +65,7 @@ fn events_wait_three_seconds_after_the_last_renewal_until_the_sessions_were_comp
 
 #[test]
 fn what_ended_while_redis_was_away_is_written_when_it_is_back() {
-    let server = Server::start();
+    let mut server = Redis::start();
     let mut node = Node::of(&server);
     let live = node.login();
     server.pause();
@@ -78,7 +79,7 @@ fn what_ended_while_redis_was_away_is_written_when_it_is_back() {
 
 #[test]
 fn a_claim_that_nobody_answered_leaves_a_session_that_waits() {
-    let server = Server::start();
+    let mut server = Redis::start();
     let mut setup = Setup::new(&server);
     // Nothing that is under way already holds the claim back.
     setup.shared.poll_interval = Duration::from_secs(3600);
@@ -98,7 +99,7 @@ fn a_claim_that_nobody_answered_leaves_a_session_that_waits() {
 
 #[test]
 fn an_owner_that_was_away_gives_its_session_up_to_the_newer_one() {
-    let server = Server::start();
+    let server = Redis::start();
     let mut a = Node::of(&server);
     let first = a.login();
     // It is not asked for a turn while the other takes the session and its note gets lost.
@@ -117,7 +118,7 @@ fn an_owner_that_was_away_gives_its_session_up_to_the_newer_one() {
 
 #[test]
 fn a_primary_that_became_a_replica_takes_no_claims_until_it_is_primary_again() {
-    let server = Server::start();
+    let server = Redis::start();
     let mut node = Node::of(&server);
     let live = node.login();
     server.cli(&["REPLICAOF", "127.0.0.1", "1"]);
@@ -133,7 +134,7 @@ fn a_primary_that_became_a_replica_takes_no_claims_until_it_is_primary_again() {
 
 #[test]
 fn without_memory_for_more_nothing_is_changed_and_the_lease_is_held() {
-    let server = Server::start();
+    let server = Redis::start();
     let (mut a, mut b) = (Node::of(&server), Node::of(&server));
     let first = a.login();
     server.cli(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
@@ -156,8 +157,8 @@ fn without_memory_for_more_nothing_is_changed_and_the_lease_is_held() {
 
 #[test]
 fn a_password_is_taken_from_its_file_whenever_a_connection_is_made() {
-    let server = Server::with(&["--requirepass", "hush"]);
-    let file = std::env::temp_dir().join(format!("corelane-password-{}", server.port));
+    let server = Redis::setup().password("hush").start();
+    let file = std::env::temp_dir().join(format!("corelane-password-{}", server.address().port()));
     fs::write(&file, "wrong\n").expect("a file");
     let mut setup = Setup::new(&server);
     setup.redis.password = Password::File(file.clone());
@@ -175,7 +176,7 @@ fn a_password_is_taken_from_its_file_whenever_a_connection_is_made() {
 
 #[test]
 fn live_sessions_are_written_again_when_redis_has_lost_them() {
-    let mut server = Server::start();
+    let mut server = Redis::start();
     let mut node = Node::of(&server);
     node.cursor = Some(at(7));
     let live = node.login();
@@ -198,7 +199,7 @@ fn live_sessions_are_written_again_when_redis_has_lost_them() {
 
 #[test]
 fn a_token_older_than_the_store_belongs_to_a_session_of_which_nobody_knows() {
-    let server = Server::start();
+    let server = Redis::start();
     let mut node = Node::of(&server);
     node.cursor = Some(at(7));
     let granted = node.claim(jwt(ACCOUNT, unix_ms() / 1000 - 100)).expect("granted");
@@ -211,7 +212,7 @@ fn a_token_older_than_the_store_belongs_to_a_session_of_which_nobody_knows() {
 
 #[test]
 fn sessions_in_their_window_survive_a_restart_of_a_redis_that_keeps_its_data() {
-    let mut server = Server::with(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let mut server = Redis::setup().persistent().start();
     let mut node = Node::of(&server);
     let live = node.login();
     node.leave(live);
@@ -222,8 +223,8 @@ fn sessions_in_their_window_survive_a_restart_of_a_redis_that_keeps_its_data() {
 
 #[test]
 fn who_is_let_in_without_redis_is_reconciled_when_it_is_back() {
-    let mut server = Server::start();
-    let admitting = |server: &Server| {
+    let mut server = Redis::start();
+    let admitting = |server: &Redis| {
         let mut setup = Setup::new(server);
         setup.shared.admit_when_unreachable = true;
         setup.start()
@@ -247,4 +248,18 @@ fn who_is_let_in_without_redis_is_reconciled_when_it_is_back() {
     assert_eq!(a.lost[0].why, Loss::Replaced);
     assert_eq!(stored(&server, "epoch"), second.owner.epoch.0.to_string());
     assert!(b.store.known(ALICE).is_some());
+}
+
+#[test]
+fn a_server_that_takes_no_connection_is_passed_over_after_its_time() {
+    let deaf = Deaf::new();
+    let server = Redis::start();
+    let mut setup = Setup::new(&server);
+    setup.redis.connect_timeout = Duration::from_millis(200);
+    setup.redis.servers.insert(0, named(deaf.address));
+    let began = Instant::now();
+    let mut node = setup.start();
+    let took = began.elapsed();
+    assert!((200..3000).contains(&took.as_millis()), "{took:?}");
+    node.login();
 }

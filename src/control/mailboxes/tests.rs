@@ -128,6 +128,7 @@ fn what_has_expired_is_passed_over() {
     boxes.put(ALICE, event(4), Origin { expires_unix_ms: Some(1), position: None }, true);
     assert_eq!(boxes.next_of(ALICE, 10), None);
     assert_eq!((boxes.len(), boxes.bytes()), (0, 0), "the last one expired too");
+    assert_eq!((boxes.take_expired(), boxes.take_expired()), (3, 0), "they are counted once");
 }
 
 #[test]

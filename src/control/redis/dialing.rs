@@ -25,8 +25,7 @@ pub(super) async fn keep(
     let mut said: Option<Fault> = None;
     loop {
         number += 1;
-        let dialled = timeout(rules.connect_timeout, dial(&rules, number)).await;
-        match dialled.unwrap_or(Err(Fault::TimedOut)) {
+        match dial(&rules, number).await {
             Ok((link, server)) => {
                 info!(server, "redis is connected");
                 said = None;
@@ -58,20 +57,34 @@ pub(super) async fn keep(
     }
 }
 
+/// To the first of the servers that is a primary; or of the servers that the Sentinels name, which
+/// are asked in turn: one that was cut off from the others may name what was.
 async fn dial(rules: &RedisRules, number: u64) -> Result<(Link, String), Fault> {
-    let servers = match &rules.sentinel {
-        None => rules.servers.clone(),
-        Some(name) => vec![ask_sentinels(rules, name).await?],
-    };
     let mut last = Fault::Unreachable;
-    for (host, port) in servers {
-        let server = authority(&host, port);
-        match connect(rules, &server, number).await {
-            Ok(link) => return Ok((link, server)),
+    for (host, port) in &rules.servers {
+        match dial_by(rules, authority(host, *port), number).await {
+            Ok(found) => return Ok(found),
             Err(fault) => last = fault,
         }
     }
     Err(last)
+}
+
+/// A host that is gone may not say so: each question has its own time, so that the next one is asked.
+async fn dial_by(rules: &RedisRules, server: String, number: u64) -> Result<(Link, String), Fault> {
+    let server = match &rules.sentinel {
+        None => server,
+        Some(name) => in_time(rules, ask_sentinel(rules, &server, name)).await?,
+    };
+    let link = in_time(rules, connect(rules, &server, number)).await?;
+    Ok((link, server))
+}
+
+async fn in_time<T>(
+    rules: &RedisRules,
+    work: impl Future<Output = Result<T, Fault>>,
+) -> Result<T, Fault> {
+    timeout(rules.connect_timeout, work).await.unwrap_or(Err(Fault::TimedOut))
 }
 
 async fn connect(rules: &RedisRules, server: &str, number: u64) -> Result<Link, Fault> {
@@ -111,27 +124,16 @@ async fn open(client: &Client, rules: &RedisRules) -> Result<MultiplexedConnecti
     Ok(client.get_multiplexed_async_connection_with_config(&config).await?)
 }
 
-/// Where the primary is; the first Sentinel that knows it is believed, for the server itself is asked
-/// too. Sentinels are spoken to without user and password.
-async fn ask_sentinels(rules: &RedisRules, name: &str) -> Result<(Box<str>, u16), Fault> {
-    let mut last = Fault::UnknownPrimary(name.into());
-    for (host, port) in &rules.servers {
-        let scheme = if rules.tls { "rediss" } else { "redis" };
-        let url = format!("{scheme}://{}", authority(host, *port));
-        let asked = async {
-            let mut connection = open(&Client::open(url)?, rules).await?;
-            let mut question = redis::cmd("SENTINEL");
-            question.arg("get-master-addr-by-name").arg(name);
-            let told: Option<(String, u16)> = question.query_async(&mut connection).await?;
-            Ok::<_, Fault>(told)
-        };
-        match asked.await {
-            Ok(Some((host, port))) => return Ok((host.into(), port)),
-            Ok(None) => {}
-            Err(fault) => last = fault,
-        }
-    }
-    Err(last)
+/// Where the primary is. Sentinels are spoken to without user and password.
+async fn ask_sentinel(rules: &RedisRules, server: &str, name: &str) -> Result<String, Fault> {
+    let scheme = if rules.tls { "rediss" } else { "redis" };
+    let client = Client::open(format!("{scheme}://{server}"))?;
+    let mut connection = open(&client, rules).await?;
+    let mut question = redis::cmd("SENTINEL");
+    question.arg("get-master-addr-by-name").arg(name);
+    let told: Option<(String, u16)> = question.query_async(&mut connection).await?;
+    let (host, port) = told.ok_or_else(|| Fault::UnknownPrimary(name.into()))?;
+    Ok(authority(&host, port))
 }
 
 fn authority(host: &str, port: u16) -> String {

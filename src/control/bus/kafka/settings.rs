@@ -91,6 +91,10 @@ impl KafkaSettings {
             ("socket.nagle.disable", "true"),
             // After an outage nobody waits much longer than the brokers need.
             ("reconnect.backoff.max.ms", "2000"),
+            // After one of the network the kernel is slow to try again: a connection on which nobody
+            // answers is made anew before that, and so is one that is long in the making.
+            ("socket.timeout.ms", "10000"),
+            ("socket.connection.setup.timeout.ms", "5000"),
         ] {
             config.set(name, value);
         }
@@ -179,6 +183,7 @@ mod tests {
         let settings = KafkaSettings {
             passed_on: vec![
                 ("linger.ms".into(), "77".into()),
+                ("socket.timeout.ms".into(), "30000".into()),
                 ("enable.idempotence".into(), "false".into()),
                 ("security.protocol".into(), "ssl".into()),
             ],
@@ -186,11 +191,38 @@ mod tests {
         };
         let config = settings.client(Role::Publisher);
         assert_eq!(config.get("linger.ms"), Some("77"));
+        assert_eq!(config.get("socket.timeout.ms"), Some("30000"));
         assert_eq!(config.get("enable.idempotence"), Some("true"));
         assert_eq!(config.get("ssl.ca.location"), Some("probe"));
         assert_eq!(config.get("partitioner"), Some("murmur2_random"));
         let reader = settings.client(Role::ReplayReader);
         assert_eq!(reader.get("enable.partition.eof"), Some("true"));
         assert_eq!(reader.get("enable.auto.commit"), Some("false"));
+    }
+
+    #[test]
+    fn every_bound_reaches_librdkafka_in_its_units() {
+        let settings = KafkaSettings {
+            partitioner: Partitioner::Crc32,
+            spool_records: 77,
+            spool_bytes: 3 << 20,
+            delivery_timeout: Duration::from_secs(5),
+            prefetch_bytes: 2 << 20,
+            ..super::super::tests::settings("a:1")
+        };
+        let publisher = settings.client(Role::Publisher);
+        for (name, value) in [
+            ("partitioner", "consistent_random"),
+            ("queue.buffering.max.messages", "77"),
+            ("queue.buffering.max.kbytes", "3072"),
+            ("message.timeout.ms", "5000"),
+        ] {
+            assert_eq!(publisher.get(name), Some(value), "{name}");
+        }
+        for role in [Role::LiveReader, Role::ReplayReader] {
+            let reader = settings.client(role);
+            assert_eq!(reader.get("queued.max.messages.kbytes"), Some("2048"));
+            assert_eq!(reader.get("bootstrap.servers"), Some("a:1"));
+        }
     }
 }

@@ -13,7 +13,7 @@ use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProd
 use rdkafka::types::RDKafkaErrorCode;
 use uuid::Uuid;
 
-use crate::player::EVENT_NAME;
+use super::player::EVENT_NAME;
 use crate::services::Kafka;
 
 pub(crate) const TOPIC: &str = "bannou-client-events";
@@ -36,6 +36,7 @@ pub(crate) fn event(session: Uuid, owner: usize, n: u64) -> String {
 
 pub(crate) struct OverKafka {
     producer: ThreadedProducer<Acknowledged>,
+    topic: String,
     sent: u64,
     acknowledged: Arc<AtomicU64>,
 }
@@ -56,7 +57,7 @@ impl ProducerContext for Acknowledged {
 }
 
 impl OverKafka {
-    pub(crate) fn new(kafka: &Kafka) -> Self {
+    pub(crate) fn new(kafka: &Kafka, topic: &str) -> Self {
         let acknowledged = Arc::new(AtomicU64::new(0));
         // Idempotent, so that a broker that comes and goes neither loses, repeats nor swaps any.
         let producer = kafka
@@ -67,7 +68,7 @@ impl OverKafka {
             .set("message.timeout.ms", PATIENCE.as_millis().to_string())
             .create_with_context(Acknowledged(Arc::clone(&acknowledged)))
             .expect("a legal configuration");
-        Self { producer, sent: 0, acknowledged }
+        Self { producer, topic: topic.to_owned(), sent: 0, acknowledged }
     }
 }
 
@@ -75,7 +76,7 @@ impl Publisher for OverKafka {
     fn publish(&mut self, session: Uuid, event: &str) {
         let key = format!("CONNECT_SESSION_{session}");
         let until = Instant::now() + PATIENCE;
-        let mut record = BaseRecord::to(TOPIC).key(&key).payload(event);
+        let mut record = BaseRecord::to(&self.topic).key(&key).payload(event);
         loop {
             match self.producer.send(record) {
                 Ok(()) => break,

@@ -18,7 +18,7 @@ use tungstenite::http::HeaderValue;
 use tungstenite::{ClientHandshake, Error, HandshakeError, Message, WebSocket};
 use uuid::Uuid;
 
-use crate::book::Book;
+use super::book::Book;
 use crate::gateway_process::token::Claims;
 
 pub(crate) const EVENT_NAME: &str = "system.notification";
