@@ -85,6 +85,9 @@ struct RunArguments {
     /// ws://HOST:PORT/PATH or wss://HOST:PORT/PATH instead of the scenario's own
     #[arg(long)]
     url: Option<String>,
+    /// HOST:PORT of the Kafka where a scenario of pushes publishes, instead of the scenario's own
+    #[arg(long, value_name = "HOST:PORT")]
+    kafka: Option<String>,
     /// PEM file of the authorities that may have signed the certificate of a wss:// server; default
     /// is what the system trusts. tls.verify=false by --set takes any certificate
     #[arg(long, value_name = "FILE")]

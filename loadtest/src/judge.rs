@@ -171,7 +171,12 @@ fn faults(outcome: &Outcome) -> Vec<String> {
     {
         faults.push(format!("Not even the lowest rate of the search held: {}.", search.limit));
     }
-    if measures_latency(&outcome.scenario.traffic) && outcome.latency.from_intended.0.is_empty() {
+    let received = match outcome.scenario.arrival {
+        // It was published before.
+        Arrival::Backlog { .. } => messages.measured > 0,
+        _ => !outcome.latency.from_intended.0.is_empty(),
+    };
+    if measures_latency(&outcome.scenario.traffic) && !received {
         faults.push("Nothing was received within the measurement.".to_owned());
     }
     faults
@@ -213,6 +218,16 @@ fn notes(outcome: &Outcome) -> Vec<String> {
     match scenario.traffic {
         Traffic::Peer { .. } | Traffic::Broadcast { .. } => notes.push(
             "Times are one way: from the sender to the receiver, not there and back.".to_owned(),
+        ),
+        Traffic::Push if matches!(scenario.arrival, Arrival::Backlog { .. }) => notes.push(
+            "All was published while the server stood still: what a delivery costs it is measured, \
+             and no times."
+                .to_owned(),
+        ),
+        Traffic::Push if scenario.target.kafka.is_some() => notes.push(
+            "Times are one way, from when an event was to be published until its client had it, \
+             brokers included."
+                .to_owned(),
         ),
         Traffic::Push => notes.push(
             "Times are one way, from the server's stamp to its receipt: they hold as far as the \

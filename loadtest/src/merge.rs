@@ -151,7 +151,7 @@ fn scenario(parts: &[Outcome], first: &Scenario) -> Scenario {
     merged.generator.cpus = all().flat_map(|s| s.generator.cpus.iter().copied()).collect();
     let rate_of = |of: fn(&Arrival) -> f64| all().map(|scenario| of(&scenario.arrival)).sum();
     match &mut merged.arrival {
-        Arrival::Closed { .. } | Arrival::Replay { .. } => {}
+        Arrival::Closed { .. } | Arrival::Replay { .. } | Arrival::Backlog { .. } => {}
         Arrival::Constant { rate, .. }
         | Arrival::Poisson { rate, .. }
         | Arrival::Burst { rate, .. } => *rate = rate_of(starting_rate),
@@ -169,7 +169,7 @@ fn starting_rate(arrival: &Arrival) -> f64 {
         | Arrival::Poisson { rate, .. }
         | Arrival::Burst { rate, .. } => rate,
         Arrival::Ramp { from, .. } => from,
-        Arrival::Closed { .. } | Arrival::Replay { .. } => 0.0,
+        Arrival::Closed { .. } | Arrival::Replay { .. } | Arrival::Backlog { .. } => 0.0,
     }
 }
 
@@ -289,6 +289,7 @@ fn both(a: &ServerUse, b: &ServerUse) -> ServerUse {
         user_us: a.user_us + b.user_us,
         system_us: a.system_us + b.system_us,
         cpu_us: a.cpu_us + b.cpu_us,
+        threads: a.threads.iter().chain(&b.threads).cloned().collect(),
         busiest_thread,
         cpu_us_per_message: a.cpu_us_per_message.and(b.cpu_us_per_message),
         voluntary_switches: add(a.voluntary_switches, b.voluntary_switches),

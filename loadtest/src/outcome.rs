@@ -135,6 +135,10 @@ pub struct ServerUse {
     pub cpu_us: f64,
     /// Of the busiest thread.
     pub busiest_thread: Option<(String, f64)>,
+    /// Name and µs of each thread that ran, those of one name together; empty where there are none
+    /// to see.
+    #[serde(default)]
+    pub threads: Vec<(String, f64)>,
     pub cpu_us_per_message: Option<f64>,
     pub voluntary_switches: Option<u64>,
     pub involuntary_switches: Option<u64>,

@@ -92,6 +92,11 @@ pub(crate) trait Dialect: Sized + Send {
         None
     }
 
+    /// The session that the connection is of, as services know it, once it is ready.
+    fn own_session(&self) -> Option<&str> {
+        None
+    }
+
     /// To whom this connection sends from now on.
     fn address_to(&mut self, _name: [u8; 16]) {}
 }

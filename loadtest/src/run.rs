@@ -12,7 +12,9 @@ mod intervals;
 mod line;
 mod placement;
 mod plan;
+mod publishing;
 mod socket;
+mod standstill;
 mod tally;
 
 use std::io;
@@ -67,6 +69,10 @@ pub enum RunError {
     NoConnection { attempted: u64, cause: String },
     #[error("connections cannot be placed on shards: {cause}")]
     Placement { cause: String },
+    #[error("events cannot be published: {cause}")]
+    Publishing { cause: String },
+    #[error("a backlog needs --server-pid: that process stands still while it is published")]
+    WhoStandsStill,
     #[error("{protocol} does not know this traffic: {traffic}")]
     Traffic { protocol: &'static str, traffic: &'static str },
     #[error("{what}: {source}")]

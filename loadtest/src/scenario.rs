@@ -45,6 +45,17 @@ pub struct Target {
     /// The gateway's admin listener, `http://HOST:PORT`: only for traffic that must know on which
     /// shard a session lives.
     pub admin_url: Option<String>,
+    /// Where pushes are published, if this generator publishes them.
+    #[serde(default)]
+    pub kafka: Option<EventTopic>,
+}
+
+/// The topic of the events for sessions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventTopic {
+    /// `HOST:PORT`, several with commas.
+    pub brokers: String,
+    pub topic: String,
 }
 
 /// How `wss://` is spoken; nothing of it matters to `ws://`.
@@ -138,7 +149,8 @@ pub enum Traffic {
         #[serde(default = "once")]
         times: u32,
     },
-    /// The server sends stamped messages by itself; they are counted and timed.
+    /// The server sends stamped messages by itself, or what is published for its sessions; they are
+    /// counted and timed.
     Push,
 }
 
@@ -195,7 +207,7 @@ pub struct Connections {
 }
 
 /// When messages (or connections, for `Connect` and `Reconnect`) are sent. All modes but `Closed`
-/// are open: the plan is made before the run and does not know what the server does.
+/// and `Backlog` are open: the plan is made before the run and does not know what the server does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "mode")]
 pub enum Arrival {
@@ -229,6 +241,10 @@ pub enum Arrival {
         file: String,
         offsets: Vec<u64>,
         window: Option<u32>,
+    },
+    /// So many are published while the server's process stands still; the load is that it goes on.
+    Backlog {
+        events: u64,
     },
 }
 
@@ -327,6 +343,6 @@ pub struct Search {
 
 impl Scenario {
     pub fn is_open_loop(&self) -> bool {
-        !matches!(self.arrival, Arrival::Closed { .. })
+        !matches!(self.arrival, Arrival::Closed { .. } | Arrival::Backlog { .. })
     }
 }

@@ -55,7 +55,7 @@ impl<'a> Schedule<'a> {
     /// Everything that `arrival` plans within `horizon`.
     pub fn new(arrival: &'a Arrival, horizon: Duration, seed: u64) -> Self {
         let kind = match *arrival {
-            Arrival::Closed { .. } => Kind::Nothing,
+            Arrival::Closed { .. } | Arrival::Backlog { .. } => Kind::Nothing,
             Arrival::Constant { rate, .. } if rate > 0.0 => Kind::Constant { rate },
             Arrival::Poisson { rate, .. } if rate > 0.0 => {
                 Kind::Poisson { mean_gap: NS / rate, at: 0.0, random: Random::new(seed) }

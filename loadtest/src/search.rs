@@ -74,7 +74,10 @@ pub fn rate_of(scenario: &Scenario) -> Option<f64> {
         Arrival::Constant { rate, .. }
         | Arrival::Poisson { rate, .. }
         | Arrival::Burst { rate, .. } => Some(rate),
-        Arrival::Closed { .. } | Arrival::Ramp { .. } | Arrival::Replay { .. } => None,
+        Arrival::Closed { .. }
+        | Arrival::Ramp { .. }
+        | Arrival::Replay { .. }
+        | Arrival::Backlog { .. } => None,
     }
 }
 
@@ -85,7 +88,10 @@ fn at_rate(scenario: &Scenario, bounds: &Search, wanted: f64) -> Scenario {
         Arrival::Constant { rate, .. }
         | Arrival::Poisson { rate, .. }
         | Arrival::Burst { rate, .. } => *rate = wanted,
-        Arrival::Closed { .. } | Arrival::Ramp { .. } | Arrival::Replay { .. } => {}
+        Arrival::Closed { .. }
+        | Arrival::Ramp { .. }
+        | Arrival::Replay { .. }
+        | Arrival::Backlog { .. } => {}
     }
     step
 }

@@ -185,6 +185,7 @@ impl Observed<'_> {
             system_us: after.system_us.saturating_sub(before.system_us),
             cpu_us,
             busiest_thread: self.busiest_thread(),
+            threads: self.threads(),
             cpu_us_per_message: (self.messages > 0).then(|| cpu_us / self.messages as f64),
             voluntary_switches: switches(|both| both.0),
             involuntary_switches: switches(|both| both.1),
@@ -195,6 +196,20 @@ impl Observed<'_> {
                 .filter(|_| self.connections > 0)
                 .map(|(before, with)| (with as f64 - before as f64) / self.connections as f64),
         }
+    }
+
+    /// The busiest first.
+    fn threads(&self) -> Vec<(String, f64)> {
+        let mut by_name = BTreeMap::<&str, u64>::new();
+        for (tid, (name, on_cpu)) in &self.after.threads {
+            let before = self.before.threads.get(tid).map_or(0, |(_, on_cpu)| *on_cpu);
+            *by_name.entry(name).or_default() += on_cpu.saturating_sub(before);
+        }
+        let used = by_name.into_iter().filter(|&(_, on_cpu)| on_cpu > 0);
+        let mut used: Vec<_> =
+            used.map(|(name, on_cpu)| (name.to_owned(), on_cpu as f64 / 1e3)).collect();
+        used.sort_by(|(_, one), (_, other)| other.total_cmp(one));
+        used
     }
 
     fn busiest_thread(&self) -> Option<(String, f64)> {
@@ -246,6 +261,8 @@ mod tests {
         };
         let found = observed.summary();
         assert!(found.cpu_us >= 3000.0 && found.busiest_thread.is_some());
+        let sum: f64 = found.threads.iter().map(|(_, us)| us).sum();
+        assert!((sum - found.cpu_us).abs() < 1.0 && sum > 0.0, "{:?}", found.threads);
         assert_eq!(found.cpu_us_per_message, Some(found.cpu_us / 10.0));
         assert_eq!(found.bytes_per_connection, Some(1000.0));
         assert!(memory(&server).unwrap() > 100_000);

@@ -97,7 +97,7 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
         let Owner { shard, key, epoch } =
             self.store.known(session).and_then(|known| known.owner).ok_or(NoSession)?;
         let delivery = Delivery { key, epoch, place: None, content: Content::Message(message) };
-        self.post(shard, ToShard::Deliver(Box::new(delivery)));
+        self.post(shard, ToShard::Deliver(delivery));
         Ok(())
     }
 

@@ -235,3 +235,43 @@ impl EventBus for EmbeddedBus {
         Some(self.records.subscribe())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    use super::*;
+
+    /// Keeps the answers to RPCs apart.
+    struct Apart(Rc<RefCell<Vec<Record>>>);
+
+    impl EventBus for Apart {
+        fn wants(&self, _topic: &str) -> bool {
+            true
+        }
+
+        fn publish(&mut self, record: Record) {
+            panic!("{record:?} is an answer");
+        }
+
+        fn publish_answer(&mut self, record: Record) {
+            self.0.borrow_mut().push(record);
+        }
+    }
+
+    #[test]
+    fn whichever_bus_is_configured_is_told_what_is_an_answer() {
+        let answers = Rc::default();
+        let mut bus: Box<dyn EventBus> = Box::new(Apart(Rc::clone(&answers)));
+        bus.publish_answer(Record {
+            topic: "demo.answers".into(),
+            key: "sid".into(),
+            value: [].into(),
+            expires_at_ms: None,
+            position: None,
+            trail: None,
+        });
+        assert_eq!(answers.borrow().len(), 1);
+    }
+}

@@ -223,7 +223,7 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
             let content = Content::Message(message.clone().into());
             let delivery = Delivery { key, epoch, place: None, content };
             let Some(outlet) = self.outlets.get_mut(usize::from(shard.0)) else { continue };
-            if outlet.try_send(ToShard::Deliver(Box::new(delivery))).is_err() {
+            if outlet.try_send(ToShard::Deliver(delivery)).is_err() {
                 self.probe.notices_dropped.increment();
             }
         }

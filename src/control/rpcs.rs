@@ -4,7 +4,7 @@
 use ahash::AHashMap;
 use corelane_shard::clock::{Instant, Now};
 use corelane_shard::id::SessionId;
-use corelane_shard::lane::{Content, Delivery, RpcEnded, RpcOutcome, ToShard};
+use corelane_shard::lane::{self, Content, Delivery, RpcEnded, RpcOutcome, ToShard};
 use corelane_shard::wire::code::ResponseCode;
 use corelane_shard::wire::guid::Guid;
 use corelane_shard::wire::header::{Flags, RequestHeader};
@@ -80,9 +80,9 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
             self.rpcs.abandoned.push(((rpc.session, rpc.message_id), replaced));
         }
         self.rpcs.next = Some(self.rpcs.next.map_or(until, |next| next.min(until)));
-        let content = Content::Rpc { message, timeout };
+        let content = Content::Rpc(Box::new(lane::Rpc { message, timeout }));
         let delivery = Delivery { key, epoch, place: None, content };
-        self.post(shard, ToShard::Deliver(Box::new(delivery)));
+        self.post(shard, ToShard::Deliver(delivery));
         Ok(())
     }
 

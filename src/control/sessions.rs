@@ -6,7 +6,7 @@ use std::sync::Arc;
 use corelane_shard::clock::Now;
 use corelane_shard::id::{ConnectionKey, Epoch, Place, SessionId, ShardId};
 use corelane_shard::identity::Identity;
-use corelane_shard::lane::{ClaimRefusal, Content, Delivery, End, ToShard};
+use corelane_shard::lane::{ClaimRefusal, Content, Delivery, End, Granting, ToShard};
 use corelane_shard::wire::guid::{Guid, PeerRoute};
 use tracing::debug;
 use uuid::Uuid;
@@ -200,7 +200,8 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
         }
         if let Some(endpoints) = self.granted.get(&session).cloned() {
             let reason = "session_reconnected".into();
-            self.deliver(owner, None, Content::Capabilities { endpoints, reason });
+            let granting = Box::new(Granting { endpoints, reason });
+            self.deliver(owner, None, Content::Capabilities(granting));
         }
         if !self.replays.has(session) {
             self.mailboxes.attach(session);
@@ -337,9 +338,10 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
 
     fn deliver(&mut self, owner: Owner, place: Option<Place>, content: Content) {
         let Owner { shard, key, epoch } = owner;
-        self.post(shard, ToShard::Deliver(Box::new(Delivery { key, epoch, place, content })));
-        if let Some(outlet) = self.outlets.get_mut(usize::from(shard.0)) {
-            outlet.send_waiting();
+        let Some(outlet) = self.outlets.get_mut(usize::from(shard.0)) else { return };
+        let delivery = ToShard::Deliver(Delivery { key, epoch, place, content });
+        if let Err(delivery) = outlet.try_send(delivery) {
+            outlet.post(delivery);
         }
     }
 
@@ -449,7 +451,7 @@ fn content(item: Item) -> Content {
     match item {
         Item::Event(json) => Content::Event(json),
         Item::Capabilities { endpoints, reason } => {
-            Content::Capabilities { endpoints: Arc::clone(&endpoints), reason }
+            Content::Capabilities(Box::new(Granting { endpoints, reason }))
         }
         Item::Publish(shortcut) => Content::Publish(shortcut),
         Item::RevokeRoute(route) => Content::RevokeRoute(route),

@@ -59,6 +59,9 @@ fn load(arguments: &RunArguments) -> Result<Scenario, CommandError> {
     if let Some(url) = &arguments.url {
         settings.push(format!("target.url={url}"));
     }
+    if let Some(kafka) = &arguments.kafka {
+        settings.push(format!("target.kafka={kafka}"));
+    }
     if let Some(ca) = &arguments.ca {
         let ca = std::path::absolute(ca).into_diagnostic()?;
         settings.push(format!("tls.ca={}", ca.display()));

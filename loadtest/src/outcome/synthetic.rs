@@ -16,6 +16,7 @@ pub(crate) fn scenario() -> Scenario {
             url: "ws://203.0.113.7:8080/connect".to_owned(),
             protocol: Protocol::Corelane,
             admin_url: None,
+            kafka: None,
         },
         tls: Tls::default(),
         traffic: Traffic::Call {
@@ -150,6 +151,7 @@ fn server(messages: u64) -> ServerUse {
         system_us: messages * 5,
         cpu_us: messages as f64 * 7.25,
         busiest_thread: Some(("shard-1".to_owned(), 0.62)),
+        threads: vec![("shard-1".to_owned(), 0.62e6)],
         cpu_us_per_message: Some(7.25),
         voluntary_switches: Some(31_000),
         involuntary_switches: Some(12),

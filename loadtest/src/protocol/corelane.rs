@@ -9,6 +9,7 @@ use crate::wire::envelope::{
     BROADCAST, CLIENT, EVENT, Envelope, GATEWAY, Guid, REQUEST_HEADER, RESPONSE, Reply, Request,
     decode, parse_guid,
 };
+use crate::wire::event;
 use crate::wire::frame::Opcode;
 
 /// Above the number of the message in its id, so that an id of somebody else is not taken for ours.
@@ -22,6 +23,7 @@ pub(crate) struct Corelane {
     /// Of a call's endpoints in turn; of other traffic the one address.
     targets: Vec<Guid>,
     own: Option<Guid>,
+    session: Option<Box<str>>,
     upgraded: bool,
 }
 
@@ -33,6 +35,8 @@ enum Kind {
     Peer,
     Broadcast,
     Push,
+    /// Events that the load itself publishes.
+    Published,
     /// Nothing is sent.
     Silent,
 }
@@ -45,6 +49,7 @@ impl Dialect for Corelane {
             Traffic::Call { endpoints, .. } => Kind::Call { endpoints: endpoints.clone() },
             Traffic::Peer { .. } => Kind::Peer,
             Traffic::Broadcast { .. } => Kind::Broadcast,
+            Traffic::Push if seat.scenario.target.kafka.is_some() => Kind::Published,
             Traffic::Push => Kind::Push,
             _ => Kind::Silent,
         };
@@ -52,7 +57,7 @@ impl Dialect for Corelane {
             Traffic::Call { channels, .. } => u64::from(channels),
             _ => 1,
         };
-        Self { kind, channels, targets: Vec::new(), own: None, upgraded: false }
+        Self { kind, channels, targets: Vec::new(), own: None, session: None, upgraded: false }
     }
 
     fn upgrade(&self, path: &str, seat: &Seat<'_>) -> Upgrade {
@@ -119,6 +124,10 @@ impl Dialect for Corelane {
         self.own
     }
 
+    fn own_session(&self) -> Option<&str> {
+        self.session.as_deref()
+    }
+
     fn address_to(&mut self, name: Guid) {
         self.targets = vec![name];
     }
@@ -165,6 +174,15 @@ impl Corelane {
         request: &Request<'_>,
         each: &mut impl FnMut(Incoming<'_>),
     ) -> Result<(), String> {
+        if let (Kind::Published, GATEWAY) = (&self.kind, request.guid)
+            && let Some(payload) = event::stamped(request.payload)
+        {
+            each(match request.flags {
+                EVENT => Incoming::Payload(payload),
+                _ => Incoming::Wrong("event: its header is not as it should be"),
+            });
+            return Ok(());
+        }
         if request.guid == GATEWAY {
             return self.take_manifest(request, each);
         }
@@ -173,7 +191,7 @@ impl Corelane {
             Kind::Broadcast => request.guid == BROADCAST,
             Kind::Push => true,
             // Events and RPCs of backends are none of this traffic's business.
-            Kind::Call { .. } | Kind::Silent => return Ok(()),
+            Kind::Call { .. } | Kind::Published | Kind::Silent => return Ok(()),
         };
         each(match to_us {
             true => Incoming::Payload(request.payload),
@@ -197,6 +215,7 @@ impl Corelane {
             return Ok(());
         }
         self.own = manifest.peer_guid.as_deref().and_then(parse_guid);
+        self.session.clone_from(&manifest.session_id);
         match &self.kind {
             Kind::Call { endpoints } => {
                 let found: Result<_, String> =
@@ -207,7 +226,10 @@ impl Corelane {
             Kind::Peer if self.own.is_none() => {
                 return Err("manifest: no peerGuid: the gateway is not in Relayed mode".to_owned());
             }
-            Kind::Peer | Kind::Push | Kind::Silent => {}
+            Kind::Published if self.session.is_none() => {
+                return Err("manifest: no sessionId, which events are published for".to_owned());
+            }
+            Kind::Peer | Kind::Push | Kind::Published | Kind::Silent => {}
         }
         if !self.upgraded {
             self.upgraded = true;
@@ -231,6 +253,7 @@ pub(crate) fn own_name(message: &[u8]) -> Option<Guid> {
 struct Manifest {
     event_name: String,
     peer_guid: Option<String>,
+    session_id: Option<Box<str>>,
     #[serde(default)]
     available_apis: Vec<Api>,
 }

@@ -15,6 +15,7 @@ pub(crate) fn scenario(traffic: Traffic) -> Scenario {
             url: "ws://127.0.0.1:1/".to_owned(),
             protocol: Protocol::Echo,
             admin_url: None,
+            kafka: None,
         },
         tls: Tls::default(),
         traffic,

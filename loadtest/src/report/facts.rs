@@ -175,6 +175,13 @@ pub(super) fn efficiency(outcome: &Outcome) -> Table {
         row("Server processor time per message", or_dash(server.cpu_us_per_message, microseconds));
         row("– in user mode", per_message(server.user_us));
         row("– in the kernel", per_message(server.system_us));
+        for (name, us) in &server.threads {
+            let each = (measured > 0).then(|| us / measured as f64);
+            // Of those that do something for messages.
+            if let Some(each) = each.filter(|each| *each >= 0.01) {
+                row(&format!("– of {name}"), microseconds(each));
+            }
+        }
         if let Some((name, busy)) = &server.busiest_thread {
             row("Server's busiest thread", format!("{name}, {}", share(*busy)));
         }

@@ -11,11 +11,13 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use super::driver::{Driver, Found};
 use super::gathering::{Gathered, Series, gather};
 use super::plan::{Layout, Plan, Progress, Word};
-use super::{RunError, Surroundings, Watcher, clock};
+use super::publishing::{Published, Publisher};
+use super::standstill::Standstill;
+use super::{RunError, ServerAt, Surroundings, Watcher, clock};
 use crate::generator_use;
 use crate::outcome::Outcome;
 use crate::protocol::Dialect;
-use crate::scenario::{Protocol, Scenario, Traffic};
+use crate::scenario::{Arrival, Protocol, Scenario, Traffic};
 use crate::server_use;
 use crate::wire::handshake::Address;
 use crate::wire::tls;
@@ -46,13 +48,16 @@ pub(super) fn run<D: Dialect>(
         tokens: &surroundings.tokens,
         layout,
         progress: Progress::default(),
+        published: scenario.target.kafka.as_ref().map(|_| Published::new(layout.places)),
         to_main,
     };
+    let publishing = plan.published.as_ref().zip(scenario.target.kafka.as_ref());
+    let threads_in_all = layout.threads + usize::from(publishing.is_some());
     let bytes_before = memory(surroundings)?;
     thread::scope(|scope| {
-        let threads: Vec<_> = (0..layout.threads)
+        let plan = &plan;
+        let mut threads: Vec<_> = (0..layout.threads)
             .map(|number| {
-                let plan = &plan;
                 let named = thread::Builder::new().name(format!("sender {number}"));
                 named.spawn_scoped(scope, move || {
                     let found = Driver::<D>::new(plan, number).and_then(Driver::run);
@@ -61,14 +66,25 @@ pub(super) fn run<D: Dialect>(
                 })
             })
             .collect::<Result<_, _>>()
-            .map_err(|source| RunError::Io { what: "starting a thread".to_owned(), source })
+            .map_err(thread_error)
             .inspect_err(|_| plan.progress.abandon())?;
+        if let Some((published, topic)) = publishing {
+            let named = thread::Builder::new().name("publisher".to_owned());
+            let publisher = named.spawn_scoped(scope, move || {
+                let publisher = Publisher::new(plan, published, topic, layout.threads);
+                let found = publisher.and_then(Publisher::run);
+                plan.progress.end();
+                found
+            });
+            let publisher = publisher.map_err(|source| thread_error(source));
+            threads.push(publisher.inspect_err(|_| plan.progress.abandon())?);
+        }
         let mut watch = Watch {
-            plan: &plan,
+            plan,
             surroundings,
             from_threads: &from_threads,
-            ids: vec![0; layout.threads],
-            series: Series::new(scenario, layout.threads),
+            ids: vec![0; threads_in_all],
+            series: Series::new(scenario, threads_in_all),
         };
         let watched = watch.run(watcher);
         if watched.is_err() {
@@ -92,6 +108,10 @@ pub(super) fn run<D: Dialect>(
         observed.server_at = surroundings.server.clone();
         Ok(gather(scenario, found, series, observed))
     })
+}
+
+fn thread_error(source: std::io::Error) -> RunError {
+    RunError::Io { what: "starting a thread".to_owned(), source }
 }
 
 /// Where the connections go, and the TLS that they have.
@@ -135,6 +155,7 @@ impl Watch<'_> {
         }
         let ready = self.plan.progress.ready.load(Ordering::Relaxed);
         let bytes_with_connections = if ready > 0 { memory(self.surroundings)? } else { None };
+        self.fill_backlog()?;
         let timing = &self.plan.scenario.timing;
         let start = clock::now() + LEAD_NS;
         self.plan.progress.begin_at(start);
@@ -173,7 +194,7 @@ impl Watch<'_> {
             match self.from_threads.recv_timeout(LOOK) {
                 Ok(Word::Opened) => opening -= 1,
                 Ok(Word::Begun { thread, id }) => self.ids[thread] = id,
-                Ok(Word::Part(_)) | Err(RecvTimeoutError::Timeout) => {}
+                Ok(Word::Part(_) | Word::Filled) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return false,
             }
             watcher.opening(self.plan.progress.ready.load(Ordering::Relaxed), wanted);
@@ -182,6 +203,24 @@ impl Watch<'_> {
             }
         }
         comes_and_goes || self.plan.progress.ready.load(Ordering::Relaxed) > 0
+    }
+
+    /// The server's process stands still until the backlog is with the brokers.
+    fn fill_backlog(&mut self) -> Result<(), RunError> {
+        let Arrival::Backlog { .. } = self.plan.scenario.arrival else { return Ok(()) };
+        let Some(ServerAt::Pid(pid)) = self.surroundings.server else {
+            return Err(RunError::WhoStandsStill);
+        };
+        let standstill = Standstill::of(pid)
+            .map_err(|source| RunError::Io { what: format!("stopping process {pid}"), source })?;
+        self.plan.progress.fill();
+        while !self.plan.progress.has_ended() {
+            if let Ok(Word::Filled) = self.from_threads.recv_timeout(LOOK) {
+                break;
+            }
+        }
+        drop(standstill);
+        Ok(())
     }
 
     /// Takes what the threads say until `time`.

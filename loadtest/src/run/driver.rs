@@ -43,6 +43,7 @@ use super::{RunError, clock, socket};
 use crate::protocol::{Dialect, Seat};
 use crate::scenario::Traffic;
 use crate::schedule::Random;
+use crate::wire::event;
 
 /// Bytes that one `recv` may bring. Carried bytes of a long frame make it grow.
 const RECEIVE_BYTES: usize = 256 << 10;
@@ -93,13 +94,7 @@ pub(crate) struct Found {
 
 impl<'a, D: Dialect> Driver<'a, D> {
     pub(crate) fn new(plan: &'a Plan<'a>, thread: usize) -> Result<Self, RunError> {
-        let io = |what: &str| {
-            let what = what.to_owned();
-            move |source: Errno| RunError::Io { what, source: source.into() }
-        };
-        // Timers otherwise fire up to 50 µs late.
-        set_current_timer_slack(NonZeroU64::new(1)).map_err(io("timer slack"))?;
-        pin(plan, thread).map_err(io("pinning a thread to its processor"))?;
+        prepare_thread(plan, thread)?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(io("epoll"))?;
         let seats: Vec<_> =
             plan.layout.of_thread(thread).into_iter().map(|place| plan.seat(place)).collect();
@@ -228,11 +223,37 @@ impl<'a, D: Dialect> Driver<'a, D> {
         epoll::EventData::new_u64(u64::from(self.generations[at]) << 32 | at as u64)
     }
 
+    /// What was published for the connection counts as sent by it.
+    #[inline]
+    fn learn_published(&mut self, at: usize) {
+        if let Some(published) = &self.plan.published {
+            self.flows[at].sent = published.records(self.place(at));
+        }
+    }
+
+    /// Of the connection at `at`, in the whole.
+    fn place(&self, at: usize) -> usize {
+        let first = self.plan.scenario.generator.first_sender;
+        self.seats[at].number.wrapping_sub(first) as usize
+    }
+
     fn mark_dirty(&mut self, at: usize) {
         if !std::mem::replace(&mut self.is_dirty[at], true) {
             self.dirty.push_back(at);
         }
     }
+}
+
+/// The calling thread is punctual, and where it belongs.
+pub(super) fn prepare_thread(plan: &Plan<'_>, thread: usize) -> Result<(), RunError> {
+    // Timers otherwise fire up to 50 µs late.
+    set_current_timer_slack(NonZeroU64::new(1)).map_err(io("timer slack"))?;
+    pin(plan, thread).map_err(io("pinning a thread to its processor"))
+}
+
+fn io(what: &str) -> impl FnOnce(Errno) -> RunError {
+    let what = what.to_owned();
+    move |source| RunError::Io { what, source: source.into() }
 }
 
 fn pin(plan: &Plan<'_>, thread: usize) -> Result<(), Errno> {
@@ -268,9 +289,12 @@ fn expectation<D: Dialect>(plan: &Plan<'_>) -> Expectation {
         first_number: plan.scenario.generator.first_sender,
         connections: plan.layout.places as u32,
         answers_echo: plan.answers_are_stamped(),
-        pushed: matches!(traffic, Traffic::Push),
+        pushed: matches!(traffic, Traffic::Push) && plan.published.is_none(),
         relayed: matches!(traffic, Traffic::Peer { .. } | Traffic::Broadcast { .. }),
         hears_itself: D::HEARS_ITSELF,
-        payload_bytes: plan.scenario.payload_bytes,
+        payload_bytes: match plan.published {
+            Some(_) => plan.scenario.payload_bytes - event::AROUND,
+            None => plan.scenario.payload_bytes,
+        },
     }
 }

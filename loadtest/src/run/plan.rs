@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
 
+use super::publishing::Published;
 use super::tally::{Measured, Part};
 use crate::protocol::Seat;
 use crate::scenario::{Arrival, Protocol, Ready, Reply, Scenario, Traffic};
@@ -21,6 +22,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) tokens: &'a [String],
     pub(crate) layout: Layout,
     pub(crate) progress: Progress,
+    /// What is published for the connections, if this generator publishes.
+    pub(crate) published: Option<Published>,
     pub(crate) to_main: SyncSender<Word>,
 }
 
@@ -33,6 +36,8 @@ pub(crate) enum Word {
     },
     /// Everything that is opened before the load stands, or has failed.
     Opened,
+    /// The backlog is with the brokers.
+    Filled,
     Part(Part),
 }
 
@@ -40,6 +45,8 @@ pub(crate) enum Word {
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
     pub(crate) ready: AtomicU64,
+    /// The backlog may be published.
+    filling: AtomicBool,
     /// When the load begins; 0 as long as that is not known.
     start: AtomicU64,
     abandoned: AtomicBool,
@@ -52,6 +59,14 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
+    pub(crate) fn fill(&self) {
+        self.filling.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_filling(&self) -> bool {
+        self.filling.load(Ordering::Acquire)
+    }
+
     pub(crate) fn begin_at(&self, start: u64) {
         self.start.store(start, Ordering::Release);
     }
@@ -175,6 +190,7 @@ impl<'a> Plan<'a> {
     pub(crate) fn window(&self) -> Option<u32> {
         match self.scenario.arrival {
             Arrival::Closed { in_flight } => Some(in_flight),
+            Arrival::Backlog { .. } => None,
             Arrival::Constant { window, .. }
             | Arrival::Poisson { window, .. }
             | Arrival::Burst { window, .. }

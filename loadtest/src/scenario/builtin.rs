@@ -44,6 +44,8 @@ pub(super) const ALL: &[Builtin] = &[
         text: include_str!("../../scenarios/peers-same-shard.toml"),
     },
     Builtin { name: "peers", text: include_str!("../../scenarios/peers.toml") },
+    Builtin { name: "push-backlog", text: include_str!("../../scenarios/push-backlog.toml") },
+    Builtin { name: "push", text: include_str!("../../scenarios/push.toml") },
     Builtin { name: "quick", text: include_str!("../../scenarios/quick.toml") },
     Builtin { name: "reconnect-storm", text: include_str!("../../scenarios/reconnect-storm.toml") },
 ];

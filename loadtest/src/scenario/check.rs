@@ -10,10 +10,14 @@ use super::file::{
     Version,
 };
 use super::{
-    Arrival, Bound, CloseBy, Connections, Generator, Metric, Placement, Protocol, Ready, Reply,
-    Scenario, Search, Target, Threshold, Timing, Tls, TlsVersion, Traffic, Validity,
+    Arrival, Bound, CloseBy, Connections, EventTopic, Generator, Metric, Placement, Protocol,
+    Ready, Reply, Scenario, Search, Target, Threshold, Timing, Tls, TlsVersion, Traffic, Validity,
 };
 use crate::stamp;
+use crate::wire::event;
+
+/// Where services publish events for sessions, unless the file says otherwise.
+const CLIENT_EVENTS: &str = "bannou-client-events";
 
 /// One mistake, and the bytes of the file that it is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,7 +62,7 @@ pub(super) fn scenario(
 ) -> Result<Scenario, Vec<Finding>> {
     let mut findings = Findings::default();
     let kind = *file.traffic.kind.get_ref();
-    let payload_bytes = payload(&file.traffic, &mut findings);
+    let payload_bytes = payload(&file.traffic, file.target.kafka.is_some(), &mut findings);
     let count = file.connections.count.get();
     check_pairing(&file, &mut findings);
     let tls = tls(file.tls, &file.target.url, &mut findings);
@@ -103,13 +107,13 @@ pub(super) fn scenario(
     if findings.0.is_empty() { Ok(scenario) } else { Err(findings.0) }
 }
 
-fn payload(table: &TrafficTable, findings: &mut Findings) -> usize {
+fn payload(table: &TrafficTable, is_event: bool, findings: &mut Findings) -> usize {
     const MOST: usize = 1 << 20;
     let bytes = *table.payload_bytes.get_ref();
-    if !(stamp::LEN..=MOST).contains(&bytes) {
+    let least = stamp::LEN + if is_event { event::AROUND } else { 0 };
+    if !(least..=MOST).contains(&bytes) {
         let message = format!(
-            "a payload has {} to {MOST} bytes: sender, number, times and check value need room",
-            stamp::LEN
+            "a payload has {least} to {MOST} bytes: sender, number, times and check value need room"
         );
         findings.add(table.payload_bytes.span(), message);
     }
@@ -135,6 +139,18 @@ fn check_pairing(file: &File, findings: &mut Findings) {
         );
         findings.add(file.traffic.kind.span(), message);
     }
+    let publishes = kind == Kind::Push && file.target.protocol == Protocol::Corelane;
+    if !publishes {
+        let beside = "anything but pushes of the gateway";
+        findings.useless("kafka", file.target.kafka.as_ref(), beside);
+    }
+    if file.target.kafka.is_none() {
+        findings.useless("topic", file.target.topic.as_ref(), "no `kafka`");
+        if *file.arrival.mode.get_ref() == Mode::Backlog {
+            let message = "a backlog needs `target.kafka`, where it is published";
+            findings.add(file.arrival.mode.span(), message);
+        }
+    }
     if *file.arrival.mode.get_ref() == Mode::Closed {
         // Nothing but a plan says when all are back.
         findings.useless("times", file.traffic.times.as_ref(), "the mode closed");
@@ -150,7 +166,9 @@ fn target(table: TargetTable, traffic: &TrafficTable, findings: &mut Findings) -
                        which shard a session is";
         findings.add(placement.span(), message);
     }
-    Target { url: table.url, protocol: table.protocol, admin_url: table.admin_url }
+    let topic = table.topic.map_or_else(|| CLIENT_EVENTS.to_owned(), Spanned::into_inner);
+    let kafka = table.kafka.map(|brokers| EventTopic { brokers: brokers.into_inner(), topic });
+    Target { url: table.url, protocol: table.protocol, admin_url: table.admin_url, kafka }
 }
 
 fn tls(table: Option<Spanned<TlsTable>>, url: &str, findings: &mut Findings) -> Tls {
@@ -279,6 +297,12 @@ fn arrival(
     if !matches!(mode, Mode::Constant | Mode::Poisson | Mode::Burst) {
         findings.useless("rate", table.rate.as_ref(), &beside);
     }
+    if mode != Mode::Backlog {
+        findings.useless("events", table.events.as_ref(), &beside);
+    }
+    if mode == Mode::Backlog {
+        findings.useless("window", table.window.as_ref(), &beside);
+    }
     if mode != Mode::Burst {
         findings.useless("size", table.size.as_ref(), &beside);
     }
@@ -324,6 +348,10 @@ fn arrival(
                     return None;
                 }
             }
+        }
+        Mode::Backlog => {
+            let events = findings.needed(&span, "events", table.events)?;
+            Arrival::Backlog { events: u64::from(events.get()) }
         }
     })
 }

@@ -53,6 +53,13 @@ pub(super) struct TargetTable {
     pub(super) protocol: Protocol,
     /// http://HOST:PORT of the gateway's admin listener, for traffic with a placement
     pub(super) admin_url: Option<String>,
+    /// Pushes of the gateway: HOST:PORT of a Kafka where they are published, several with commas;
+    /// also given by --kafka. Without it, somebody else publishes
+    #[schemars(with = "Option<String>")]
+    pub(super) kafka: Option<Spanned<String>>,
+    /// Where they are published; default is bannou-client-events
+    #[schemars(with = "Option<String>")]
+    pub(super) topic: Option<Spanned<String>>,
 }
 
 /// How wss:// is spoken
@@ -168,6 +175,7 @@ pub(super) enum Mode {
     Burst,
     Ramp,
     Replay,
+    Backlog,
 }
 
 /// When messages are sent; all modes but `closed` are planned before the run
@@ -185,6 +193,9 @@ pub(super) struct ArrivalTable {
     /// Burst: events at once
     #[schemars(with = "Option<NonZeroU32>")]
     pub(super) size: Option<Spanned<NonZeroU32>>,
+    /// Backlog: events that are published while the server's process stands still
+    #[schemars(with = "Option<NonZeroU32>")]
+    pub(super) events: Option<Spanned<NonZeroU32>>,
     /// Ramp: events per second at the first send
     #[schemars(with = "Option<f64>")]
     pub(super) from: Option<Spanned<NotNegative>>,

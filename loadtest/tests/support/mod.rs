@@ -171,6 +171,7 @@ pub(crate) fn scenario(address: SocketAddr) -> Scenario {
             url: format!("ws://{address}/"),
             protocol: Protocol::Echo,
             admin_url: None,
+            kafka: None,
         },
         tls: Tls::default(),
         traffic: Traffic::Echo,

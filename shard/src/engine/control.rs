@@ -109,7 +109,7 @@ impl<S: Sockets> Engine<S> {
                     self.end_session(key, epoch, &reason);
                 }
                 ToShard::Disown { key, epoch } => self.disown(key, epoch),
-                ToShard::Deliver(delivery) => self.deliver_if_sure(*delivery),
+                ToShard::Deliver(delivery) => self.deliver_if_sure(delivery),
                 ToShard::Describe { key, ticket } => self.describe(key, ticket),
                 ToShard::Snapshot(snapshot) => self.adopt_snapshot(snapshot),
                 ToShard::MoreEndpoints(snapshot) => self.adopt_more_endpoints(snapshot),

@@ -25,20 +25,20 @@ impl<S: Sockets> Engine<S> {
     pub(super) fn take_delivery(&mut self, delivery: Delivery) {
         let Delivery { key, epoch, place, content } = delivery;
         if self.player(key).is_none_or(|player| player.epoch != epoch) {
-            if let Content::Rpc { message, .. } = content {
-                self.rpc_unsent(key, &message);
+            if let Content::Rpc(rpc) = content {
+                self.rpc_unsent(key, &rpc.message);
             }
             return;
         }
         match content {
             Content::Event(body) => return self.deliver_event(key, place, &body),
             Content::Message(message) => self.deliver_message(key, &message),
-            Content::Rpc { message, timeout } => {
-                self.deliver_rpc(key, &message, self.now.mono + timeout);
+            Content::Rpc(rpc) => {
+                self.deliver_rpc(key, &rpc.message, self.now.mono + rpc.timeout);
             }
-            Content::Capabilities { endpoints, reason } => {
-                self.grant(key, &endpoints);
-                self.send_manifest(key, ManifestCause::Given(&reason));
+            Content::Capabilities(granting) => {
+                self.grant(key, &granting.endpoints);
+                self.send_manifest(key, ManifestCause::Given(&granting.reason));
             }
             Content::Publish(shortcut) => {
                 let published = self

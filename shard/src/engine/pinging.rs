@@ -78,6 +78,10 @@ impl<S: Sockets> Engine<S> {
         else {
             return;
         };
+        if let Pong::Expected { .. } = pong {
+            // Whoever is sent many events is pinged often.
+            connection.inbound.uncount_control();
+        }
         let Role::Session(player) = &mut connection.role else { return };
         match pong {
             Pong::Expected { payload } => {

@@ -252,7 +252,7 @@ pub enum ToShard {
         epoch: Epoch,
     },
     /// Something for the session of this claim. Dropped if it has gone.
-    Deliver(Box<Delivery>),
+    Deliver(Delivery),
     /// Asks for [`ToControl::Described`].
     Describe {
         key: ConnectionKey,
@@ -306,21 +306,31 @@ pub enum Content {
     Event(Arc<[u8]>),
     /// A whole message with its 31-byte header.
     Message(Box<[u8]>),
-    /// As [`Self::Message`]; the client's answer to it comes back as [`ToControl::RpcEnded`].
-    Rpc {
-        message: Box<[u8]>,
-        timeout: Duration,
-    },
-    /// Replaces what the session may call.
-    Capabilities {
-        endpoints: Arc<[EndpointId]>,
-        reason: Box<str>,
-    },
+    Rpc(Box<Rpc>),
+    Capabilities(Box<Granting>),
     Publish(Box<Shortcut>),
     RevokeRoute(Guid),
     /// All shortcuts of this source service.
     RevokeService(Box<str>),
 }
+
+/// A message that is to be answered; the answer comes back as [`ToControl::RpcEnded`].
+#[derive(Debug)]
+pub struct Rpc {
+    /// With its 31-byte header.
+    pub message: Box<[u8]>,
+    pub timeout: Duration,
+}
+
+/// Replaces what the session may call.
+#[derive(Debug)]
+pub struct Granting {
+    pub endpoints: Arc<[EndpointId]>,
+    /// For the manifest.
+    pub reason: Box<str>,
+}
+
+const _: () = assert!(size_of::<ToShard>() <= 64, "what a place on the lane pays for a message");
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClaimRefusal {

@@ -36,8 +36,8 @@ pub use lending::{Lending, Returned};
 pub use mesh::{Mesh, MeshShape, Park, ShardLanes, Wake, mesh};
 pub use message::{
     Abroad, AnswerFromAbroad, Claim, ClaimRefusal, Content, Credential, Delivery, DrainPhase, End,
-    FromAbroad, Resumed, RpcEnded, RpcOutcome, SessionDescription, SessionEnded, Span, ToControl,
-    ToShard, UpgradeRefused, WayBack,
+    FromAbroad, Granting, Resumed, Rpc, RpcEnded, RpcOutcome, SessionDescription, SessionEnded,
+    Span, ToControl, ToShard, UpgradeRefused, WayBack,
 };
 pub use receiver::LaneReceiver;
 pub use sender::{LaneSender, Refusal, Refused, lane};

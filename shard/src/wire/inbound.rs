@@ -35,6 +35,7 @@ pub struct InboundLimits {
     pub fragments_max: u32,
     /// Those among them that carry nothing.
     pub empty_fragments_max: u32,
+    /// Without those that [`Inbound::uncount_control`] takes off.
     pub control_frames_per_second: u32,
     /// Free bytes in front of an [`Arrival::Assembled`] payload.
     pub block_headroom: usize,
@@ -340,6 +341,11 @@ impl Inbound {
             return Err(InboundError::TooManyControlFrames);
         }
         Ok(())
+    }
+
+    /// The last control frame was asked for: it does not count among those that a peer may send.
+    pub fn uncount_control(&mut self) {
+        self.control_count = self.control_count.saturating_sub(1);
     }
 
     /// What is held; a block is taken when nothing is yet.

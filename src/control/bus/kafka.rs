@@ -9,7 +9,9 @@
 mod bell;
 mod contact;
 mod counts;
+mod fetched;
 mod headers;
+mod learning;
 mod partitioner;
 mod positions;
 mod publisher;
@@ -17,33 +19,33 @@ mod reader;
 mod scans;
 mod settings;
 mod surveyor;
+mod taking;
 mod topics;
 
 use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ahash::AHashMap;
 use corelane_shard::id::SessionId;
 use futures_util::task::AtomicWaker;
 use rdkafka::error::KafkaError;
-use rdkafka::message::{BorrowedMessage, Message as _};
 use thiserror::Error;
 use tokio::time::{Interval, MissedTickBehavior};
-use tracing::{info, warn};
+use tracing::info;
 
 use self::bell::{Bell, listen};
 use self::contact::Contact;
-use self::counts::Fault;
+use self::learning::Survey;
 use self::partitioner::SessionKey;
-use self::positions::{Assign, Positions, Taken};
+use self::positions::Positions;
 use self::publisher::{Bounds, Publisher};
-use self::reader::{Read, Reader};
-use self::scans::{Ended, Finished, Live, Scans};
+use self::reader::Reader;
+use self::scans::Scans;
 use self::settings::Role;
-use self::surveyor::{Answer, Creation, Found, Question, Surveyor};
+use self::surveyor::{Creation, Question, Surveyor};
 use self::topics::{Inbound, RPC_RESPONSES, Topics};
 use super::{Arrival, EventBus, Position, Record, Replay};
 use crate::control::probe::ControlProbe;
@@ -97,15 +99,6 @@ struct Due {
     more: bool,
 }
 
-/// The looks for topics.
-#[derive(Debug, Default)]
-struct Survey {
-    asked: Option<Instant>,
-    under_way: bool,
-    /// Something was not there at the last one.
-    incomplete: bool,
-}
-
 impl KafkaBus {
     /// The brokers need not be there.
     pub fn start(
@@ -128,7 +121,7 @@ impl KafkaBus {
         let publisher = Publisher::new(publisher_config, contact.sibling(), bounds)?;
         let reader = |role| {
             let config = settings.client(role);
-            Reader::new(&config, contact.sibling(), Bell::new(&waker))
+            Reader::new(&config, contact.sibling(), &waker)
         };
         let (live, replay) = (reader(Role::LiveReader)?, reader(Role::ReplayReader)?);
         let surveyor =
@@ -161,13 +154,6 @@ impl KafkaBus {
         Ok(this)
     }
 
-    fn look_for_topics(&mut self) {
-        self.positions.iter_mut().for_each(Positions::ask);
-        self.survey.asked = Some(Instant::now());
-        self.survey.under_way = true;
-        self.surveyor.ask(Question::Topics);
-    }
-
     /// About once a second.
     fn tend(&mut self) {
         self.publisher.tend();
@@ -182,215 +168,8 @@ impl KafkaBus {
         self.ahead.retain(|_, at| events.next(at.partition).is_some_and(|next| next < at.offset));
         self.due.scans = true;
         // Should a ring ever be lost, it costs a second.
-        self.live.bell().keep();
-        self.replay.bell().keep();
-    }
-
-    fn take_answers(&mut self) {
-        while let Some(answer) = self.surveyor.next() {
-            match answer {
-                Answer::Topic(topic, found) => self.learn(topic, &found),
-                Answer::Ends(partition, Some(marks)) => {
-                    if let Some(from) = self.scans.surveyed(partition, marks) {
-                        self.end_reading(partition);
-                        self.reading.push(partition);
-                        let topic = self.topics.on_brokers(Inbound::ClientEvents);
-                        self.replay.assign(topic, &[(partition, from)]);
-                    }
-                }
-                // Asked again at the next tick.
-                Answer::Ends(_, None) => {}
-                Answer::Done(up) => {
-                    self.contact.reached(up);
-                    self.survey.under_way = false;
-                    let known = |positions: &Positions| {
-                        positions.is_ready() && positions.partitions().is_some()
-                    };
-                    self.survey.incomplete = !up || !self.positions.iter().all(known);
-                }
-            }
-            self.due.scans = true;
-        }
-    }
-
-    fn learn(&mut self, topic: Inbound, found: &Found) {
-        let positions = &mut self.positions[topic as usize];
-        let before = positions.partitions();
-        let marks = match found {
-            Found::Missing => {
-                positions.missing();
-                &[][..]
-            }
-            Found::Partitions(marks) => marks,
-        };
-        let assigned = if marks.is_empty() { Vec::new() } else { positions.surveyed(marks) };
-        self.probe.kafka.lags(topic, positions.behind(marks));
-        if positions.partitions() != before {
-            let partitions = positions.partitions().unwrap_or(0);
-            info!(topic = topic.name(), partitions, "topic found");
-        }
-        let name = self.topics.on_brokers(topic);
-        let mut begun = Vec::with_capacity(assigned.len());
-        for Assign { partition, from, again } in assigned {
-            if again {
-                warn!(
-                    topic = topic.name(),
-                    partition, from, "a partition has lost its end; read anew"
-                );
-                self.live.unassign(name, partition);
-                if let (Inbound::ClientEvents, Some(Some(marks))) =
-                    (topic, marks.get(partition as usize))
-                {
-                    self.scans.shortened(partition, marks.high);
-                }
-            }
-            begun.push((partition, from));
-        }
-        if !begun.is_empty() {
-            self.live.assign(name, &begun);
-        }
-        if topic == Inbound::ClientEvents {
-            let events = &self.positions[topic as usize];
-            self.probe.kafka.partitions.set(u64::from(events.partitions().unwrap_or(0)));
-            if events.is_ready() {
-                self.publisher.release();
-            }
-        }
-        self.finish_scans();
-    }
-
-    fn begin_scans(&mut self) {
-        let events = &self.positions[Inbound::ClientEvents as usize];
-        let asked = self.scans.begin(|partition| match events.next(partition) {
-            Some(next) => Live::At(next),
-            None if events.lacks(partition) => Live::Gone,
-            None => Live::Unknown,
-        });
-        for partition in asked {
-            self.surveyor.ask(Question::Ends(partition));
-        }
-        for Replay { session, from, .. } in self.scans.take_ahead() {
-            self.ahead.insert(session, from);
-        }
-        self.probe.kafka.scans.set(self.scans.running() as u64);
-    }
-
-    fn finish_scans(&mut self) {
-        for Finished { partition, length } in self.scans.take_finished() {
-            self.probe.kafka.scan_length.observe(length as f64);
-            self.end_reading(partition);
-            self.due.scans = true;
-        }
-    }
-
-    fn end_reading(&mut self, partition: u32) {
-        if let Some(at) = self.reading.iter().position(|reading| *reading == partition) {
-            self.reading.swap_remove(at);
-            self.replay.unassign(self.topics.on_brokers(Inbound::ClientEvents), partition);
-        }
-    }
-
-    fn read_live(&mut self, wanted: &mut dyn FnMut(SessionId) -> bool) -> Option<Arrival> {
-        let Self { live, topics, positions, probe, budget, settings, ahead, .. } = self;
-        let counts = &probe.kafka;
-        while *budget > 0 {
-            let Read::Record(message) = live.next()? else { continue };
-            *budget -= 1;
-            counts.read.add(1);
-            let (partition, offset) = place(&message);
-            let Some(topic) = topics.find(message.topic()) else { continue };
-            match positions[topic as usize].take(partition, offset) {
-                Taken::Next { missed: 0 } => {}
-                Taken::Next { missed } => {
-                    counts.missed.add(missed);
-                    let topic = topic.name();
-                    warn!(topic, partition, missed, "records were gone before they were read");
-                }
-                Taken::Duplicate => {
-                    counts.fault(Fault::Duplicate);
-                    continue;
-                }
-            }
-            if topic != Inbound::ClientEvents {
-                let record = taken(&message, topics.shared(topic), settings, probe);
-                let Some(record) = record else { continue };
-                return Some(Arrival::Record(record));
-            }
-            let key = message.key().unwrap_or_default();
-            let Some(session) = SessionKey::session(key) else {
-                counts.fault(Fault::Key);
-                continue;
-            };
-            if !wanted(session) {
-                continue;
-            }
-            let has = |at: &Position| at.partition == partition && offset < at.offset;
-            if !ahead.is_empty() && ahead.get(&session).is_some_and(has) {
-                counts.fault(Fault::Ahead);
-                continue;
-            }
-            let of = positions[topic as usize].partitions().unwrap_or(0);
-            if settings.partitioner.partition(key, of) != Some(partition) {
-                counts.fault(Fault::Misplaced);
-                if !std::mem::replace(&mut self.misplaced_said, true) {
-                    warn!(
-                        partition,
-                        offset,
-                        "an event is in another partition than kafka.partitioner says: what is \
-                         published before a session changes nodes may not be found again; set it to \
-                         what publishers use"
-                    );
-                }
-            }
-            let record = taken(&message, topics.shared(topic), settings, probe);
-            if let Some(record) = record {
-                return Some(Arrival::ForSession { session, record });
-            }
-        }
-        None
-    }
-
-    fn read_replay(&mut self, wanted: &mut dyn FnMut(SessionId) -> bool) -> Option<Arrival> {
-        while self.budget > 0 {
-            let Self { replay, topics, scans, probe, settings, surveyor, budget, .. } = &mut *self;
-            let arrival = match replay.next()? {
-                Read::Error => None,
-                Read::End(partition) => {
-                    if scans.reached_end(partition) {
-                        surveyor.ask(Question::Ends(partition));
-                    }
-                    None
-                }
-                Read::Record(message) => {
-                    *budget -= 1;
-                    probe.kafka.scan_records.add(1);
-                    let (partition, offset) = place(&message);
-                    let session = message.key().and_then(SessionKey::session);
-                    let epoch = scans.offer(partition, offset, session);
-                    session.zip(epoch).filter(|(session, _)| wanted(*session)).and_then(
-                        |(session, epoch)| {
-                            let topic = topics.shared(Inbound::ClientEvents);
-                            let record = taken(&message, topic, settings, probe)?;
-                            Some(Arrival::Replayed { session, epoch, record })
-                        },
-                    )
-                }
-            };
-            self.finish_scans();
-            if arrival.is_some() {
-                return arrival;
-            }
-            // Whoever has everything is told before others have more.
-            if self.scans.has_ended() {
-                return self.ended();
-            }
-        }
-        None
-    }
-
-    fn ended(&mut self) -> Option<Arrival> {
-        let Ended { session, epoch, missing } = self.scans.next_ended()?;
-        Some(Arrival::ReplayEnded { session, epoch, missing })
+        self.live.look_again();
+        self.replay.look_again();
     }
 }
 
@@ -470,9 +249,9 @@ impl EventBus for KafkaBus {
         }
         let Due { tick, scans, more } = self.due;
         let waits = scans && self.scans.has_waiting();
-        let bells = [self.live.bell(), self.replay.bell(), self.surveyor.bell()];
         let due = tick || more || waits || self.scans.has_ended();
-        if due || bells.into_iter().any(Bell::has_rung) { Poll::Ready(()) } else { Poll::Pending }
+        let rung = [self.live.has_rung(), self.replay.has_rung(), self.surveyor.bell().has_rung()];
+        if due || rung.contains(&true) { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 
@@ -483,37 +262,6 @@ impl fmt::Debug for KafkaBus {
             .field("scans", &self.scans)
             .finish_non_exhaustive()
     }
-}
-
-fn place(message: &BorrowedMessage<'_>) -> (u32, u64) {
-    let partition = u32::try_from(message.partition()).unwrap_or(u32::MAX);
-    (partition, u64::try_from(message.offset()).unwrap_or(0))
-}
-
-/// The record of a message; odd ones are counted.
-fn taken(
-    message: &BorrowedMessage<'_>,
-    topic: Arc<str>,
-    settings: &KafkaSettings,
-    probe: &ControlProbe,
-) -> Option<Record> {
-    let Some(value) = message.payload().filter(|value| !value.is_empty()) else {
-        probe.kafka.fault(Fault::Empty);
-        return None;
-    };
-    if value.len() > settings.record_bytes_max {
-        probe.kafka.fault(Fault::TooLong);
-        return None;
-    }
-    let (partition, offset) = place(message);
-    Some(Record {
-        topic,
-        key: Box::default(),
-        value: value.into(),
-        expires_at_ms: message.headers().and_then(headers::expiry),
-        position: Some(Position { partition, offset }),
-        trail: None,
-    })
 }
 
 /// Between two looks at what goes by itself.

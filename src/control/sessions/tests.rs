@@ -224,7 +224,7 @@ impl Bench {
     fn delivered(&mut self) -> Vec<(Option<Place>, String)> {
         let told = self.turn().into_iter();
         let deliveries = told.filter_map(|message| match message {
-            ToShard::Deliver(delivery) => Some(*delivery),
+            ToShard::Deliver(delivery) => Some(delivery),
             _ => None,
         });
         deliveries

@@ -7,7 +7,8 @@ use corelane_shard::id::{
 };
 use corelane_shard::identity::{Identity, Standing};
 use corelane_shard::lane::{
-    Claim, ClaimRefusal, Content, Credential, Delivery, End, Resumed, RpcEnded, RpcOutcome,
+    Claim, ClaimRefusal, Content, Credential, Delivery, End, Granting, Resumed, RpcEnded,
+    RpcOutcome,
 };
 use corelane_shard::wire::guid::Guid;
 use corelane_shard::wire::reconnect_token::ReconnectKeys;
@@ -101,7 +102,7 @@ impl Bench {
         let heard = self.lanes[0].heard().into_iter();
         heard
             .filter_map(|message| match message {
-                ToShard::Deliver(delivery) => Some(*delivery),
+                ToShard::Deliver(delivery) => Some(delivery),
                 _ => None,
             })
             .collect()
@@ -361,7 +362,8 @@ fn capabilities_name_endpoints_and_new_ones_are_learned_before_they_are_granted(
         panic!("{heard:?}")
     };
     assert_eq!(&*snapshot.endpoints[2].path, "/demo/new");
-    let Content::Capabilities { endpoints, reason } = &delivery.content else { panic!() };
+    let Content::Capabilities(granting) = &delivery.content else { panic!() };
+    let Granting { endpoints, reason } = &**granting;
     assert_eq!((&**endpoints, &**reason), (&[EndpointId(0), EndpointId(2)][..], "role_changed"));
     assert_eq!(bench.probe.grants_without_service.read(), 1);
     let other = bench.lanes[1].heard();
@@ -442,7 +444,8 @@ fn a_session_that_comes_back_may_call_what_events_granted_it() {
     bench.open(2, ALICE, 13);
     let heard = bench.lanes[0].heard();
     let [ToShard::Deliver(delivery)] = &heard[..] else { panic!("{heard:?}") };
-    let Content::Capabilities { endpoints, reason } = &delivery.content else { panic!() };
+    let Content::Capabilities(granting) = &delivery.content else { panic!() };
+    let Granting { endpoints, reason } = &**granting;
     assert_eq!((&**endpoints, &**reason), (&[EndpointId(0)][..], "session_reconnected"));
     assert_eq!(delivery.place, None);
 }
@@ -542,8 +545,8 @@ fn an_rpc_is_answered_once_whatever_becomes_of_it() {
     }
     let sent = bench.delivered(10);
     assert_eq!(sent.len(), 4);
-    let Content::Rpc { message, .. } = &sent[0].content else { panic!("{:?}", sent[0]) };
-    assert_eq!((message[0], &message[31..]), (0x01, &b"ask"[..]));
+    let Content::Rpc(asked) = &sent[0].content else { panic!("{:?}", sent[0]) };
+    assert_eq!((asked.message[0], &asked.message[31..]), (0x01, &b"ask"[..]));
     let ended = |message_id, outcome| {
         ToControl::RpcEnded(Box::new(RpcEnded { session: ALICE, message_id, outcome }))
     };

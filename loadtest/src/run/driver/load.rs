@@ -186,10 +186,9 @@ impl<'a, D: Dialect> Driver<'a, D> {
     /// Puts everything in the state in which the load begins; says when all connections are reset.
     fn begin_load(&mut self, start: u64, horizon: Duration) -> Option<u64> {
         let open_loop = self.tally.open_loop;
-        let most = self.plan.window().map_or(usize::MAX, |window| window as usize);
-        let most = match open_loop {
-            true => usize::MAX,
-            false => self.plan.layout.part(most, self.thread),
+        let most = match self.plan.window() {
+            Some(window) if !open_loop => self.plan.layout.part(window as usize, self.thread),
+            _ => usize::MAX,
         };
         match self.plan.scenario.traffic {
             Traffic::Connect { .. } => {
@@ -334,12 +333,16 @@ impl<'a, D: Dialect> Driver<'a, D> {
         Ok(())
     }
 
-    fn is_something_missing(&self) -> bool {
+    fn is_something_missing(&mut self) -> bool {
+        (0..self.flows.len()).for_each(|at| self.learn_published(at));
+        let publishes = self.plan.published.as_ref();
         let flows = self.flows.iter();
         !self.opener.is_idle()
+            || publishes.is_some_and(|published| !published.is_complete())
             || flows.enumerate().any(|(at, flow)| {
+                let stands = flow.alive || (publishes.is_some() && self.is_ready(at));
                 (flow.alive && !flow.queue.is_empty())
-                    || (flow.sent > 0 && self.lost_of(at) > 0 && flow.alive)
+                    || (flow.sent > 0 && stands && self.lost_of(at) > 0)
             })
     }
 
@@ -354,6 +357,7 @@ impl<'a, D: Dialect> Driver<'a, D> {
     /// The counts that need the whole run.
     fn settle(&mut self) {
         for at in 0..self.flows.len() {
+            self.learn_published(at);
             let lost = self.lost_of(at);
             let flow = &self.flows[at];
             self.tally.messages.expected += flow.sent * flow.copies;

@@ -291,9 +291,14 @@ impl<D: Dialect> Driver<'_, D> {
     }
 
     fn became_ready(&mut self, at: usize, now: u64) {
+        let place = self.place(at);
         let Some(line) = &mut self.lines[at] else {
             return;
         };
+        if let (Some(published), Some(session)) = (&self.plan.published, line.dialect.own_session())
+        {
+            published.introduce(place, session);
+        }
         line.phase = Phase::Ready;
         let (intended, delay) = (line.intended, line.started.saturating_sub(line.intended));
         self.opener.under_way -= 1;

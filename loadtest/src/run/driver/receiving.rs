@@ -45,6 +45,7 @@ impl<D: Dialect> Driver<'_, D> {
         if line.phase == Phase::Securing {
             self.secured(at, now)?;
         }
+        self.learn_published(at);
         let buffer = std::mem::take(&mut self.buffer);
         self.out.clear();
         let used = self.take_bytes(at, &buffer[..filled], now);

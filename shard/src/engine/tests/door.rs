@@ -4,6 +4,7 @@
 mod authority;
 mod keeping_out;
 mod proxies;
+mod receipts;
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};

@@ -399,6 +399,18 @@ fn the_number_of_control_frames_is_bounded_per_second() {
 }
 
 #[test]
+fn control_frames_that_were_asked_for_do_not_count() {
+    let limits = InboundLimits { control_frames_per_second: 3, ..LIMITS };
+    let mut receiver = Receiver::with(limits);
+    for _ in 0..9 {
+        assert_eq!(receiver.receive(&frame(FIN | PONG, &[])).len(), 1);
+        receiver.inbound.uncount_control();
+    }
+    assert_eq!(receiver.receive(&frame(FIN | PONG, &[]).repeat(3)).len(), 3);
+    receiver.fails(&frame(FIN | PONG, &[]), InboundError::TooManyControlFrames);
+}
+
+#[test]
 fn the_forms_of_a_close_frame() {
     let close = |payload: &[u8]| Receiver::new().receive(&frame(FIN | CLOSE, payload));
     assert_eq!(close(b""), [Event::Close(None, vec![])]);

@@ -47,6 +47,8 @@ pub(super) enum Fault {
     /// It has no value.
     Empty,
     TooLong,
+    /// A header cannot be read, or its name is no UTF-8.
+    Headers,
     /// It was read before.
     Duplicate,
     /// In another partition than its key belongs to; taken all the same.
@@ -56,10 +58,11 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    const ALL: [(Self, &'static str); 6] = [
+    const ALL: [(Self, &'static str); 7] = [
         (Self::Key, "key"),
         (Self::Empty, "empty"),
         (Self::TooLong, "too_long"),
+        (Self::Headers, "headers"),
         (Self::Duplicate, "duplicate"),
         (Self::Misplaced, "misplaced"),
         (Self::Ahead, "ahead"),

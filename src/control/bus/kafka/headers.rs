@@ -1,8 +1,9 @@
-//! What goes with a record besides key and value: its [`Trail`](crate::control::bus::Trail), the kind of its value, and when it is
-//! worth nothing any more.
+//! What goes with a record besides key and value: its [`Trail`](crate::control::bus::Trail), the kind
+//! of its value, and when it is worth nothing any more.
 
-use rdkafka::message::{Header, Headers, OwnedHeaders};
+use rdkafka::message::{Header, OwnedHeaders};
 
+use super::fetched::{BrokenHeaders, FetchedRecord};
 use crate::control::bus::Record;
 
 const MESSAGE_ID: &str = "message-id";
@@ -37,16 +38,31 @@ pub(super) fn write(record: &Record) -> OwnedHeaders {
 }
 
 /// When a record is worth nothing any more, if it says so. What is no number says nothing.
-pub(super) fn expiry(headers: &impl Headers) -> Option<u64> {
-    let last = (0..headers.count()).rev().filter_map(|at| headers.try_get(at));
-    let value = last.filter(|header| header.key == EXPIRES).find_map(|header| header.value)?;
-    std::str::from_utf8(value).ok()?.trim().parse().ok()
+pub(super) fn expiry(record: &FetchedRecord<'_>) -> Result<Option<u64>, BrokenHeaders> {
+    let mut expiry = Expiry::default();
+    record.headers(|name, value| expiry.see(name, value))?;
+    Ok(expiry.0)
+}
+
+/// What the headers seen so far say of it; the last that says something counts.
+#[derive(Default)]
+struct Expiry(Option<u64>);
+
+impl Expiry {
+    fn see(&mut self, name: &str, value: Option<&[u8]>) {
+        if name == EXPIRES
+            && let Some(value) = value
+        {
+            self.0 = str::from_utf8(value).ok().and_then(|text| text.trim().parse().ok());
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::option;
     use proptest::prelude::*;
+    use rdkafka::message::Headers as _;
 
     use super::*;
     use crate::control::bus::Trail;
@@ -90,11 +106,12 @@ mod tests {
     #[test]
     fn the_last_expiry_counts_and_one_without_a_number_does_not() {
         let of = |values: &[Option<&str>]| {
-            let none = OwnedHeaders::new();
-            let all = values
-                .iter()
-                .fold(none, |headers, &value| headers.insert(Header { key: EXPIRES, value }));
-            expiry(&all)
+            let mut expiry = Expiry::default();
+            for value in values {
+                expiry.see(EXPIRES, value.map(str::as_bytes));
+                expiry.see("expires-at", Some(b"9"));
+            }
+            expiry.0
         };
         assert_eq!(of(&[Some("1"), Some("2")]), Some(2));
         assert_eq!(of(&[Some(" 3 ")]), Some(3));
@@ -107,7 +124,11 @@ mod tests {
     proptest! {
         #[test]
         fn an_expiry_comes_back_as_it_was_written(at in option::of(any::<u64>())) {
-            prop_assert_eq!(expiry(&write(&record(Some(Trail::default()), at))), at);
+            let mut expiry = Expiry::default();
+            for header in write(&record(Some(Trail::default()), at)).iter() {
+                expiry.see(header.key, header.value);
+            }
+            prop_assert_eq!(expiry.0, at);
         }
     }
 }

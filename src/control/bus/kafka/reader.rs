@@ -3,41 +3,40 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::task::AtomicWaker;
+use rdkafka::ClientContext as _;
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult};
-use rdkafka::message::BorrowedMessage;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tracing::warn;
 
 use super::bell::Bell;
 use super::contact::Contact;
+use super::fetched::{FetchQueue, Fetched};
 
 /// One of the two readers.
 pub(super) struct Reader {
+    fetched: FetchQueue,
     consumer: Arc<BaseConsumer<Contact>>,
-    bell: Arc<Bell>,
-}
-
-/// What lay in the reader's queue.
-pub(super) enum Read<'a> {
-    Record(BorrowedMessage<'a>),
-    /// A partition has no more for now.
-    End(u32),
-    /// An error, which is counted; what follows is not lost by it.
-    Error,
+    /// Of what librdkafka says besides records.
+    said: Arc<Bell>,
 }
 
 impl Reader {
     pub(super) fn new(
         config: &ClientConfig,
         contact: Contact,
-        bell: Arc<Bell>,
+        waker: &Arc<AtomicWaker>,
     ) -> KafkaResult<Self> {
         let mut consumer = BaseConsumer::from_config_and_context(config, contact)?;
-        let rung = Arc::clone(&bell);
+        let said = Bell::new(waker);
+        let rung = Arc::clone(&said);
         consumer.set_nonempty_callback(move || rung.ring());
-        Ok(Self { consumer: Arc::new(consumer), bell })
+        let consumer = Arc::new(consumer);
+        let fetched = FetchQueue::new(Arc::clone(&consumer), Bell::new(waker))
+            .ok_or_else(|| KafkaError::ClientCreation("no memory for a queue".into()))?;
+        Ok(Self { fetched, consumer, said })
     }
 
     /// For questions about topics and offsets, which wait for answers.
@@ -45,35 +44,41 @@ impl Reader {
         Arc::clone(&self.consumer)
     }
 
-    pub(super) fn bell(&self) -> &Bell {
-        &self.bell
+    /// Whether there may be something to take.
+    pub(super) fn has_rung(&self) -> bool {
+        self.fetched.bell().has_rung() || self.said.has_rung()
+    }
+
+    /// Looks again, whether it has rung or not.
+    pub(super) fn look_again(&self) {
+        self.fetched.bell().keep();
+        self.said.keep();
     }
 
     /// What was fetched next, without waiting.
-    pub(super) fn next(&self) -> Option<Read<'_>> {
-        if !self.bell.take() {
-            return None;
+    pub(super) fn next(&mut self) -> Option<Fetched<'_>> {
+        self.hear();
+        let next = self.fetched.next();
+        if let Some(Fetched::Error(code)) = next {
+            let contact = self.consumer.context();
+            contact.counts().read_errors.add(1);
+            contact.error(KafkaError::MessageConsumption(code), "reading");
+        }
+        next
+    }
+
+    /// Takes what is said besides records. The contact is told what it was.
+    fn hear(&self) {
+        if !self.said.take() {
+            return;
         }
         loop {
-            let contact = self.consumer.context();
             match self.consumer.poll(Duration::ZERO) {
-                Some(Ok(record)) => {
-                    self.bell.keep();
-                    return Some(Read::Record(record));
-                }
-                Some(Err(KafkaError::PartitionEOF(partition))) => {
-                    self.bell.keep();
-                    return Some(Read::End(u32::try_from(partition).unwrap_or(u32::MAX)));
-                }
-                Some(Err(_)) => {
-                    // The contact has been told what it was.
-                    contact.counts().read_errors.add(1);
-                    self.bell.keep();
-                    return Some(Read::Error);
-                }
+                // Records are not among it: their partitions' queues lead elsewhere.
+                Some(Ok(_) | Err(_)) => self.consumer.context().counts().read_errors.add(1),
                 // Nothing, or something that was for the contact: then there may be more.
-                None if contact.take_served() => {}
-                None => return None,
+                None if self.consumer.context().take_served() => {}
+                None => return,
             }
         }
     }
@@ -83,7 +88,9 @@ impl Reader {
         let mut list = TopicPartitionList::with_capacity(partitions.len());
         for &(partition, from) in partitions {
             let from = Offset::Offset(i64::try_from(from).unwrap_or(i64::MAX));
-            if let Err(error) = list.add_partition_offset(topic, partition as i32, from) {
+            if !self.fetched.collect(topic, partition) {
+                warn!(topic, partition, "cannot read a partition");
+            } else if let Err(error) = list.add_partition_offset(topic, partition as i32, from) {
                 warn!(topic, partition, %error, "cannot read a partition");
             }
         }
@@ -93,11 +100,12 @@ impl Reader {
     }
 
     /// Ends reading a partition; what was fetched of it is thrown away.
-    pub(super) fn unassign(&self, topic: &str, partition: u32) {
+    pub(super) fn unassign(&mut self, topic: &str, partition: u32) {
         let mut list = TopicPartitionList::with_capacity(1);
         list.add_partition(topic, partition as i32);
         if let Err(error) = self.consumer.incremental_unassign(&list) {
             warn!(topic, partition, %error, "cannot end reading a partition");
         }
+        self.fetched.forget(topic, partition);
     }
 }

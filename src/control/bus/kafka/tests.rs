@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use corelane_shard::id::Epoch;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::message::{Header, Headers as _, OwnedHeaders, OwnedMessage};
+use rdkafka::message::{Header, Headers as _, Message as _, OwnedHeaders, OwnedMessage};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tokio::runtime::Runtime;
 
-use super::counts::Failure;
+use super::counts::{Failure, Fault};
 use super::*;
 use crate::control::bus::{Missing, Trail, topic};
 

@@ -66,8 +66,8 @@ impl Topics {
     }
 
     /// What a record of the brokers' topic is.
-    pub(super) fn find(&self, on_brokers: &str) -> Option<Inbound> {
-        Inbound::ALL.into_iter().find(|topic| self.on_brokers(*topic) == on_brokers)
+    pub(super) fn find(&self, on_brokers: &[u8]) -> Option<Inbound> {
+        Inbound::ALL.into_iter().find(|topic| self.on_brokers(*topic).as_bytes() == on_brokers)
     }
 }
 
@@ -79,8 +79,8 @@ mod tests {
     fn every_topic_that_is_read_has_its_prefix_and_is_found_by_it() {
         let topics = Topics::new("eu.");
         for topic in Inbound::ALL {
-            assert_eq!(topics.find(&format!("eu.{}", topic.name())), Some(topic));
-            assert_eq!(topics.find(topic.name()), None);
+            assert_eq!(topics.find(format!("eu.{}", topic.name()).as_bytes()), Some(topic));
+            assert_eq!(topics.find(topic.name().as_bytes()), None);
             assert_eq!(&*topics.shared(topic), topic.name());
         }
         assert_eq!(topics.prefixed("x"), "eu.x");

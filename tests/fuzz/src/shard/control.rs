@@ -8,7 +8,8 @@ use std::time::Duration;
 use corelane_shard::id::{ConnectionKey, EndpointId, Epoch, Place, ServiceId, SessionId, ShardId};
 use corelane_shard::identity::Validated;
 use corelane_shard::lane::{
-    ClaimRefusal, Content, ControlLanes, Delivery, DrainPhase, Resumed, ToControl, ToShard,
+    ClaimRefusal, Content, ControlLanes, Delivery, DrainPhase, Granting, Resumed, Rpc, ToControl,
+    ToShard,
 };
 use corelane_shard::session::shortcuts::Shortcut;
 use corelane_shard::snapshot::{Address, Endpoint, Method, Snapshot};
@@ -133,13 +134,14 @@ impl Control {
                 self.place += 1;
                 let message = message(Flags::BINARY, self.place, len);
                 let timeout = Duration::from_millis(ms.into());
-                self.deliver(player, false, Content::Rpc { message, timeout });
+                self.deliver(player, false, Content::Rpc(Box::new(Rpc { message, timeout })));
             }
             Step::Capabilities { player, endpoints } => {
                 let endpoints = endpoints.map(|at| EndpointId(u16::from(at % 12)));
                 let endpoints = Arc::new(endpoints);
                 let reason = "role_changed".into();
-                self.deliver(player, true, Content::Capabilities { endpoints, reason });
+                let granting = Granting { endpoints, reason };
+                self.deliver(player, true, Content::Capabilities(Box::new(granting)));
             }
             Step::Publish { player, route, target, len } => {
                 let shortcut = shortcut(route, target, len);
@@ -197,7 +199,7 @@ impl Control {
         self.place += 1;
         let place = kept.then_some(Place(self.place));
         let delivery = Delivery { key, epoch, place, content };
-        self.waiting.push_back(ToShard::Deliver(Box::new(delivery)));
+        self.waiting.push_back(ToShard::Deliver(delivery));
     }
 
     fn reload(&mut self, messages_per_window: u8) {

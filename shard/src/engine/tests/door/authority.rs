@@ -30,7 +30,7 @@ impl Node {
     fn deliver(&mut self, place: Option<Place>, content: Content) {
         let (key, epoch) = (self.key, Epoch(1));
         let delivery = Delivery { key, epoch, place, content };
-        self.rig.tell(ToShard::Deliver(Box::new(delivery)));
+        self.rig.tell(ToShard::Deliver(delivery));
     }
 
     fn event(&mut self, place: u64, text: &str) {

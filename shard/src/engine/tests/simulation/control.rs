@@ -12,8 +12,8 @@ use crate::clock::Instant;
 use crate::id::{ConnectionKey, EndpointId, Epoch, Place, SessionId, ShardId};
 use crate::identity::{AuthRefusal, Identity, Validated};
 use crate::lane::{
-    Claim, ClaimRefusal, Content, ControlLanes, Credential, Delivery, DrainPhase, End, Park,
-    Resumed, RpcEnded, RpcOutcome, ToControl, ToShard,
+    Claim, ClaimRefusal, Content, ControlLanes, Credential, Delivery, DrainPhase, End, Granting,
+    Park, Resumed, Rpc, RpcEnded, RpcOutcome, ToControl, ToShard,
 };
 use crate::wire::guid::Guid;
 use crate::wire::header::{Flags, RequestHeader};
@@ -300,8 +300,7 @@ impl Control {
         }
         let (Some((shard, key)), true) = (record.owner, record.opened) else { return };
         let epoch = Epoch(record.epoch);
-        let deliver =
-            |content| ToShard::Deliver(Box::new(Delivery { key, epoch, place: None, content }));
+        let deliver = |content| ToShard::Deliver(Delivery { key, epoch, place: None, content });
         let order = match dice {
             12 => {
                 let reason = "Session invalidated: simulated".into();
@@ -319,11 +318,12 @@ impl Control {
                 record.rpcs.insert(id);
                 let timeout = Duration::from_millis(self.rng.u64(..5000));
                 let message = message(session, Flags::BINARY, id).into();
-                deliver(Content::Rpc { message, timeout })
+                deliver(Content::Rpc(Box::new(Rpc { message, timeout })))
             }
             25 => {
                 let endpoints: Arc<[EndpointId]> = (0..self.rng.u16(..4)).map(EndpointId).collect();
-                deliver(Content::Capabilities { endpoints, reason: "simulated".into() })
+                let granting = Granting { endpoints, reason: "simulated".into() };
+                deliver(Content::Capabilities(Box::new(granting)))
             }
             _ => return,
         };
@@ -346,7 +346,7 @@ impl Control {
                 let content = Content::Event(Arc::from(body.into_bytes()));
                 let (epoch, place) = (Epoch(record.epoch), Some(Place(number)));
                 let delivery = Delivery { key, epoch, place, content };
-                orders.push_back(ToShard::Deliver(Box::new(delivery)));
+                orders.push_back(ToShard::Deliver(delivery));
             }
         }
     }
