@@ -8,10 +8,10 @@ use crate::harness::client::Client;
 use crate::harness::gateway::{Gateway, Setup};
 use crate::harness::http_backend::{self, HttpBackend};
 use crate::internal::{TOKEN, ask, json, player, post};
-use crate::redis_server::Server;
+use crate::services::Redis;
 
 /// Nodes that keep their sessions together; the first is where all of them dial.
-fn nodes<const N: usize>(redis: &Server, tables: &str) -> [Gateway; N] {
+fn nodes<const N: usize>(redis: &Redis, tables: &str) -> [Gateway; N] {
     let mut first = None;
     let nodes = std::array::from_fn(|at| {
         let peers = first.map(|first| format!("ws://{first}")).unwrap_or_default();
@@ -31,12 +31,12 @@ fn nodes<const N: usize>(redis: &Server, tables: &str) -> [Gateway; N] {
 }
 
 /// A node that shares sessions and has no links.
-fn apart(redis: &Server, tables: &str) -> Setup {
+fn apart(redis: &Redis, tables: &str) -> Setup {
     Setup::new(tables)
         .set("listen.internal.address", "127.0.0.1:0")
         .set("listen.internal.service_token", TOKEN)
         .set("control.instance", &Uuid::new_v4().to_string())
-        .set("redis.url", &format!("redis://127.0.0.1:{}", redis.port))
+        .set("redis.url", &redis.url())
 }
 
 fn message(session: &str) -> Value {
@@ -55,7 +55,7 @@ fn call(session: &str) -> Value {
 
 #[test]
 fn a_service_reaches_a_player_of_another_node() {
-    let redis = Server::start();
+    let redis = Redis::start();
     let backend = HttpBackend::start(|_| http_backend::Answer::ok("{\"at\":1}"));
     let [here, there] = nodes(&redis, &backend.service("/demo/time", ""));
     let (session, _, mut client) = player(&there);
@@ -85,7 +85,7 @@ fn a_service_reaches_a_player_of_another_node() {
 
 #[test]
 fn an_operator_ends_a_session_of_another_node() {
-    let redis = Server::start();
+    let redis = Redis::start();
     let [here, there] = [(); 2].map(|()| apart(&redis, "").start());
     let (session, token, mut client) = player(&there);
     let path = format!("/sessions/{session}?reason=Cheating");
@@ -98,7 +98,7 @@ fn an_operator_ends_a_session_of_another_node() {
 
 #[test]
 fn a_session_that_nobody_has_is_a_404_and_one_without_a_way_to_it_a_503() {
-    let redis = Server::start();
+    let redis = Redis::start();
     let [here, _there] = nodes(&redis, "");
     let alone = apart(&redis, "").start();
     let (held, _, client) = player(&alone);
@@ -133,7 +133,7 @@ fn a_session_that_nobody_has_is_a_404_and_one_without_a_way_to_it_a_503() {
 
 #[test]
 fn while_redis_is_away_nobody_says_that_a_session_is_nowhere() {
-    let mut redis = Server::start();
+    let mut redis = Redis::start();
     let [here, there] = nodes(&redis, "");
     let (session, _, client) = player(&there);
     redis.kill();

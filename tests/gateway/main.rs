@@ -10,9 +10,6 @@ mod gateway_process;
 #[path = "../services/mod.rs"]
 mod services;
 
-#[path = "../services/port.rs"]
-mod port;
-
 mod auth_services;
 mod compression;
 mod door;

@@ -9,19 +9,19 @@ use uuid::Uuid;
 use crate::harness::PATIENCE;
 use crate::harness::frames::{CLIENT, Guid, Request};
 use crate::harness::gateway::{Gateway, Setup};
-use crate::port;
-use crate::redis_server::Server;
+use crate::services::Redis;
+use crate::services::port;
 
 const REGISTRY: &str = "connect:zset:broadcast-registry";
 
 /// A node that others reach at a port of its own, and that knows nobody.
-pub(crate) fn node(redis: &Server, instance: Uuid) -> Setup {
+pub(crate) fn node(redis: &Redis, instance: Uuid) -> Setup {
     let address = format!("127.0.0.1:{}", port::free());
     Setup::new("")
         .set("session.connection_mode", "Relayed")
         .set("listen.internal.address", &address)
         .set("listen.internal.service_token", crate::internal::TOKEN)
-        .set("redis.url", &format!("redis://127.0.0.1:{}", redis.port))
+        .set("redis.url", &redis.url())
         .set("control.instance", &instance.to_string())
         .set("control.node", "auto")
         .set("nodes.internal_url", &format!("ws://{address}"))
@@ -63,7 +63,7 @@ fn number(gateway: &Gateway) -> u64 {
 
 #[test]
 fn nodes_find_each_other_and_let_go_of_one_that_stops() {
-    let redis = Server::start();
+    let redis = Redis::start();
     let mut nodes: Vec<Gateway> = Vec::new();
     for id in [1, 2, 3] {
         nodes.push(node(&redis, instance(id)).start());
@@ -98,7 +98,7 @@ fn nodes_find_each_other_and_let_go_of_one_that_stops() {
 
 #[test]
 fn a_record_that_is_stale_is_taken_out_and_nobody_dials_there() {
-    let redis = Server::start();
+    let redis = Redis::start();
     let seconds = unix_seconds();
     let nobody = |id: u128, port: u16| {
         json!({
@@ -124,7 +124,7 @@ fn a_record_that_is_stale_is_taken_out_and_nobody_dials_there() {
 
 #[test]
 fn links_stand_while_redis_is_away_and_its_failures_are_counted() {
-    let mut redis = Server::start();
+    let mut redis = Redis::start();
     let [first, second] = [1, 2].map(|id| node(&redis, instance(id)).start());
     await_links(&first, 1);
     let (mut alice, mut bob) = (first.client(), second.client());
@@ -146,7 +146,7 @@ fn links_stand_while_redis_is_away_and_its_failures_are_counted() {
 
 #[test]
 fn nodes_have_different_numbers_and_the_same_again_after_a_restart() {
-    let redis = Server::start();
+    let redis = Redis::start();
     // Both would have the same one.
     let (one, other) = (instance(0x1_0005), instance(0x2_0005));
     let first = node(&redis, one).start();
@@ -166,7 +166,7 @@ fn nodes_have_different_numbers_and_the_same_again_after_a_restart() {
 
 #[test]
 fn a_node_whose_number_is_anothers_tells_its_players_to_go_and_ends() {
-    let redis = Server::start();
+    let redis = Redis::start();
     let mut gateway = node(&redis, instance(5)).start();
     assert_eq!(number(&gateway), 5);
     let mut alice = gateway.client();

@@ -138,7 +138,9 @@ mod model {
                     break;
                 }
             }
-            producers.into_iter().for_each(|producer| producer.join().unwrap());
+            for producer in producers {
+                producer.join().expect("producers do not panic");
+            }
             if parked_with.is_some_and(|taken| taken < PRODUCERS) {
                 assert!(world.rings.load(Ordering::Relaxed) > 0, "a wake-up was lost");
             }
