@@ -6,7 +6,7 @@
 #[path = "../gateway_process/mod.rs"]
 mod gateway_process;
 
-#[expect(dead_code, unused_imports, reason = "these tests need Redis alone")]
+#[expect(dead_code, reason = "each test takes the part of the services that it needs")]
 #[path = "../services/mod.rs"]
 mod services;
 
@@ -21,6 +21,7 @@ mod harness;
 mod http_backends;
 mod internal;
 mod kafka;
+mod kafka_records;
 mod ledger;
 mod lifecycle;
 mod limits;

@@ -1,5 +1,8 @@
 //! What stands in Redis, as the protocol wants it: names, types, times to live, records.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use corelane::control::store::{Begin, SessionStore as _};
 use corelane_shard::id::Epoch;
 use corelane_shard::lane::{ClaimRefusal, Resumed};
@@ -118,6 +121,97 @@ fn an_ended_session_leaves_nothing_but_its_revocation() {
         assert_eq!(refused, Some(ClaimRefusal::Revoked));
         assert!(node.claim(jwt(ACCOUNT, revoked + 1)).is_ok());
     }
+}
+
+#[test]
+fn everything_lives_as_long_as_is_configured() {
+    let server = Redis::start();
+    let mut setup = Setup::new(&server);
+    setup.shared.session_ttl = Duration::from_secs(1000);
+    setup.shared.heartbeat_ttl = Duration::from_secs(77);
+    setup.rules.window = Duration::from_secs(60);
+    setup.rules.extension = Duration::from_secs(120);
+    let mut node = setup.start();
+    node.cursor = Some(at(3));
+    let live = node.login();
+    value(&server, &format!("ws-session:{SID}"), 1000);
+    value(&server, &format!("heartbeat:{SID}"), 77);
+    for key in [format!("owner:{SID}"), format!("client-cursor:{SID}")] {
+        lives(&server, &format!("connect:{key}"), 1000);
+    }
+    lives(&server, &format!("connect:set:account-sessions:{BARE_ACCOUNT}"), 1000);
+    node.leave(live);
+    let record = value(&server, &format!("ws-session:{SID}"), 60 + 120);
+    let (ended, expires) = ("DisconnectedAtUnix", "ReconnectionExpiresAtUnix");
+    assert_eq!(record[expires].as_u64(), record[ended].as_u64().map(|at| at + 60));
+    value(&server, &format!("reconnect:{}", token(live.epoch)), 60);
+    for key in [format!("owner:{SID}"), format!("client-cursor:{SID}")] {
+        lives(&server, &format!("connect:{key}"), 60 + 120);
+    }
+}
+
+#[test]
+fn a_session_whose_client_may_lack_its_newest_token_can_be_found_by_the_one_before() {
+    let server = Redis::start();
+    let mut node = Node::of(&server);
+    let first = node.login();
+    let second = node.reconnect(&token(first.epoch)).unwrap_or_else(|why| panic!("{why:?}"));
+    node.leave(second.owner);
+    let record = value(&server, &format!("ws-session:{SID}"), 360);
+    assert_eq!(record["ReconnectionToken"], token(second.owner.epoch));
+    assert_eq!(record["PreviousReconnectionToken"], token(first.epoch));
+    for epoch in [first.epoch, second.owner.epoch] {
+        assert_eq!(value(&server, &format!("reconnect:{}", token(epoch)), 300), SID);
+    }
+}
+
+#[test]
+fn nothing_stands_there_but_what_is_documented_and_all_of_it_ends_but_the_birth() {
+    let server = Redis::start();
+    let (mut a, mut b) = (Node::of(&server), Node::of(&server));
+    (a.cursor, b.cursor) = (Some(at(1)), Some(at(1)));
+    let first = a.login();
+    // The node that it is taken from has a note of that, until it asks.
+    let second = b.login();
+    let mut seen = patterns(&server);
+    b.leave(second);
+    seen.extend(patterns(&server));
+    b.store.end(ALICE, Some("Logout"), b.now());
+    b.settle();
+    seen.extend(patterns(&server));
+    let expected = [
+        "client-cursor:*",
+        "evicted:*",
+        "heartbeat:*",
+        "heartbeat:*:meta",
+        "node:*",
+        "owner:*",
+        "reconnect:*",
+        "reconnect:*:meta",
+        "revoked:*",
+        "set:account-sessions:*",
+        "store-born",
+        "ws-session:*",
+        "ws-session:*:meta",
+    ];
+    assert_eq!(seen.iter().map(String::as_str).collect::<Vec<_>>(), expected);
+    assert_ne!(first.epoch, second.epoch);
+}
+
+/// The kinds of keys that are there; each but one has an end.
+fn patterns(server: &Redis) -> BTreeSet<String> {
+    let keys = server.cli(&["KEYS", "*"]);
+    let patterns = keys.lines().map(|key| {
+        let name = key.strip_prefix("connect:").expect("every name begins so");
+        // It may have ended in between.
+        let left = ttl(server, key);
+        assert!(left > 0 || left == -2 || name == "store-born", "{key} stays for ever");
+        let parts: Vec<_> = name.split(':').collect();
+        let wild = |part: &&str| part.contains(SID) || part.len() >= 32;
+        let parts = parts.iter().map(|part| if wild(part) { "*" } else { part });
+        parts.collect::<Vec<_>>().join(":")
+    });
+    patterns.collect()
 }
 
 /// A session that another program has kept.
