@@ -1,7 +1,7 @@
 //! `corelane-bench`: measures what an echoed message costs a server. `drive` puts one load on a
 //! running server; `echo-ratio` compares a server with the bare loop of `bare_echo`; `peers`
-//! compares the gateway with other servers; `hostile` puts bad clients beside good ones. The work is in
-//! the modules; here is the command line.
+//! compares the gateway with other servers; `hostile` puts bad clients beside good ones; `push` measures
+//! events from Kafka. The work is in the modules; here is the command line.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line program")]
 
 mod drive;
@@ -9,6 +9,7 @@ mod exchange;
 mod hostile;
 mod machine;
 mod peers;
+mod push;
 mod ratio;
 mod server_process;
 mod statistics;
@@ -44,6 +45,8 @@ enum Command {
     Peers(peers::PeersArguments),
     /// Say what good clients notice of bad ones beside them, and fail if it is much
     Hostile(hostile::HostileArguments),
+    /// Say what an event from Kafka costs the gateway, and how long it takes to its client
+    Push(push::PushArguments),
 }
 
 #[derive(Args)]
@@ -123,6 +126,7 @@ fn main() -> ExitCode {
         Command::EchoRatio(arguments) => echo_ratio(&arguments),
         Command::Peers(arguments) => peers::run(&arguments, &mut |line| println!("{line}")),
         Command::Hostile(arguments) => hostile::run(&arguments, &mut |line| println!("{line}")),
+        Command::Push(arguments) => push::run(&arguments, &mut |line| println!("{line}")),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

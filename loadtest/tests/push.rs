@@ -1,6 +1,8 @@
 //! Events that the harness publishes itself: a small gateway takes them from brokers inside this
 //! process and passes them on, and what it does to some of them must be in the counts.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
 mod support;
 
 use std::collections::HashMap;

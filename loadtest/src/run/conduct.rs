@@ -76,7 +76,7 @@ pub(super) fn run<D: Dialect>(
                 plan.progress.end();
                 found
             });
-            let publisher = publisher.map_err(|source| thread_error(source));
+            let publisher = publisher.map_err(thread_error);
             threads.push(publisher.inspect_err(|_| plan.progress.abandon())?);
         }
         let mut watch = Watch {

@@ -256,6 +256,11 @@ impl EmbeddedStore {
         self.revocations.refuse(token)
     }
 
+    /// The next of a round through the live sessions, [`Records::live_from`].
+    pub(super) fn live_from(&self, from: usize, most: usize) -> (Vec<(SessionId, Epoch)>, usize) {
+        self.records.live_from(from, most)
+    }
+
     /// Of the newest claim that was granted here.
     pub(super) fn epoch(&self, session: SessionId) -> Option<Epoch> {
         self.records.get(session).map(|record| record.epoch)

@@ -90,8 +90,8 @@ pub struct RedisStore<C> {
     /// How far clients have come, as far as Redis does not know it.
     cursors: AHashMap<SessionId, (Epoch, Position)>,
     cursors_sent: bool,
-    /// Live sessions, the one that was kept longest ago first. Some have gone since.
-    round: VecDeque<(SessionId, Epoch)>,
+    /// Where the round of heartbeats through the live sessions is.
+    round: usize,
     next_beat: Instant,
     /// Less than one, between two steps of the round.
     beats_due: f64,
@@ -139,7 +139,7 @@ impl<C: Courier> RedisStore<C> {
             next_unsent: Instant(0),
             cursors: AHashMap::new(),
             cursors_sent: false,
-            round: VecDeque::new(),
+            round: 0,
             next_beat: Instant(0),
             beats_due: 0.0,
             sweep: VecDeque::new(),
@@ -182,7 +182,6 @@ impl<C: Courier> RedisStore<C> {
         self.local.claim(claimed, None, Now { unix_ms, ..self.now });
         while let Some(mut decision) = self.local.decided() {
             if let ToShard::Granted { session, epoch, .. } = decision.answer {
-                self.round.push_back((session, epoch));
                 self.sweep.push_back((session, epoch));
                 if !known {
                     decision.begin = Begin::Unknown;
@@ -400,7 +399,7 @@ impl<C: Courier> SessionStore for RedisStore<C> {
             let shown = self.now.mono + SHOW_PAUSE;
             return Some(self.local.due().map_or(shown, |due| due.min(shown)));
         }
-        let beat = (!self.round.is_empty()).then_some(self.next_beat);
+        let beat = (self.local.live() > 0).then_some(self.next_beat);
         let unsent = (!self.unsent.is_empty()).then_some(self.next_unsent);
         let sweep = (!self.sweep.is_empty()).then_some(self.next_sweep);
         [self.local.due(), self.lease.due(), beat, unsent, sweep].into_iter().flatten().min()

@@ -161,6 +161,26 @@ impl Records {
         self.records.iter().flatten()
     }
 
+    /// Live sessions from place `from` on, `most` of them and none twice, and the place of those that
+    /// come after. Behind the last place is the first.
+    pub(super) fn live_from(&self, from: usize, most: usize) -> (Vec<(SessionId, Epoch)>, usize) {
+        let places = self.records.len();
+        let mut found = Vec::with_capacity(most.min(places));
+        let mut at = from;
+        for _ in 0..places {
+            if found.len() == most {
+                break;
+            }
+            at = if at < places { at } else { 0 };
+            let record = record_at(&self.records, at as u32);
+            if let Some(Owner { epoch, .. }) = record.and_then(Record::owner) {
+                found.extend(session_at(&self.records, at as u32).map(|session| (session, epoch)));
+            }
+            at += 1;
+        }
+        (found, at)
+    }
+
     fn index(&self, session: SessionId) -> Option<u32> {
         let hash = self.hasher.hash_one(Some(session));
         self.sessions.find(hash, |at| session_at(&self.records, *at) == Some(session)).copied()

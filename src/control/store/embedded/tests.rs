@@ -428,3 +428,27 @@ fn ipv6_addresses_are_counted_by_network() {
     assert_eq!(counted("::ffff:192.0.2.1"), counted("192.0.2.1"));
     assert_ne!(counted("192.0.2.1"), counted("192.0.2.2"));
 }
+
+#[test]
+fn a_round_comes_to_every_live_session_and_to_none_twice() {
+    let mut store = store(10);
+    for session in 1..=7 {
+        let owner = open(&mut store, session, SessionId(session.into()), at(1));
+        if session % 3 == 0 {
+            store.release(SessionId(session.into()), owner, End::Resumable, None, at(2));
+        }
+    }
+    let mut next = 0;
+    for _ in 0..3 {
+        let mut seen = Vec::new();
+        while seen.len() < store.live() {
+            let found;
+            (found, next) = store.live_from(next, 2.min(store.live() - seen.len()));
+            assert!(!found.is_empty());
+            seen.extend(found.into_iter().map(|(SessionId(session), _)| session));
+        }
+        assert_eq!(seen, [1, 2, 4, 5, 7]);
+    }
+    // Not even if more are wanted than there are.
+    assert_eq!(store.live_from(next, 100).0.len(), 5);
+}

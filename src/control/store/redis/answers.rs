@@ -128,7 +128,6 @@ impl<C: Courier> RedisStore<C> {
         };
         self.cursors.remove(&session);
         let evict = self.local.adopt(claimed, identity, epoch, taken);
-        self.round.push_back((session, epoch));
         let answer = ToShard::Granted { key: claimed.key, session, epoch, resumed };
         self.decided.push_back(Decision { evict, shard: claimed.shard, answer, begin });
     }

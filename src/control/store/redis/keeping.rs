@@ -93,20 +93,21 @@ impl<C: Courier> RedisStore<C> {
 
     /// Keeps as many as must be so that all have their turn within the interval.
     fn beat(&mut self, reached: Reach<'_>) {
-        if self.round.is_empty() || self.now.mono < self.next_beat {
+        let live = self.local.live();
+        if live == 0 || self.now.mono < self.next_beat {
             return;
         }
         self.next_beat = self.now.mono + TICK;
         let share = TICK.as_secs_f64() / self.shared.heartbeat_interval.as_secs_f64();
-        self.beats_due += self.round.len() as f64 * share;
-        let mut left = self.beats_due as usize;
-        self.beats_due -= left as f64;
+        self.beats_due += live as f64 * share;
+        // Whose turn has passed meanwhile has it again soon.
+        let mut left = (self.beats_due as usize).min(live);
+        self.beats_due = self.beats_due.fract();
         while left > 0 {
-            let some = left.min(KEPT_TOGETHER).min(self.round.len());
+            let (sessions, next) = self.local.live_from(self.round, left.min(KEPT_TOGETHER));
+            self.round = next;
             left = left.saturating_sub(KEPT_TOGETHER);
-            let sessions: Vec<_> = self.round.drain(..some).collect();
             let held = self.held(&sessions, reached);
-            self.round.extend(held.iter().map(|held| (held.identity.session, held.epoch)));
             if held.is_empty() {
                 continue;
             }
@@ -145,6 +146,10 @@ impl<C: Courier> RedisStore<C> {
             Some(Reached { session, epoch, position })
         };
         let reached = some.into_iter().filter_map(cursor).collect();
+        if self.cursors.is_empty() && self.cursors.capacity() > CURSORS_KEPT {
+            // A crowd came at once; mostly few have something to be written.
+            self.cursors.shrink_to(CURSORS_KEPT);
+        }
         match self.send(Command::Cursors { reached, at: self.now.unix_ms }) {
             Ok(()) => self.cursors_sent = true,
             Err(command) => self.keep_cursors(command),
@@ -187,6 +192,8 @@ impl Command {
 /// Sessions of one command.
 const KEPT_TOGETHER: usize = 128;
 const CURSORS_TOGETHER: usize = 512;
+/// Sessions whose cursors have room for good.
+const CURSORS_KEPT: usize = 2 * CURSORS_TOGETHER;
 /// Comparisons under way, heartbeats among them.
 const SWEEPS_SENT_MAX: usize = 2;
 /// Between two steps of the round of heartbeats.
