@@ -206,7 +206,7 @@ impl Watch<'_> {
     }
 
     /// The server's process stands still until the backlog is with the brokers.
-    fn fill_backlog(&mut self) -> Result<(), RunError> {
+    fn fill_backlog(&self) -> Result<(), RunError> {
         let Arrival::Backlog { .. } = self.plan.scenario.arrival else { return Ok(()) };
         let Some(ServerAt::Pid(pid)) = self.surroundings.server else {
             return Err(RunError::WhoStandsStill);
