@@ -1,13 +1,15 @@
 //! `corelane-bench`: measures what an echoed message costs a server. `drive` puts one load on a
 //! running server; `echo-ratio` compares a server with the bare loop of `bare_echo`; `peers`
-//! compares the gateway with other servers; `hostile` puts bad clients beside good ones. The work is in
-//! the modules; here is the command line.
+//! compares the gateway with other servers; `hostile` puts bad clients beside good ones; `isolation`
+//! stops Redis and Kafka. The work is in the modules; here is the command line.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line program")]
 
 mod drive;
 mod exchange;
 mod hostile;
+mod isolation;
 mod machine;
+mod own_gateway;
 mod peers;
 mod ratio;
 mod server_process;
@@ -44,6 +46,8 @@ enum Command {
     Peers(peers::PeersArguments),
     /// Say what good clients notice of bad ones beside them, and fail if it is much
     Hostile(hostile::HostileArguments),
+    /// Say what open sessions notice when Redis and Kafka stand still, and fail if it is much
+    Isolation(isolation::IsolationArguments),
 }
 
 #[derive(Args)]
@@ -123,6 +127,7 @@ fn main() -> ExitCode {
         Command::EchoRatio(arguments) => echo_ratio(&arguments),
         Command::Peers(arguments) => peers::run(&arguments, &mut |line| println!("{line}")),
         Command::Hostile(arguments) => hostile::run(&arguments, &mut |line| println!("{line}")),
+        Command::Isolation(arguments) => isolation::run(&arguments, &mut |line| println!("{line}")),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
