@@ -1,13 +1,16 @@
 //! `corelane-bench`: measures what an echoed message costs a server. `drive` puts one load on a
 //! running server; `echo-ratio` compares a server with the bare loop of `bare_echo`; `peers`
 //! compares the gateway with other servers; `hostile` puts bad clients beside good ones; `push` measures
-//! events from Kafka. The work is in the modules; here is the command line.
+//! events from Kafka; `isolation` stops Redis and Kafka. The work is in the modules; here is the
+//! command line.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line program")]
 
 mod drive;
 mod exchange;
 mod hostile;
+mod isolation;
 mod machine;
+mod own_gateway;
 mod peers;
 mod push;
 mod ratio;
@@ -47,6 +50,8 @@ enum Command {
     Hostile(hostile::HostileArguments),
     /// Say what an event from Kafka costs the gateway, and how long it takes to its client
     Push(push::PushArguments),
+    /// Say what open sessions notice when Redis and Kafka stand still, and fail if it is much
+    Isolation(isolation::IsolationArguments),
 }
 
 #[derive(Args)]
@@ -127,6 +132,7 @@ fn main() -> ExitCode {
         Command::Peers(arguments) => peers::run(&arguments, &mut |line| println!("{line}")),
         Command::Hostile(arguments) => hostile::run(&arguments, &mut |line| println!("{line}")),
         Command::Push(arguments) => push::run(&arguments, &mut |line| println!("{line}")),
+        Command::Isolation(arguments) => isolation::run(&arguments, &mut |line| println!("{line}")),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

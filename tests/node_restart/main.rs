@@ -142,6 +142,7 @@ fn await_topic(gateway: &Gateway) {
     });
 }
 
+#[expect(clippy::print_stdout, reason = "the times are what a reader of the test wants to know")]
 fn come_back(how: End) {
     // What is timed has the machine to itself, as far as this program goes.
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
