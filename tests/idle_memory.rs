@@ -73,6 +73,7 @@ fn ten_thousand_idle_sessions_stay_within_their_bound_with_redis_and_kafka() {
 }
 
 /// Bytes that they take together once what they brought about is `over`.
+#[expect(clippy::print_stdout, reason = "the figure is what a reader of the test wants to know")]
 fn hold_idle_sessions(gateway: &Gateway, over: fn(&Metrics) -> bool) -> u64 {
     let before = pss_bytes(gateway.pid());
     let mut clients = Vec::with_capacity(SESSIONS);
