@@ -66,8 +66,7 @@ pub(crate) fn run(arguments: &IsolationArguments, tell: &mut dyn FnMut(&str)) ->
     };
     let load = Load { clients: arguments.clients, per_second: arguments.per_second };
     let processors = (arguments.server_cpu, arguments.load_cpu);
-    let mut field =
-        Field::start(&arguments.config, scratch, &arguments.services, load, processors)?;
+    let field = Field::start(&arguments.config, scratch, &arguments.services, load, processors)?;
     let window = Duration::from_secs_f64(seconds);
     tell(pair::HEAD);
     let mut verdict = Verdict::new(rounds, !arguments.quick);

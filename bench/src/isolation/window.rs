@@ -76,16 +76,16 @@ impl Field {
     }
 
     /// A window in which Redis and Kafka answer.
-    pub(super) fn with_services(&mut self, length: Duration) -> io::Result<Window> {
+    pub(super) fn with_services(&self, length: Duration) -> io::Result<Window> {
         self.window(length, false)
     }
 
     /// A window in which both stand still.
-    pub(super) fn without_services(&mut self, length: Duration) -> io::Result<Window> {
+    pub(super) fn without_services(&self, length: Duration) -> io::Result<Window> {
         self.window(length, true)
     }
 
-    fn window(&mut self, length: Duration, stopped: bool) -> io::Result<Window> {
+    fn window(&self, length: Duration, stopped: bool) -> io::Result<Window> {
         await_metrics("the clients before are gone, and Redis and Kafka are there", |metrics| {
             metrics.sum("corelane_sessions") == 0.0 && metrics.is_sure()
         })?;
