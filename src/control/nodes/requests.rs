@@ -53,7 +53,7 @@ pub struct Response {
     pub body: Bytes,
 }
 
-/// Where the response to a [`Heard::Request`] goes.
+/// Where the response to a request that was heard goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Origin {
     link: LinkId,
