@@ -73,7 +73,7 @@ impl Pair {
 pub(super) struct Verdict {
     rounds: usize,
     judges_times: bool,
-    /// How late the clients were in each window.
+    /// How late the clients were in each window with Redis and Kafka.
     lags_us: Vec<f64>,
     valid: Vec<Pair>,
     void: Vec<Pair>,
@@ -92,7 +92,7 @@ impl Verdict {
     /// Takes a pair, and returns its line of the table.
     pub(super) fn add(&mut self, pair: Pair) -> String {
         let Pair { with, without } = &pair;
-        self.lags_us.extend([with.lag_p99_us(), without.lag_p99_us()]);
+        self.lags_us.push(with.lag_p99_us());
         let void = pair.void(median(self.lags_us.iter().copied()));
         let void = void.filter(|_| self.judges_times);
         let [peers, calls, cpu] = pair.ratios();
@@ -194,7 +194,7 @@ mod tests {
     #[test]
     fn pairs_of_late_clients_are_made_again_and_not_for_ever() {
         let mut late = pair(1e6, 1e6);
-        late.with.peers.lag_p99_us = 301.0;
+        late.without.peers.lag_p99_us = LAG_US + 1.0;
         assert!(
             faults([pair(100.0, 10.0), late.clone(), pair(100.0, 10.0), pair(100.0, 10.0)])
                 .is_empty()
