@@ -136,7 +136,7 @@ macro_rules! table {
 
             /// All keys are read before the first missing one ends it, so that every problem of
             /// the table is reported at once. `None` only when a problem was reported.
-            pub(super) fn read(
+            pub(in crate::config) fn read(
                 reader: &mut $crate::config::reader::Reader<'_>,
                 nested: &[&str],
             ) -> Option<Self> {
