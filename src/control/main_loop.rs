@@ -1,23 +1,25 @@
-//! The loop of the control core: a turn, then a wait for whatever is due next. The only place that
-//! reads the wall clock.
+//! The loop of the control core: a turn, then a wait for whatever is due next.
+
+mod clock;
+mod farewell;
+mod waits;
 
 use std::error::Error;
 use std::future::poll_fn;
-use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use corelane_shard::clock::{Instant, Now};
 use corelane_shard::identity::AuthRefusal;
 use corelane_shard::wire::guid::PeerKeys;
-use rustix::time::{ClockId, clock_gettime};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Interval, MissedTickBehavior};
 use tracing::{error, info, warn};
 
+use self::clock::Clock;
+use self::waits::{answered, due, registered, rung, told, watch};
 use super::ask::Ask;
 use super::bus::kafka::KafkaSettings;
 use super::bus::{EmbeddedBus, EventBus, KafkaBus};
@@ -223,10 +225,7 @@ impl<P: ShardPort, B: Bell, S: SessionStore, E: EventBus> Loop<P, B, S, E> {
                 turn = self.core.turn(self.clock.now());
                 self.dial_nodes();
                 if self.core.is_done() {
-                    self.close_links().await;
-                    self.settle_store().await;
-                    self.finish_publishing().await;
-                    self.finish_exporting().await;
+                    self.say_good_bye().await;
                     return Exit::Drained;
                 }
                 self.ask_auth_service();
@@ -278,37 +277,6 @@ impl<P: ShardPort, B: Bell, S: SessionStore, E: EventBus> Loop<P, B, S, E> {
                     }
                 }
             }
-        }
-    }
-
-    /// What the last sessions left is written before the process ends, unless that takes too long.
-    async fn settle_store(&mut self) {
-        let until = tokio::time::Instant::now() + SETTLE_MAX;
-        while self.core.store.is_unsettled() && tokio::time::Instant::now() < until {
-            let wait = SETTLE_MAX / 100;
-            let news = poll_fn(|context| self.core.store.poll_news(context));
-            let _news_or_time = tokio::time::timeout(wait, news).await;
-            self.core.keep_sessions(self.clock.now());
-        }
-    }
-
-    /// What is on its way to the bus gets there before the process ends, as far as the drain's time
-    /// reaches.
-    async fn finish_publishing(&mut self) {
-        let now = self.clock.now().mono;
-        let time = self.core.ends_by().map_or(Duration::ZERO, |end| end.since(now));
-        let flushed = poll_fn(|context| self.core.bus.poll_flushed(context));
-        if tokio::time::timeout(time, flushed).await.is_err() {
-            warn!("the bus did not take the last records in time");
-        }
-    }
-
-    /// The last spans leave before the process does, as far as the drain's time reaches.
-    async fn finish_exporting(&mut self) {
-        self.core.spans = None;
-        if let Some(exporter) = self.exporter.take() {
-            let now = self.clock.now().mono;
-            exporter.finish(self.core.ends_by().map_or(Duration::ZERO, |end| end.since(now))).await;
         }
     }
 
@@ -397,22 +365,6 @@ impl<P: ShardPort, B: Bell, S: SessionStore, E: EventBus> Loop<P, B, S, E> {
         }
     }
 
-    /// The other nodes are told that this one goes, as far as they read.
-    async fn close_links(&mut self) {
-        if let Some(registry) = self.registry.take() {
-            registry.leave().await;
-        }
-        let (Some(nodes), Some(mut links)) = (self.core.nodes.take(), self.links.take()) else {
-            return;
-        };
-        let mut nodes = nodes;
-        nodes.shut_down(self.clock.now().mono);
-        // With the last task its way to here ends.
-        drop(nodes);
-        let gone = async { while links.recv().await.is_some() {} };
-        let _some_do_not_read = tokio::time::timeout(LINKS_CLOSE, gone).await;
-    }
-
     fn learn(&mut self, answer: resolve::Answer) {
         match answer.found {
             Ok(addresses) => self.core.book.learn(answer.host, addresses),
@@ -489,99 +441,18 @@ impl<P: ShardPort, B: Bell, S: SessionStore, E: EventBus> Loop<P, B, S, E> {
     }
 }
 
-/// The two clocks of a turn. The monotonic one goes on while the machine sleeps: what may have gone to
-/// another node in the meantime is not to be taken for this one's.
-#[derive(Debug)]
-struct Clock {
-    started: Duration,
-}
-
-impl Clock {
-    fn start() -> Self {
-        Self { started: Self::boottime() }
-    }
-
-    fn boottime() -> Duration {
-        let now = clock_gettime(ClockId::Boottime);
-        Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32)
-    }
-
-    fn now(&self) -> Now {
-        let mono = Instant(0) + Self::boottime().saturating_sub(self.started);
-        let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        Now { mono, unix_ms: u64::try_from(unix_ms).unwrap_or(u64::MAX) }
-    }
-}
-
 fn every(period: Duration) -> Interval {
     let mut interval = tokio::time::interval(period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     interval
 }
 
-async fn answered(validations: Option<&mut Validations>) -> validation::Answer {
-    match validations {
-        Some(validations) => validations.next().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn told(links: Option<&mut mpsc::Receiver<LinkNews>>) -> LinkNews {
-    match links {
-        Some(links) => match links.recv().await {
-            Some(news) => news,
-            None => std::future::pending().await,
-        },
-        None => std::future::pending().await,
-    }
-}
-
-async fn registered(registry: Option<&mut Registry>) -> registry::News {
-    match registry {
-        Some(registry) => registry.next().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn due(interval: Option<&mut Interval>) {
-    match interval {
-        Some(interval) => {
-            interval.tick().await;
-        }
-        None => std::future::pending().await,
-    }
-}
-
-#[expect(
-    deprecated,
-    reason = "the replacement is unsafe for types that may change their descriptor; OwnedFd cannot"
-)]
-fn watch(wake: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    AsyncFd::new(wake)
-}
-
-/// Waits for the doorbell and takes its count.
-async fn rung(wake: &AsyncFd<OwnedFd>) {
-    let Ok(mut ready) = wake.readable().await else {
-        warn!(descriptor = wake.as_raw_fd(), "the doorbell cannot be waited for");
-        return std::future::pending().await;
-    };
-    let mut count = [0; 8];
-    // Nothing to take means that an earlier wait took it; the ring is heard all the same.
-    let taken = ready.try_io(|wake| Ok(rustix::io::read(wake, &mut count)?));
-    drop(taken);
-    ready.clear_ready();
-}
-
 /// Busy turns before the other tasks of the control core have theirs.
 const TURNS_IN_A_ROW: usize = 4;
 /// Told by links, before shards are heard again.
 const NEWS_IN_A_ROW: usize = 64;
-const LINKS_CLOSE: Duration = Duration::from_secs(1);
 const KEY_POLL: Duration = Duration::from_secs(1);
 const FULL_LANE_RETRY: Duration = Duration::from_millis(1);
-/// For the last writes of the session store.
-const SETTLE_MAX: Duration = Duration::from_secs(1);
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 /// Look-ups at one time; the rest wait for theirs.
 const BLOCKING_THREADS_MAX: usize = 8;
