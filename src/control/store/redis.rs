@@ -29,6 +29,7 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use self::command::{Claiming, Command, Ending, News, Release};
+use self::keeping::SWEEPS_SENT_MAX;
 use self::lease::Lease;
 use super::embedded::EmbeddedStore;
 use super::{
@@ -401,7 +402,8 @@ impl<C: Courier> SessionStore for RedisStore<C> {
         }
         let beat = (self.local.live() > 0).then_some(self.next_beat);
         let unsent = (!self.unsent.is_empty()).then_some(self.next_unsent);
-        let sweep = (!self.sweep.is_empty()).then_some(self.next_sweep);
+        let compares = !self.sweep.is_empty() && self.sweeps_sent < SWEEPS_SENT_MAX;
+        let sweep = compares.then_some(self.next_sweep);
         [self.local.due(), self.lease.due(), beat, unsent, sweep].into_iter().flatten().min()
     }
 

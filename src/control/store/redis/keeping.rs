@@ -195,7 +195,7 @@ const CURSORS_TOGETHER: usize = 512;
 /// Sessions whose cursors have room for good.
 const CURSORS_KEPT: usize = 2 * CURSORS_TOGETHER;
 /// Comparisons under way, heartbeats among them.
-const SWEEPS_SENT_MAX: usize = 2;
+pub(super) const SWEEPS_SENT_MAX: usize = 2;
 /// Between two steps of the round of heartbeats.
 const TICK: Duration = Duration::from_millis(100);
 /// Before what failed is tried again.

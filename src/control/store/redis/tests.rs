@@ -215,7 +215,7 @@ impl World {
                 poll_interval: Duration::from_millis(300),
                 admit_when_unreachable: admit,
             };
-            let rules = fixtures::rules(10).store;
+            let rules = fixtures::rules(1000).store;
             let store = RedisStore::new(wire.clone(), "salt", rules, shared, Arc::default());
             wire.0.borrow_mut().news.push_back(News::Connected);
             Node { store, wire, me }
@@ -474,3 +474,43 @@ fn every_order_of_two_claims_and_an_end_leaves_nobody() {
         assert!(ends > 100, "only {ends} ways with {nodes:?}");
     }
 }
+
+#[test]
+fn a_node_whose_many_sessions_are_being_compared_waits_for_the_answers() {
+    let mut world = World::new(&[], Once { lapse: true, ..Once::default() }, false);
+    let sessions = 3 * SWEPT_AT_ONCE;
+    for number in 1..=sessions {
+        let claim = fixtures::token_claim(SessionId(number as u128));
+        let claimed = Claimed { shard: ShardId(0), key: key(number), claim };
+        let now = world.now();
+        world.nodes[0].store.claim(claimed, None, now);
+    }
+    let answer_all = |world: &mut World, but: fn(&Command) -> bool| {
+        let Node { wire, me, .. } = &world.nodes[0];
+        let mut ends = wire.0.borrow_mut();
+        let (kept, asked) = std::mem::take(&mut ends.asked).into_iter().partition(&but);
+        ends.asked = kept;
+        let asked: VecDeque<Command> = asked;
+        for command in asked {
+            let answer = world.redis.execute(*me, &command);
+            ends.news.push_back(News::Answered(command, Ok(answer)));
+        }
+    };
+    answer_all(&mut world, |_| false);
+    while world.nodes[0].store.decided().is_some() {}
+    assert_eq!(world.nodes[0].store.live(), sessions);
+    world.take(Step::Break(0));
+    let is_comparison = |command: &Command| matches!(command, Command::Keep { .. });
+    for _ in 0..3 {
+        world.renew(0);
+        answer_all(&mut world, is_comparison);
+    }
+    world.renew(0);
+    let asked = world.nodes[0].wire.0.borrow().asked.iter().filter(|it| is_comparison(it)).count();
+    assert!(asked >= 2, "{asked} comparisons are under way");
+    let due = world.nodes[0].store.due().expect("the lease is renewed all the time");
+    assert!(due > world.now().mono, "a turn is due at once, and again after it");
+}
+
+/// With two comparisons.
+const SWEPT_AT_ONCE: usize = 256;
