@@ -123,6 +123,56 @@ fn an_ended_session_leaves_nothing_but_its_revocation() {
     }
 }
 
+/// What services keep of who watches what: both sessions the room, the first one a realm, too.
+fn write_bindings(server: &Redis, other: &str) {
+    let room = "chat-room:00112233445566778899aabbccddeeff";
+    let realm = "realm:ffeeddccbbaa99887766554433221100";
+    for (sid, entities) in [(SID, &[room, realm][..]), (other, &[room])] {
+        for entity in entities {
+            let (watchers, watched) =
+                (format!("entity-sessions:{entity}"), format!("session-entities:{sid}"));
+            for (set, member) in [(watchers, sid), (watched, entity)] {
+                server.cli(&["SADD", &format!("connect:set:{set}"), &format!("\"{member}\"")]);
+            }
+        }
+    }
+    // Of another make.
+    server.cli(&["SADD", &format!("connect:set:session-entities:{SID}"), "no JSON", "7"]);
+}
+
+fn bindings(server: &Redis) -> BTreeSet<(String, String)> {
+    let keys = server.cli(&["KEYS", "connect:set:*entit*"]);
+    let members = keys.lines().flat_map(|key| {
+        let members = server.cli(&["SMEMBERS", key]);
+        members.lines().map(|m| (key.to_owned(), m.to_owned())).collect::<Vec<_>>()
+    });
+    members.collect()
+}
+
+#[test]
+fn what_a_session_watches_is_forgotten_with_its_connection_and_with_itself() {
+    let server = Redis::start();
+    let mut node = Node::of(&server);
+    let other = "00000000-0000-0000-0000-00000000b0b0";
+    let room = "chat-room:00112233445566778899aabbccddeeff";
+    let of_the_other = BTreeSet::from([
+        (format!("connect:set:entity-sessions:{room}"), format!("\"{other}\"")),
+        (format!("connect:set:session-entities:{other}"), format!("\"{room}\"")),
+    ]);
+
+    let live = node.login();
+    write_bindings(&server, other);
+    assert_eq!(bindings(&server).len(), of_the_other.len() + 6);
+    node.leave(live);
+    assert_eq!(bindings(&server), of_the_other);
+
+    node.login();
+    write_bindings(&server, other);
+    node.store.end(ALICE, Some("Logout"), node.now());
+    node.settle();
+    assert_eq!(bindings(&server), of_the_other);
+}
+
 #[test]
 fn everything_lives_as_long_as_is_configured() {
     let server = Redis::start();

@@ -80,8 +80,19 @@ local function evict(instance, ttl, entry)
   redis.call('PEXPIRE', name, ttl)
 end
 
+-- Services that told who watches what have to say so again when the session is back (spec 7.1, 10.3).
+local function unbind(sid)
+  local name = key('set:session-entities:' .. sid)
+  for _, quoted in ipairs(redis.call('SMEMBERS', name)) do
+    local entity = text(decode(quoted))
+    if entity ~= '' then redis.call('SREM', key('set:entity-sessions:' .. entity), member(sid)) end
+  end
+  redis.call('DEL', name)
+end
+
 -- Nothing is left of a session, except that it may have been revoked.
 local function forget(sid, owner)
+  unbind(sid)
   local found = record_of(sid)
   if found then
     local account = text(found.AccountId)

@@ -34,4 +34,5 @@ else
   redis.call('PEXPIRE', key('client-cursor:' .. sid), ttl)
 end
 if who.account ~= '' then redis.call('SREM', account_key(who.account), member(sid)) end
+unbind(sid)
 return 'released'
