@@ -19,6 +19,7 @@ const ADMIN: &str = "127.0.0.1:9183";
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(20);
+const KAFKA_HEAP_MIB: &str = "1024";
 /// In which Kafka starts, stops and is looked for.
 const DEV_UP: &str = "scripts/dev-up";
 const DEV_DOWN: &str = "scripts/dev-down";
@@ -69,6 +70,8 @@ impl Stage {
         let stage = Self { config, scratch, programs, server_cpus, load_cpu, kafka_port };
         let mut up = stage.services(DEV_UP);
         up.args(["--kafka-port", &kafka_port.to_string(), "--json"]).stdout(Stdio::null());
+        // Else one event in a hundred would wait for Kafka to collect its garbage.
+        up.args(["--kafka-heap", KAFKA_HEAP_MIB]);
         let status = up.status()?;
         if !status.success() {
             return Err(io::Error::other(format!("{DEV_UP} kafka: {status}")));
