@@ -195,3 +195,37 @@ fn threads_of_librdkafka_stay_on_the_control_core() {
         pause();
     }
 }
+
+#[test]
+fn brokers_that_take_their_time_cost_no_processor() {
+    let kafka = Kafka::start();
+    let gateway = kafka.gateway(1);
+    let session = Uuid::new_v4();
+    let path = format!("/bus/bannou-client-events?session={session}");
+    let published = |number| assert_eq!(post(&gateway, &path, &notification(number)).status, 202);
+    // The brokers know the publisher.
+    published(0);
+    gateway.await_metric("corelane_kafka_spool_records", "", 0);
+    kafka.cluster.broker_round_trip_time(-1, Duration::from_secs(2)).expect("a delay");
+    let (begun, before) = (Instant::now(), librdkafka_time(&gateway));
+    (1..=100).for_each(published);
+    assert!(gateway.metric("corelane_kafka_spool_records", "") > 0, "they are on their way");
+    gateway.await_metric("corelane_kafka_spool_records", "", 0);
+    let (took, used) = (begun.elapsed(), librdkafka_time(&gateway) - before);
+    assert!(took > Duration::from_secs(2), "{took:?}");
+    assert!(used < took / 5, "{used:?} of processor time in {took:?}");
+}
+
+/// Processor time of all threads of librdkafka.
+fn librdkafka_time(gateway: &Gateway) -> Duration {
+    let tasks = fs::read_dir(format!("/proc/{}/task", gateway.pid())).expect("it runs");
+    let of = |stat: String| {
+        let (name, fields) = stat.split_once(") ").expect("a name in parentheses");
+        let ticks = |at: usize| fields.split(' ').nth(at)?.parse::<u64>().ok();
+        // utime and stime, the 14th and 15th of all.
+        let used = ticks(11).zip(ticks(12)).map_or(0, |(user, system)| user + system);
+        if name.contains("(rdk:") { used } else { 0 }
+    };
+    let stats = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("stat")).ok());
+    Duration::from_secs(stats.map(of).sum()) / rustix::param::clock_ticks_per_second() as u32
+}

@@ -10,6 +10,7 @@ mod bell;
 mod contact;
 mod counts;
 mod fetched;
+mod groups;
 mod headers;
 mod learning;
 mod partitioner;
@@ -118,7 +119,8 @@ impl KafkaBus {
         let creation = settings
             .create_partitions
             .map(|partitions| Creation { config: publisher_config.clone(), partitions });
-        let publisher = Publisher::new(publisher_config, contact.sibling(), bounds)?;
+        let bell = Bell::new(&waker);
+        let publisher = Publisher::new(publisher_config, contact.sibling(), bounds, bell)?;
         let reader = |role| {
             let config = settings.client(role);
             Reader::new(&config, contact.sibling(), &waker)
@@ -198,7 +200,11 @@ impl EventBus for KafkaBus {
     fn poll_flushed(&mut self, context: &mut Context<'_>) -> Poll<()> {
         // Whether services can be heard does not matter any more.
         self.publisher.release();
+        listen(&self.waker, context);
         self.publisher.flushed().register(context.waker());
+        if self.publisher.bell().take() {
+            self.publisher.send_waiting();
+        }
         if self.publisher.is_flushed() { Poll::Ready(()) } else { Poll::Pending }
     }
 
@@ -218,6 +224,9 @@ impl EventBus for KafkaBus {
     fn next(&mut self, wanted: &mut dyn FnMut(SessionId) -> bool) -> Option<Arrival> {
         if std::mem::take(&mut self.due.tick) {
             self.tend();
+        }
+        if self.publisher.bell().take() {
+            self.publisher.send_waiting();
         }
         self.take_answers();
         if std::mem::take(&mut self.due.scans) && self.scans.has_waiting() {
@@ -250,8 +259,11 @@ impl EventBus for KafkaBus {
         let Due { tick, scans, more } = self.due;
         let waits = scans && self.scans.has_waiting();
         let due = tick || more || waits || self.scans.has_ended();
-        let rung = [self.live.has_rung(), self.replay.has_rung(), self.surveyor.bell().has_rung()];
-        if due || rung.contains(&true) { Poll::Ready(()) } else { Poll::Pending }
+        let rung = self.live.has_rung()
+            || self.replay.has_rung()
+            || self.surveyor.bell().has_rung()
+            || self.publisher.bell().has_rung();
+        if due || rung { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 

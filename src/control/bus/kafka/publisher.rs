@@ -1,11 +1,11 @@
-//! What leaves for the brokers. The spool is librdkafka's queue; what does not fit, and what the brokers
-//! have not got in time, is counted and said.
+//! What leaves for the brokers. What does not fit into the spool, and what the brokers have not got in
+//! time, is counted and said.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ahash::AHashMap;
 use futures_util::task::AtomicWaker;
 use rdkafka::ClientConfig;
 use rdkafka::ClientContext;
@@ -16,8 +16,10 @@ use rdkafka::message::Message as _;
 use rdkafka::producer::{BaseRecord, ProducerContext, ThreadedProducer};
 use tracing::{error, warn};
 
+use super::bell::Bell;
 use super::contact::Contact;
 use super::counts::Failure;
+use super::groups::{Line, Pass, Published};
 use super::headers;
 use crate::control::bus::Record;
 
@@ -26,20 +28,15 @@ pub(super) struct Publisher {
     producer: ThreadedProducer<Deliveries>,
     config: ClientConfig,
     deliveries: Deliveries,
-    /// What was published before the events that it may call forth can be read.
-    held: Option<VecDeque<Held>>,
+    /// By topic.
+    lines: AHashMap<String, Line>,
+    /// Whether the events can be read that what is published may call forth.
+    released: bool,
     bounds: Bounds,
     /// Failures that have been said.
     said: [u64; Failure::ALL.len()],
     /// The producer cannot go on: the brokers have lost what they had confirmed.
     broken: bool,
-}
-
-#[derive(Debug)]
-struct Held {
-    topic: String,
-    record: Record,
-    at: Instant,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -56,17 +53,34 @@ struct Deliveries {
     started: Instant,
     /// Of whoever waits for the spool to be empty.
     flushed: Arc<AtomicWaker>,
+    /// The next group of a topic may leave.
+    bell: Arc<Bell>,
+}
+
+/// What librdkafka keeps with a record for [`Deliveries`].
+#[derive(Debug)]
+pub(super) struct Slip {
+    /// When the record was published, in microseconds since the start.
+    since: u64,
+    pass: Pass,
 }
 
 impl Publisher {
-    pub(super) fn new(config: ClientConfig, contact: Contact, bounds: Bounds) -> KafkaResult<Self> {
-        let deliveries = Deliveries { contact, started: Instant::now(), flushed: Arc::default() };
+    pub(super) fn new(
+        config: ClientConfig,
+        contact: Contact,
+        bounds: Bounds,
+        bell: Arc<Bell>,
+    ) -> KafkaResult<Self> {
+        let deliveries =
+            Deliveries { contact, started: Instant::now(), flushed: Arc::default(), bell };
         let producer = ThreadedProducer::from_config_and_context(&config, deliveries.clone())?;
         Ok(Self {
             producer,
             config,
             deliveries,
-            held: Some(VecDeque::new()),
+            lines: AHashMap::new(),
+            released: false,
             bounds,
             said: [0; Failure::ALL.len()],
             broken: false,
@@ -75,54 +89,63 @@ impl Publisher {
 
     pub(super) fn publish(&mut self, topic: String, record: Record) {
         let counts = self.deliveries.contact.counts();
-        let bytes = size(&record);
-        if let Some(held) = &mut self.held {
-            let full = held.len() as u64 >= self.bounds.records
-                || counts.spooled_bytes.read() + bytes > self.bounds.bytes;
-            if full {
-                counts.failed(Failure::SpoolFull);
-                return;
-            }
-            counts.spooled.add(1);
-            counts.spooled_bytes.add(bytes);
-            held.push_back(Held { topic, record, at: Instant::now() });
+        let published = Published { record, at: Instant::now() };
+        let bytes = published.bytes();
+        let full = counts.spooled.read() >= self.bounds.records
+            || counts.spooled_bytes.read() + bytes > self.bounds.bytes;
+        if full {
+            counts.failed(Failure::SpoolFull);
             return;
         }
         counts.spooled.add(1);
         counts.spooled_bytes.add(bytes);
-        self.send(&topic, &record, Instant::now());
+        let Self { producer, deliveries, lines, broken, .. } = self;
+        let line = lines.entry(topic.clone()).or_default();
+        line.push(published);
+        if self.released {
+            line.leave(|published, pass| {
+                *broken |= send(producer, deliveries, &topic, &published, pass);
+            });
+        }
     }
 
     /// Events that services publish can be read: they may be told what makes them publish.
     pub(super) fn release(&mut self) {
-        for Held { topic, record, at } in self.held.take().into_iter().flatten() {
-            self.send(&topic, &record, at);
-        }
+        self.released = true;
+        self.send_waiting();
     }
 
-    fn send(&mut self, topic: &str, record: &Record, at: Instant) {
-        let since = at.saturating_duration_since(self.deliveries.started).as_micros() as usize;
-        let mut message = BaseRecord::with_opaque_to(topic, since)
-            .payload(&*record.value)
-            .headers(headers::write(record));
-        if !record.key.is_empty() {
-            message = message.key(record.key.as_bytes());
+    /// Rings when [`Self::send_waiting`] has something to do.
+    pub(super) fn bell(&self) -> &Bell {
+        &self.deliveries.bell
+    }
+
+    /// Sends what waited for the brokers' answer to what was before it.
+    pub(super) fn send_waiting(&mut self) {
+        if !self.released {
+            return;
         }
-        let Err((error, _)) = self.producer.send(message) else { return };
-        self.broken |= error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal);
-        self.deliveries.settled(size(record), Some(&error));
+        let Self { producer, deliveries, lines, broken, .. } = self;
+        for (topic, line) in lines {
+            line.leave(|published, pass| {
+                *broken |= send(producer, deliveries, topic, &published, pass);
+            });
+        }
     }
 
     /// What is due about once a second: to give up what is held too long, and to say what failed.
     pub(super) fn tend(&mut self) {
         let now = Instant::now();
-        let late = |held: &Held| now.duration_since(held.at) > self.bounds.timeout;
-        while let Some(held) = &mut self.held
-            && let Some(late) = held.pop_front_if(|held| late(held))
-        {
-            let timed_out = KafkaError::MessageProduction(RDKafkaErrorCode::MessageTimedOut);
-            self.deliveries.settled(size(&late.record), Some(&timed_out));
-        }
+        let Self { lines, deliveries, bounds, .. } = self;
+        lines.retain(|_, line| {
+            let late = |published: &Published| now.duration_since(published.at) > bounds.timeout;
+            while let Some(late) = line.pop_late(late) {
+                let timed_out = KafkaError::MessageProduction(RDKafkaErrorCode::MessageTimedOut);
+                deliveries.settled(late.bytes(), Some(&timed_out));
+            }
+            !line.is_empty()
+        });
+        self.send_waiting();
         let failures = self.deliveries.contact.counts().failures();
         for ((_, reason), (failed, said)) in Failure::ALL.iter().zip(failures.iter().zip(self.said))
         {
@@ -142,6 +165,7 @@ impl Publisher {
             Ok(producer) => {
                 error!("the brokers have lost what they had confirmed; publishing begins anew");
                 let broken = std::mem::replace(&mut self.producer, producer);
+                self.lines.values_mut().for_each(Line::forget_what_is_under_way);
                 // It waits for its own threads.
                 thread::spawn(move || drop(broken));
             }
@@ -150,6 +174,12 @@ impl Publisher {
                 self.broken = true;
             }
         }
+    }
+
+    /// Records that librdkafka has and the brokers have not answered for.
+    #[cfg(test)]
+    pub(super) fn handed_over(&self) -> usize {
+        rdkafka::producer::Producer::in_flight_count(&self.producer) as usize
     }
 
     /// Whether nothing is on its way.
@@ -162,8 +192,26 @@ impl Publisher {
     }
 }
 
-fn size(record: &Record) -> u64 {
-    (record.value.len() + record.key.len()) as u64
+/// Says whether the producer cannot go on.
+fn send(
+    producer: &ThreadedProducer<Deliveries>,
+    deliveries: &Deliveries,
+    topic: &str,
+    published: &Published,
+    pass: Pass,
+) -> bool {
+    let since = published.at.saturating_duration_since(deliveries.started).as_micros() as u64;
+    let record = &published.record;
+    let mut message = BaseRecord::with_opaque_to(topic, Box::new(Slip { since, pass }))
+        .payload(&*record.value)
+        .headers(headers::write(record));
+    if !record.key.is_empty() {
+        message = message.key(record.key.as_bytes());
+    }
+    let Err((error, message)) = producer.send(message) else { return false };
+    message.delivery_opaque.pass.settled();
+    deliveries.settled(published.bytes(), Some(&error));
+    error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal)
 }
 
 impl Deliveries {
@@ -219,20 +267,22 @@ impl ClientContext for Deliveries {
 }
 
 impl ProducerContext for Deliveries {
-    /// When the record was published, in microseconds since the start.
-    type DeliveryOpaque = usize;
+    type DeliveryOpaque = Box<Slip>;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, published: usize) {
+    fn delivery(&self, result: &DeliveryResult<'_>, slip: Box<Slip>) {
         let (message, error) = match result {
             Ok(message) => (message, None),
             Err((error, message)) => (message, Some(error)),
         };
         if error.is_none() {
-            let now = self.started.elapsed().as_micros() as usize;
-            let micros = now.saturating_sub(published) as f64;
+            let now = self.started.elapsed().as_micros() as u64;
+            let micros = now.saturating_sub(slip.since) as f64;
             self.contact.counts().latency.observe(micros / 1e6);
         }
         let bytes = message.payload().map_or(0, <[u8]>::len) + message.key().map_or(0, <[u8]>::len);
+        if slip.pass.settled() {
+            self.bell.ring();
+        }
         self.settled(bytes as u64, error);
     }
 }

@@ -339,6 +339,29 @@ fn an_outage_of_the_brokers_loses_nothing_in_either_direction() {
 }
 
 #[test]
+fn what_is_published_waits_until_the_brokers_have_answered_for_its_topic() {
+    let brokers = Brokers::new(&["busy", "quiet"]);
+    let mut node = Node::new(settings(&brokers.address()));
+    node.bus.publisher.release();
+    brokers.cluster.broker_round_trip_time(-1, Duration::from_millis(500)).unwrap();
+    let texts: Vec<String> = (0..20).map(|number| number.to_string()).collect();
+    let [first, rest @ ..] = &texts[..] else { panic!("there are some") };
+    node.bus.publish(published("busy", "k", first));
+    rest.iter().for_each(|text| node.bus.publish(published("busy", "k", text)));
+    assert_eq!(node.bus.publisher.handed_over(), 1, "the others wait for its answer");
+    node.bus.publish(published("quiet", "k", "0"));
+    assert_eq!(node.bus.publisher.handed_over(), 2, "another topic does not");
+    node.until("the rest to follow", |node| {
+        node.arrivals_now(&mut Vec::new());
+        (node.bus.publisher.handed_over() == rest.len()).then_some(())
+    });
+    brokers.cluster.broker_round_trip_time(-1, Duration::ZERO).unwrap();
+    let heard = brokers.heard("busy", texts.len());
+    let heard = heard.iter().map(|it| std::str::from_utf8(it.payload().unwrap()).unwrap());
+    assert_eq!(heard.collect::<Vec<_>>(), texts);
+}
+
+#[test]
 fn a_full_spool_loses_what_comes_then_and_counts_it() {
     let brokers = Brokers::with_all_topics();
     let bounded = KafkaSettings { spool_records: 16, ..settings(&brokers.address()) };
