@@ -16,23 +16,15 @@ use clap::Args;
 mod pair;
 mod window;
 
-use pair::{Pair, Verdict};
+use pair::Pair;
 use window::{Crowd, Field};
+
+use crate::paired_windows::{PairArguments, Pairs};
 
 #[derive(Args)]
 pub(crate) struct HostileArguments {
-    /// Pairs of a window without bad clients and one with them
-    #[arg(long, default_value_t = 5)]
-    rounds: usize,
-    /// Pairs that say nothing, because the good clients were late themselves, and are made again
-    #[arg(long, default_value_t = 5)]
-    repeats: usize,
-    /// Seconds of each window
-    #[arg(long, default_value_t = 10.0)]
-    seconds: f64,
-    /// One pair of two seconds, whose times are not judged
-    #[arg(long)]
-    quick: bool,
+    #[command(flatten)]
+    pairs: PairArguments,
     /// Good clients
     #[arg(long, default_value_t = 500)]
     good: usize,
@@ -51,12 +43,6 @@ pub(crate) struct HostileArguments {
     /// Folder for its key, tokens, results and messages
     #[arg(long, default_value = "target/hostile")]
     scratch: PathBuf,
-    /// Processor of the gateway
-    #[arg(long, default_value_t = 0)]
-    server_cpu: usize,
-    /// Processor of all clients
-    #[arg(long, default_value_t = 1)]
-    load_cpu: usize,
 }
 
 /// Before the windows that count: what is opened and allocated once.
@@ -66,35 +52,27 @@ const WARM_UP: Duration = Duration::from_secs(2);
 pub(crate) fn run(arguments: &HostileArguments, tell: &mut dyn FnMut(&str)) -> io::Result<()> {
     let scratch = std::path::absolute(&arguments.scratch)?;
     fs::create_dir_all(&scratch)?;
-    let (rounds, repeats, seconds) = match arguments.quick {
-        true => (1, 0, 2.0),
-        false => (arguments.rounds, arguments.repeats, arguments.seconds),
-    };
     let crowd = Crowd {
         good: arguments.good,
         good_per_second: arguments.good_per_second,
         each: arguments.each,
         bad_per_second: arguments.bad_per_second,
     };
-    let processors = (arguments.server_cpu, arguments.load_cpu);
+    let processors = arguments.pairs.processors();
     let field = Field::start(&arguments.config, scratch, crowd, processors)?;
-    let window = Duration::from_secs_f64(seconds);
+    let window = arguments.pairs.window();
     field.alone(WARM_UP)?;
     tell(pair::HEAD);
-    let mut verdict = Verdict::new(rounds, !arguments.quick);
-    while verdict.wants_more(repeats) {
+    let mut pairs = Pairs::new(&arguments.pairs);
+    while pairs.want_more() {
         let off = field.alone(window)?;
         let (on, bad) = field.beside_bad_ones(window)?;
-        tell(&verdict.add(Pair { off, on, bad }));
+        tell(&pairs.add(Pair { off, on, bad }));
     }
     tell(&field.last_table()?);
-    let faults = verdict.faults();
-    if faults.is_empty() {
-        tell(match arguments.quick {
-            true => "Bad clients are ended as documented; times were not judged.",
-            false => "The good clients do not notice the bad ones.",
-        });
-        return Ok(());
-    }
-    Err(io::Error::other(faults.join("; ")))
+    let words = (
+        "Bad clients are ended as documented; times were not judged.",
+        "The good clients do not notice the bad ones.",
+    );
+    pairs.conclude(&pair::faults(&pairs), words, tell)
 }

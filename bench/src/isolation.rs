@@ -8,7 +8,6 @@
 use std::fs;
 use std::io;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::Args;
 
@@ -16,23 +15,15 @@ mod outage;
 mod pair;
 mod window;
 
-use pair::{Pair, Verdict};
+use pair::Pair;
 use window::{Field, Load};
+
+use crate::paired_windows::{PairArguments, Pairs};
 
 #[derive(Args)]
 pub(crate) struct IsolationArguments {
-    /// Pairs of a window with Redis and Kafka and one without them
-    #[arg(long, default_value_t = 5)]
-    rounds: usize,
-    /// Pairs that say nothing, because the clients were late themselves, and are made again
-    #[arg(long, default_value_t = 5)]
-    repeats: usize,
-    /// Seconds of each window
-    #[arg(long, default_value_t = 10.0)]
-    seconds: f64,
-    /// One pair of two seconds, whose times are not judged
-    #[arg(long)]
-    quick: bool,
+    #[command(flatten)]
+    pairs: PairArguments,
     /// Clients that write to each other, and as many that call the backend
     #[arg(long, default_value_t = 200)]
     clients: usize,
@@ -48,40 +39,26 @@ pub(crate) struct IsolationArguments {
     /// Folder for key, tokens, results, messages, Redis and Kafka
     #[arg(long, default_value = "target/isolation")]
     scratch: PathBuf,
-    /// Processor of the gateway
-    #[arg(long, default_value_t = 0)]
-    server_cpu: usize,
-    /// Processor of all else
-    #[arg(long, default_value_t = 1)]
-    load_cpu: usize,
 }
 
 /// Runs the pairs, says what was seen by `tell`, and fails if that is more than allowed.
 pub(crate) fn run(arguments: &IsolationArguments, tell: &mut dyn FnMut(&str)) -> io::Result<()> {
     let scratch = std::path::absolute(&arguments.scratch)?;
     fs::create_dir_all(&scratch)?;
-    let (rounds, repeats, seconds) = match arguments.quick {
-        true => (1, 0, 2.0),
-        false => (arguments.rounds, arguments.repeats, arguments.seconds),
-    };
     let load = Load { clients: arguments.clients, per_second: arguments.per_second };
-    let processors = (arguments.server_cpu, arguments.load_cpu);
+    let processors = arguments.pairs.processors();
     let field = Field::start(&arguments.config, scratch, &arguments.services, load, processors)?;
-    let window = Duration::from_secs_f64(seconds);
+    let window = arguments.pairs.window();
     tell(pair::HEAD);
-    let mut verdict = Verdict::new(rounds, !arguments.quick);
-    while verdict.wants_more(repeats) {
+    let mut pairs = Pairs::new(&arguments.pairs);
+    while pairs.want_more() {
         let with = field.with_services(window)?;
         let without = field.without_services(window)?;
-        tell(&verdict.add(Pair { with, without }));
+        tell(&pairs.add(Pair { with, without }));
     }
-    let faults = verdict.faults();
-    if faults.is_empty() {
-        tell(match arguments.quick {
-            true => "No call and no message fails without Redis and Kafka; times were not judged.",
-            false => "Open sessions do not notice that Redis and Kafka stand still.",
-        });
-        return Ok(());
-    }
-    Err(io::Error::other(faults.join("; ")))
+    let words = (
+        "No call and no message fails without Redis and Kafka; times were not judged.",
+        "Open sessions do not notice that Redis and Kafka stand still.",
+    );
+    pairs.conclude(&pair::faults(&pairs), words, tell)
 }

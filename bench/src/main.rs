@@ -11,6 +11,7 @@ mod hostile;
 mod isolation;
 mod machine;
 mod own_gateway;
+mod paired_windows;
 mod peers;
 mod push;
 mod ratio;

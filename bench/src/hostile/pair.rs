@@ -1,5 +1,6 @@
 //! What windows without and with bad clients say when they are held against each other.
 
+use crate::paired_windows::{self, Pairs};
 use crate::statistics::median;
 
 /// What the good clients saw of one window.
@@ -56,103 +57,72 @@ impl Pair {
     fn growth(&self) -> f64 {
         (self.on.memory_bytes as f64 - self.off.memory_bytes as f64) / MIB
     }
+}
 
-    /// Why its times say nothing of the gateway, where `lag_us` is how late the good clients are
-    /// when they are alone.
-    fn void(&self, lag_us: f64) -> Option<String> {
-        let most = SLACK_US.max(2.0 * lag_us);
-        if self.on.lag_p99_us > most {
+impl paired_windows::Pair for Pair {
+    fn usual_lag_us(&self) -> f64 {
+        self.off.lag_p99_us
+    }
+
+    fn void(&self, lag_max_us: f64) -> Option<String> {
+        if self.on.lag_p99_us > lag_max_us {
             return Some(format!(
-                "void: the good clients sent late, at most {most:.0} µs are fine"
+                "void: the good clients sent late, at most {lag_max_us:.0} µs are fine"
             ));
         }
         (self.bad == Bad::Gone).then(|| "void: the bad ones had gone before the end".to_owned())
     }
-}
 
-/// The pairs so far.
-#[derive(Debug)]
-pub(super) struct Verdict {
-    rounds: usize,
-    judges_times: bool,
-    /// How late the good clients were in each window without bad ones.
-    lags_us: Vec<f64>,
-    valid: Vec<Pair>,
-    void: Vec<Pair>,
-}
-
-impl Verdict {
-    pub(super) fn new(rounds: usize, judges_times: bool) -> Self {
-        Self { rounds, judges_times, lags_us: Vec::new(), valid: Vec::new(), void: Vec::new() }
-    }
-
-    /// Whether another pair is needed, and `repeats` of void ones are not used up.
-    pub(super) fn wants_more(&self, repeats: usize) -> bool {
-        self.valid.len() < self.rounds && self.void.len() <= repeats
-    }
-
-    /// Takes a pair, and returns its line of the table.
-    pub(super) fn add(&mut self, pair: Pair) -> String {
-        self.lags_us.push(pair.off.lag_p99_us);
-        let void = pair.void(median(self.lags_us.iter().copied()));
-        let void = void.filter(|_| self.judges_times);
-        let ended = match (&void, &pair.bad) {
-            (Some(why), _) => why.as_str(),
+    fn line(&self, number: usize, void: Option<&str>) -> String {
+        let ended = match (void, &self.bad) {
+            (Some(why), _) => why,
             (None, Bad::Otherwise(_)) => "OTHERWISE",
             (None, Bad::AsDocumented | Bad::Gone) => "as documented",
         };
-        let line = format!(
-            "{:4}{:11.0}{:9.0}{:9.0}{:11.0}{:9.0}{:+9.1}  {ended}",
-            self.lags_us.len(),
-            pair.off.p99_us,
-            pair.on.p99_us,
-            pair.p99_max_us(),
-            pair.off.lag_p99_us,
-            pair.on.lag_p99_us,
-            pair.growth(),
-        );
-        let alike = if void.is_some() { &mut self.void } else { &mut self.valid };
-        alike.push(pair);
-        line
+        format!(
+            "{number:4}{:11.0}{:9.0}{:9.0}{:11.0}{:9.0}{:+9.1}  {ended}",
+            self.off.p99_us,
+            self.on.p99_us,
+            self.p99_max_us(),
+            self.off.lag_p99_us,
+            self.on.lag_p99_us,
+            self.growth(),
+        )
     }
+}
 
-    /// What is more than allowed; nothing if the bad ones are not noticed. Times of void pairs do
-    /// not count, all else of them does.
-    pub(super) fn faults(&self) -> Vec<String> {
-        let mut faults = Vec::new();
-        if self.valid.len() < self.rounds {
-            let (valid, rounds) = (self.valid.len(), self.rounds);
-            faults
-                .push(format!("only {valid} of {rounds} pairs say anything: use a quiet machine"));
-        }
-        let share = median(self.valid.iter().map(Pair::share));
-        if self.judges_times && share > 1.0 {
-            faults.push(format!(
-                "the good clients notice the bad ones: their p99 is {share:.2} of what it may be, \
-                 in the median"
-            ));
-        }
-        let all = || self.valid.iter().chain(&self.void);
-        let growth = all().map(Pair::growth).fold(0.0, f64::max);
-        if growth > MEMORY_GROWTH_MAX {
-            faults.push(format!(
-                "memory grows by {growth:.1} MiB, and at most {MEMORY_GROWTH_MAX} are fine"
-            ));
-        }
-        faults.extend(all().filter_map(|pair| match &pair.bad {
-            Bad::Otherwise(what) => Some(format!("bad clients: {what}")),
-            Bad::AsDocumented | Bad::Gone => None,
-        }));
-        let problems = all().flat_map(|pair| [&pair.off, &pair.on]);
-        let problems = problems.filter_map(|window| window.problem.as_ref());
-        faults.extend(problems.map(|problem| format!("good clients: {problem}")));
-        faults
+/// What is more than allowed; nothing if the bad ones are not noticed. Times of void pairs do not count,
+/// all else of them does.
+pub(super) fn faults(pairs: &Pairs<Pair>) -> Vec<String> {
+    let mut faults = Vec::from_iter(pairs.fault());
+    let share = median(pairs.valid().map(Pair::share));
+    if pairs.judges_times() && share > 1.0 {
+        faults.push(format!(
+            "the good clients notice the bad ones: their p99 is {share:.2} of what it may be, in the \
+             median"
+        ));
     }
+    let growth = pairs.all().map(Pair::growth).fold(0.0, f64::max);
+    if growth > MEMORY_GROWTH_MAX {
+        faults.push(format!(
+            "memory grows by {growth:.1} MiB, and at most {MEMORY_GROWTH_MAX} are fine"
+        ));
+    }
+    faults.extend(pairs.all().filter_map(|pair| match &pair.bad {
+        Bad::Otherwise(what) => Some(format!("bad clients: {what}")),
+        Bad::AsDocumented | Bad::Gone => None,
+    }));
+    let problems = pairs.all().flat_map(|pair| [&pair.off, &pair.on]);
+    let problems = problems.filter_map(|window| window.problem.as_ref());
+    faults.extend(problems.map(|problem| format!("good clients: {problem}")));
+    faults
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::paired_windows::tests::{THREE, made};
+    use crate::paired_windows::{Pair as _, PairArguments};
 
     fn window(p99_us: f64, lag_p99_us: f64, mib: u64) -> Window {
         Window { p99_us, lag_p99_us, memory_bytes: mib << 20, problem: None }
@@ -163,18 +133,12 @@ mod tests {
         Pair { off, on, bad: Bad::AsDocumented }
     }
 
-    fn verdict(pairs: impl IntoIterator<Item = Pair>) -> Verdict {
-        let mut verdict = Verdict::new(3, true);
-        for pair in pairs {
-            assert!(verdict.wants_more(3));
-            verdict.add(pair);
-        }
-        assert!(!verdict.wants_more(3));
-        verdict
+    fn found(pairs: impl IntoIterator<Item = Pair>) -> Vec<String> {
+        faults(&made(THREE, pairs))
     }
 
     fn only_fault(pairs: impl IntoIterator<Item = Pair>) -> String {
-        let mut faults = verdict(pairs).faults();
+        let mut faults = found(pairs);
         assert_eq!(faults.len(), 1, "{faults:?}");
         faults.remove(0)
     }
@@ -189,27 +153,16 @@ mod tests {
     #[test]
     fn the_median_pair_decides() {
         let (good, bad) = (pair(100.0, 400.0), pair(100.0, 401.0));
-        assert!(verdict([good.clone(), bad.clone(), good.clone()]).faults().is_empty());
+        assert!(found([good.clone(), bad.clone(), good.clone()]).is_empty());
         assert!(only_fault([bad.clone(), good, bad]).contains("notice"));
     }
 
     #[test]
-    fn pairs_of_late_clients_are_made_again_and_not_for_ever() {
-        let mut late = pair(100.0, 5000.0);
-        late.on.lag_p99_us = 301.0;
-        let good = || pair(100.0, 200.0);
-        assert!(verdict([good(), late.clone(), good(), good()]).faults().is_empty());
-        let fault = only_fault(vec![late; 4]);
-        assert!(fault.starts_with("only 0 of 3"), "{fault}");
-    }
-
-    #[test]
-    fn who_is_late_alone_may_be_twice_as_late_beside_others() {
-        let mut slow = pair(100.0, 200.0);
-        (slow.off.lag_p99_us, slow.on.lag_p99_us) = (400.0, 800.0);
-        assert_eq!(slow.void(400.0), None);
-        slow.on.lag_p99_us = 801.0;
-        assert!(slow.void(400.0).is_some());
+    fn only_lateness_beside_bad_clients_voids_a_pair() {
+        let mut late = pair(100.0, 200.0);
+        (late.off.lag_p99_us, late.on.lag_p99_us) = (900.0, 800.0);
+        assert_eq!((late.usual_lag_us(), late.void(800.0)), (900.0, None));
+        assert!(late.void(799.0).is_some());
     }
 
     #[test]
@@ -236,11 +189,9 @@ mod tests {
 
     #[test]
     fn a_quick_look_judges_no_times() {
-        let mut verdict = Verdict::new(1, false);
         let mut slow = pair(100.0, 1e6);
         slow.on.lag_p99_us = 1e6;
-        verdict.add(slow);
-        assert!(!verdict.wants_more(0));
-        assert!(verdict.faults().is_empty(), "{:?}", verdict.faults());
+        let faults = faults(&made(PairArguments { quick: true, ..THREE }, [slow]));
+        assert!(faults.is_empty(), "{faults:?}");
     }
 }

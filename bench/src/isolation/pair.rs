@@ -1,5 +1,6 @@
 //! What windows with and without Redis and Kafka say when they are held against each other.
 
+use crate::paired_windows::{self, Pairs};
 use crate::statistics::median;
 
 /// What the clients saw of one window.
@@ -36,9 +37,6 @@ pub(super) const HEAD: &str = "pair  peers p99  stopped  ratio  calls p99  stopp
 const P99_RATIO_MAX: f64 = 1.3;
 const CPU_RATIO_MAX: f64 = 1.05;
 
-/// Clients that send later than this, and later than twice what is usual, tell nothing.
-const LAG_US: f64 = 300.0;
-
 impl Window {
     fn lag_p99_us(&self) -> f64 {
         self.peers.lag_p99_us.max(self.calls.lag_p99_us)
@@ -58,98 +56,70 @@ impl Pair {
             self.ratio(|window| window.cpu_us),
         ]
     }
+}
 
-    /// Why its times say nothing of the gateway, where `lag_us` is how late the clients usually are.
-    fn void(&self, lag_us: f64) -> Option<String> {
-        let most = LAG_US.max(2.0 * lag_us);
+impl paired_windows::Pair for Pair {
+    fn usual_lag_us(&self) -> f64 {
+        self.with.lag_p99_us()
+    }
+
+    fn void(&self, lag_max_us: f64) -> Option<String> {
         let lag = self.with.lag_p99_us().max(self.without.lag_p99_us());
-        (lag > most)
-            .then(|| format!("void: clients sent {lag:.0} µs late, at most {most:.0} are fine"))
-    }
-}
-
-/// The pairs so far.
-#[derive(Debug)]
-pub(super) struct Verdict {
-    rounds: usize,
-    judges_times: bool,
-    /// How late the clients were in each window with Redis and Kafka.
-    lags_us: Vec<f64>,
-    valid: Vec<Pair>,
-    void: Vec<Pair>,
-}
-
-impl Verdict {
-    pub(super) fn new(rounds: usize, judges_times: bool) -> Self {
-        Self { rounds, judges_times, lags_us: Vec::new(), valid: Vec::new(), void: Vec::new() }
+        let words =
+            || format!("void: clients sent {lag:.0} µs late, at most {lag_max_us:.0} are fine");
+        (lag > lag_max_us).then(words)
     }
 
-    /// Whether another pair is needed, and `repeats` of void ones are not used up.
-    pub(super) fn wants_more(&self, repeats: usize) -> bool {
-        self.valid.len() < self.rounds && self.void.len() <= repeats
-    }
-
-    /// Takes a pair, and returns its line of the table.
-    pub(super) fn add(&mut self, pair: Pair) -> String {
-        let Pair { with, without } = &pair;
-        self.lags_us.push(with.lag_p99_us());
-        let void = pair.void(median(self.lags_us.iter().copied()));
-        let void = void.filter(|_| self.judges_times);
-        let [peers, calls, cpu] = pair.ratios();
-        let line = format!(
-            "{:4}{:11.0}{:9.0}{peers:7.2}{:11.0}{:9.0}{calls:7.2}{:10.2}{:9.2}{cpu:7.3}  {}",
-            self.valid.len() + self.void.len() + 1,
+    fn line(&self, number: usize, void: Option<&str>) -> String {
+        let Self { with, without } = self;
+        let [peers, calls, cpu] = self.ratios();
+        format!(
+            "{number:4}{:11.0}{:9.0}{peers:7.2}{:11.0}{:9.0}{calls:7.2}{:10.2}{:9.2}{cpu:7.3}  {}",
             with.peers.p99_us,
             without.peers.p99_us,
             with.calls.p99_us,
             without.calls.p99_us,
             with.cpu_us,
             without.cpu_us,
-            void.as_deref().unwrap_or_default(),
-        );
-        let alike = if void.is_some() { &mut self.void } else { &mut self.valid };
-        alike.push(pair);
-        line.trim_end().to_owned()
+            void.unwrap_or_default(),
+        )
     }
+}
 
-    /// What is more than allowed; nothing if the outage is not noticed. Times of void pairs do not
-    /// count, failures of them do.
-    pub(super) fn faults(&self) -> Vec<String> {
-        let mut faults = Vec::new();
-        if self.valid.len() < self.rounds {
-            let (valid, rounds) = (self.valid.len(), self.rounds);
-            faults
-                .push(format!("only {valid} of {rounds} pairs say anything: use a quiet machine"));
+/// What is more than allowed; nothing if the outage is not noticed. Times of void pairs do not count,
+/// failures of them do.
+pub(super) fn faults(pairs: &Pairs<Pair>) -> Vec<String> {
+    let mut faults = Vec::from_iter(pairs.fault());
+    let bounds = [
+        ("the p99 of messages between players", P99_RATIO_MAX),
+        ("the p99 of calls", P99_RATIO_MAX),
+        ("the processor time of a message", CPU_RATIO_MAX),
+    ];
+    for (at, (what, most)) in bounds.into_iter().enumerate() {
+        let ratio = median(pairs.valid().map(|pair| pair.ratios()[at]));
+        if pairs.judges_times() && ratio > most {
+            faults.push(format!(
+                "without Redis and Kafka {what} is {ratio:.3} of what it is with them, in the \
+                 median; at most {most} is fine"
+            ));
         }
-        let bounds = [
-            ("the p99 of messages between players", P99_RATIO_MAX),
-            ("the p99 of calls", P99_RATIO_MAX),
-            ("the processor time of a message", CPU_RATIO_MAX),
-        ];
-        for (at, (what, most)) in bounds.into_iter().enumerate() {
-            let ratio = median(self.valid.iter().map(|pair| pair.ratios()[at]));
-            if self.judges_times && ratio > most {
-                faults.push(format!(
-                    "without Redis and Kafka {what} is {ratio:.3} of what it is with them, in the \
-                     median; at most {most} is fine"
-                ));
-            }
-        }
-        for Pair { with, without } in self.valid.iter().chain(&self.void) {
-            for (when, window) in [("with", with), ("without", without)] {
-                for (kind, seen) in [("messages", &window.peers), ("calls", &window.calls)] {
-                    let problem = seen.problem.iter();
-                    faults.extend(problem.map(|it| format!("{kind} {when} Redis and Kafka: {it}")));
-                }
-            }
-        }
-        faults
     }
+    for Pair { with, without } in pairs.all() {
+        for (when, window) in [("with", with), ("without", without)] {
+            for (kind, seen) in [("messages", &window.peers), ("calls", &window.calls)] {
+                let problem = seen.problem.iter();
+                faults.extend(problem.map(|it| format!("{kind} {when} Redis and Kafka: {it}")));
+            }
+        }
+    }
+    faults
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::paired_windows::tests::{THREE, made};
+    use crate::paired_windows::{Pair as _, PairArguments};
 
     fn window(p99_us: f64, cpu_us: f64) -> Window {
         let seen = Seen { p99_us, lag_p99_us: 50.0, problem: None };
@@ -162,13 +132,7 @@ mod tests {
     }
 
     fn faults(pairs: impl IntoIterator<Item = Pair>) -> Vec<String> {
-        let mut verdict = Verdict::new(3, true);
-        for pair in pairs {
-            assert!(verdict.wants_more(3));
-            verdict.add(pair);
-        }
-        assert!(!verdict.wants_more(3));
-        verdict.faults()
+        super::faults(&made(THREE, pairs))
     }
 
     #[test]
@@ -192,22 +156,20 @@ mod tests {
     }
 
     #[test]
-    fn pairs_of_late_clients_are_made_again_and_not_for_ever() {
-        let mut late = pair(1e6, 1e6);
-        late.without.peers.lag_p99_us = LAG_US + 1.0;
-        assert!(
-            faults([pair(100.0, 10.0), late.clone(), pair(100.0, 10.0), pair(100.0, 10.0)])
-                .is_empty()
-        );
-        let found = faults(vec![late; 4]);
-        assert!(found[0].starts_with("only 0 of 3"), "{found:?}");
+    fn clients_of_either_kind_may_be_late_in_either_window() {
+        let good = pair(100.0, 10.0);
+        assert_eq!(good.void(50.0), None);
+        let mut late = [good.clone(), good.clone(), good.clone(), good];
+        late[0].with.peers.lag_p99_us = 51.0;
+        late[1].with.calls.lag_p99_us = 51.0;
+        late[2].without.peers.lag_p99_us = 51.0;
+        late[3].without.calls.lag_p99_us = 51.0;
+        assert!(late.iter().all(|pair| pair.void(50.0).is_some()));
     }
 
     #[test]
     fn a_quick_look_judges_no_times() {
-        let mut verdict = Verdict::new(1, false);
-        verdict.add(pair(1e6, 1e6));
-        assert!(!verdict.wants_more(0));
-        assert!(verdict.faults().is_empty());
+        let quick = PairArguments { quick: true, ..THREE };
+        assert!(super::faults(&made(quick, [pair(1e6, 1e6)])).is_empty());
     }
 }
