@@ -3,8 +3,21 @@
 
 mod cli;
 
-use std::process::ExitCode;
+use std::process::{ExitCode, abort};
 
 fn main() -> ExitCode {
+    abort_on_panic();
     cli::run()
+}
+
+/// As the gateway: the release profile does by itself, the dev profile unwinds, as tests must. No
+/// thread waits for one that is gone.
+fn abort_on_panic() {
+    if cfg!(panic = "unwind") {
+        let say = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            say(panic);
+            abort();
+        }));
+    }
 }
