@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use corelane_bench::cpu_time::{self, CoreTime, ThreadTime};
 
 const PERIOD: Duration = Duration::from_millis(100);
-/// Reading a process's memory takes a walk over its pages.
+/// Samples between two looks at a process's memory, which are walks over its pages, at most.
 const MEMORY_EVERY: u32 = 10;
 
 /// One look at the machine.
@@ -32,8 +32,10 @@ pub(super) struct Sampler {
 }
 
 impl Sampler {
-    /// Watches the processes `pids` from the processor `cpu`; the first one's memory too if asked.
-    pub(super) fn start(pids: Vec<u32>, cpu: usize, memory: bool) -> Self {
+    /// Watches the processes `pids` from the processor `cpu`; the first one's memory too if it is to be
+    /// known of any part of the run that is this long.
+    pub(super) fn start(pids: Vec<u32>, cpu: usize, memory_within: Option<Duration>) -> Self {
+        let memory_every = memory_within.map(memory_every);
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = thread::spawn(move || {
@@ -42,11 +44,12 @@ impl Sampler {
             let mut samples = Vec::new();
             let mut number = 0;
             while !stopped.load(Ordering::Relaxed) {
-                samples.push(Sample::take(&pids, memory && number % MEMORY_EVERY == 0));
+                let memory = memory_every.is_some_and(|every| number % every == 0);
+                samples.push(Sample::take(&pids, memory));
                 number += 1;
                 thread::sleep(PERIOD);
             }
-            samples.push(Sample::take(&pids, memory));
+            samples.push(Sample::take(&pids, memory_every.is_some()));
             samples
         });
         Self { stop, thread }
@@ -56,6 +59,12 @@ impl Sampler {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap_or_default()
     }
+}
+
+/// Two looks fall into the time even if half of the samples come late.
+fn memory_every(within: Duration) -> u32 {
+    let samples = within.as_millis() / PERIOD.as_millis() / 4;
+    u32::try_from(samples).unwrap_or(u32::MAX).clamp(1, MEMORY_EVERY)
 }
 
 impl Sample {
@@ -167,6 +176,12 @@ mod tests {
             )]),
             memory_bytes: (unix_ms == 2000).then_some(4096),
         }
+    }
+
+    #[test]
+    fn memory_is_looked_at_in_short_runs_too_and_seldom_in_long_ones() {
+        let every = |ms| memory_every(Duration::from_millis(ms));
+        assert_eq!([every(50), every(700), every(3000), every(25_000)], [1, 1, 7, 10]);
     }
 
     #[test]

@@ -68,7 +68,8 @@ pub(super) fn measure(order: &Order<'_>, place: &Place, what: Measure) -> Result
         }
         Measure::Cost | Measure::Latency => None,
     };
-    let sampler = Sampler::start(pids(&running), place.load_cpu, base.is_some());
+    let memory_within = base.is_some().then_some(order.timing.duration);
+    let sampler = Sampler::start(pids(&running), place.load_cpu, memory_within);
     let found = order.run(&running, place);
     let samples = sampler.finish();
     let finding = found.map_err(|error| unusable(error.to_string()))?;
@@ -109,7 +110,7 @@ fn pids(running: &Running) -> Vec<u32> {
 fn base(running: &Running, place: &Place) -> Option<Used> {
     thread::sleep(SETTLE);
     let from = cores::unix_ms();
-    let sampler = Sampler::start(pids(running), place.load_cpu, true);
+    let sampler = Sampler::start(pids(running), place.load_cpu, Some(BASE));
     thread::sleep(BASE);
     cores::used(&sampler.finish(), from, cores::unix_ms())
 }
