@@ -47,7 +47,8 @@ table! {
         spool_records: usize = "65536", Restart => Count(16, 10_000_000);
         /// Bytes of them.
         spool_bytes: usize = r#""32MiB""#, Restart => Size(64 * KIB, 2 * GIB - MIB);
-        /// A published record that the brokers do not have after this time is given up.
+        /// A published record that the brokers do not have after this time is given up; one that has to
+        /// wait for an answer to others first, after at most twice this time.
         delivery_timeout: Duration = r#""2m""#, Restart => Span(SECOND, HOUR);
         /// Bytes that are fetched before they are wanted, for each of the two readers: of what comes, and
         /// of what sessions from elsewhere may lack.
