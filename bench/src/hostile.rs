@@ -61,6 +61,10 @@ pub(crate) fn run(arguments: &HostileArguments, tell: &mut dyn FnMut(&str)) -> i
     let processors = arguments.pairs.processors();
     let field = Field::start(&arguments.config, scratch, crowd, processors)?;
     let window = arguments.pairs.window();
+    if !field.is_in_time() {
+        tell("Good clients share a processor with bad ones, and this user may not put them first");
+        tell("(`chrt --fifo 1`): they may be late, and pairs void.");
+    }
     field.alone(WARM_UP)?;
     tell(pair::HEAD);
     let mut pairs = Pairs::new(&arguments.pairs);

@@ -87,6 +87,17 @@ impl OwnGateway {
 
     /// Begins a run of the load harness with the tokens of the file `tokens`.
     pub(crate) fn begin(&self, name: &str, scenario: &str, tokens: &str) -> io::Result<Run> {
+        self.begin_as(Class::Fair, name, scenario, tokens)
+    }
+
+    /// As [`Self::begin`], with its place among the processes of its processor.
+    pub(crate) fn begin_as(
+        &self,
+        class: Class,
+        name: &str,
+        scenario: &str,
+        tokens: &str,
+    ) -> io::Result<Run> {
         let file = |ending| self.scratch.join(format!("{name}.{ending}"));
         fs::write(file("toml"), scenario)?;
         let (out, messages) = (self.scratch.join(name), file("log"));
@@ -94,13 +105,41 @@ impl OwnGateway {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let mut command = Command::new(own_program("corelane-loadtest")?);
+        let mut command = class.command(&own_program("corelane-loadtest")?);
         command.arg("run").arg(file("toml")).args(["--url", &self.url()]).arg("--out").arg(&out);
         command.args(["--server-pid", &self.pid().to_string()]);
         command.arg("--tokens").arg(self.scratch.join(tokens));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(fs::File::create(&messages)?);
         let child = spawn_on(&[self.load_cpu], command)?;
         Ok(Run { name: name.to_owned(), child, out, messages })
+    }
+}
+
+/// When a process gets its processor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// In its turn. Even one that is niced down keeps another waiting for a millisecond or more.
+    Fair,
+    /// Before all that are fair.
+    First,
+}
+
+impl Class {
+    /// The best that this user may ask for.
+    pub(crate) fn best() -> Self {
+        let asked = Self::First.command(Path::new("true")).stderr(Stdio::null()).status();
+        if asked.is_ok_and(|status| status.success()) { Self::First } else { Self::Fair }
+    }
+
+    fn command(self, program: &Path) -> Command {
+        match self {
+            Self::Fair => Command::new(program),
+            Self::First => {
+                let mut command = Command::new("chrt");
+                command.args(["--fifo", "1"]).arg(program);
+                command
+            }
+        }
     }
 }
 

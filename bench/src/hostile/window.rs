@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::pair::{Bad, Window};
-use crate::own_gateway::{OwnGateway, Plan, in_a_line, number, own_program, problem};
+use crate::own_gateway::{Class, OwnGateway, Plan, in_a_line, number, own_program, problem};
 use crate::peers::memory_of;
 use crate::server_process::spawn_on;
 
@@ -40,6 +40,8 @@ pub(super) struct Crowd {
 pub(super) struct Field {
     gateway: OwnGateway,
     crowd: Crowd,
+    /// Of the good ones: they share a processor with the bad ones and have to be on time.
+    class: Class,
 }
 
 impl Field {
@@ -55,7 +57,12 @@ impl Field {
         let authority = AUTHORITY;
         let more = "";
         let plan = Plan { config, more, authority, scratch, tokens, server_cpu, load_cpu };
-        Ok(Self { gateway: OwnGateway::start(plan)?, crowd })
+        Ok(Self { gateway: OwnGateway::start(plan)?, crowd, class: Class::best() })
+    }
+
+    /// Whether the good clients come before the bad ones where both want the processor.
+    pub(super) fn is_in_time(&self) -> bool {
+        self.class == Class::First
     }
 
     /// A window of the good clients alone.
@@ -106,7 +113,8 @@ impl Field {
 
     /// The result of the load harness.
     fn run_good_ones(&self, length: Duration) -> io::Result<Value> {
-        self.gateway.begin("good", &self.scenario(length), "good.tokens")?.result()
+        let scenario = self.scenario(length);
+        self.gateway.begin_as(self.class, "good", &scenario, "good.tokens")?.result()
     }
 
     /// Messages from one good client to another, at times that were planned before.
