@@ -87,6 +87,10 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
             }
             Heard::Answers(waiting) => self.tell_senders(waiting),
             Heard::Request(origin, request) => self.requests_abroad.push((origin, request)),
+            Heard::TakenUp(link, taken) => self.taken_up(link, taken),
+            Heard::HandedOver { session, epoch, left } => {
+                self.handed_over(session, epoch, left, now);
+            }
         }
     }
 

@@ -1,5 +1,7 @@
 //! What several tests of the control core begin with.
 
+pub(crate) mod elsewhere;
+
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;

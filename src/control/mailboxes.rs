@@ -127,6 +127,14 @@ pub enum Reached {
     Unknown,
 }
 
+/// An event that a session's client has not confirmed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Left {
+    pub json: Arc<[u8]>,
+    pub expires_unix_ms: Option<u64>,
+    pub position: Option<Position>,
+}
+
 #[derive(Debug)]
 struct Kept {
     item: Item,
@@ -286,6 +294,35 @@ impl Mailboxes {
             Some(gap) => gap.reached.map_or(Reached::Unknown, Reached::At),
             None => mailbox.reached.map_or(Reached::All, Reached::At),
         }
+    }
+
+    /// What a session's client has not confirmed, for the node that has the session now: as much as
+    /// goes into `bytes_max` and can be told to another node, and where in the bus the rest begins.
+    /// `None` if something is missing here.
+    #[must_use]
+    pub fn left(
+        &self,
+        session: SessionId,
+        bytes_max: usize,
+    ) -> Option<(Vec<Left>, Option<Position>)> {
+        let Some(mailbox) = self.boxes.get(&session) else { return Some((Vec::new(), None)) };
+        if mailbox.gap.is_some() || mailbox.first > mailbox.confirmed {
+            return None;
+        }
+        let mut room = bytes_max;
+        let mut left = Vec::new();
+        for Kept { item, expires_unix_ms, position } in &mailbox.items {
+            let bytes = item.bytes();
+            match item {
+                Item::Event(json) if bytes <= room => {
+                    let (json, expires_unix_ms) = (Arc::clone(json), *expires_unix_ms);
+                    left.push(Left { json, expires_unix_ms, position: *position });
+                    room -= bytes;
+                }
+                _ => return position.map(|rest| (left, Some(rest))),
+            }
+        }
+        Some((left, None))
     }
 
     /// The client has everything up to and including `place`. The word of a connection may come when

@@ -63,6 +63,7 @@ pub mod redis;
 pub mod registry;
 mod replays;
 mod resolve;
+mod resumes;
 mod rpcs;
 mod sessions;
 mod spans;

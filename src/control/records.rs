@@ -16,6 +16,7 @@ use super::ask::Unpublished;
 use super::bus::{Arrival, EventBus, Record, SESSION_KEY, Trail, topic};
 use super::mailboxes::{Item, Origin};
 use super::port::ShardPort;
+use super::replays::Parking;
 use super::resolve::{Host, ServiceTargets, Target};
 use super::store::{Owner, SessionStore};
 use super::turn::Core;
@@ -80,8 +81,12 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
         now: Now,
     ) -> Result<(), Unpublished> {
         match self.replays.park(session, record) {
-            Some(record) => self.take_client_event(session, &record, now),
-            None => Ok(()),
+            Parking::Parked => Ok(()),
+            Parking::NotReplaying(record) => self.take_client_event(session, &record, now),
+            Parking::Full(record) => {
+                self.give_up_handover(session, now);
+                self.take_client_event(session, &record, now)
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! Sessions that come and go: claims, openings, releases, ends for good, and what is published of
-//! them. And what waits for a session is handed to its shard here.
+//! them. And what waits for a session is handed to its shard here. What one that comes from elsewhere
+//! may lack is in `resumes.rs`.
 
 use std::sync::Arc;
 
@@ -11,11 +12,11 @@ use corelane_shard::wire::guid::{Guid, PeerRoute};
 use tracing::debug;
 use uuid::Uuid;
 
-use super::bus::{EventBus, Missing, Position, Record, Replay, Trail, topic};
+use super::bus::{EventBus, Position, Record, Trail, topic};
 use super::mailboxes::{Item, Mailboxes, Next, Reached};
 use super::port::ShardPort;
-use super::replays::{Replays, Then};
-use super::store::{Begin, Decision, Ended, Loss, Lost, Opened, Owner, Released, SessionStore};
+use super::replays::Replays;
+use super::store::{Decision, Ended, Loss, Lost, Opened, Owner, Released, SessionStore};
 use super::turn::Core;
 use crate::events::gap::{EventGap, GapReason, Stamp};
 use crate::events::outbound::{
@@ -27,7 +28,7 @@ use crate::events::{Timestamp, event_id};
 impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
     /// Sends what the store has decided.
     pub(super) fn announce_decisions(&mut self, now: Now) {
-        while let Some(Decision { evict, shard, answer, begin }) = self.store.decided() {
+        while let Some(Decision { evict, shard, answer, begin, before }) = self.store.decided() {
             if let Some((target, evict)) = evict {
                 self.probe.evictions.increment();
                 self.post(target, evict);
@@ -38,7 +39,7 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
                     // Whoever had it before gets nothing any more.
                     self.mailboxes.detach(*session);
                     self.probe.granted.increment();
-                    self.begin_events(*session, *epoch, begin, now);
+                    self.begin_events(*session, *epoch, begin, before, now);
                 }
                 _ => {}
             }
@@ -46,82 +47,7 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
         }
     }
 
-    /// Sees to what a granted session's client may lack.
-    fn begin_events(&mut self, session: SessionId, epoch: Epoch, begin: Begin, now: Now) {
-        debug!(%session, epoch = epoch.0, ?begin, "session granted");
-        match begin {
-            Begin::Here => {
-                // What a replay that still runs has brought is not whole.
-                if let Some(from) = self.replays.reached(session) {
-                    self.replay_from(session, epoch, from);
-                }
-            }
-            Begin::From(from) => self.replay_from(session, epoch, from),
-            Begin::Unknown => {
-                self.mailboxes.forget(session);
-                self.replays.forget(session);
-                self.tell_gap(session, GapReason::NoCursor, None, now);
-            }
-        }
-    }
-
-    fn replay_from(&mut self, session: SessionId, epoch: Epoch, from: Position) {
-        self.mailboxes.forget(session);
-        let replay = Replay { session, epoch, from };
-        self.replays.begin(replay);
-        self.replay(replay);
-    }
-
-    fn replay(&mut self, replay: Replay) {
-        self.probe.replays.increment();
-        self.bus.replay(replay);
-    }
-
-    pub(super) fn replay_ended(
-        &mut self,
-        session: SessionId,
-        epoch: Epoch,
-        missing: Option<Missing>,
-        now: Now,
-    ) {
-        let reached = self.replays.reached(session);
-        let Some(then) = self.replays.end(session, epoch) else { return };
-        debug!(%session, epoch = epoch.0, ?missing, "session replayed");
-        if missing.is_some() {
-            self.tell_gap(session, GapReason::Retention, reached, now);
-        }
-        match then {
-            Then::Again(replay) => self.replay(replay),
-            Then::Live(records) => {
-                for record in records {
-                    // What cannot be used has been counted.
-                    let _taken = self.take_client_event(session, &record, now);
-                }
-                if self.store.known(session).is_some_and(|known| known.open) {
-                    self.mailboxes.attach(session);
-                }
-            }
-        }
-    }
-
-    /// Puts the word of a gap before what comes from now on. Until the client has it, it has what is
-    /// before `reached`.
-    fn tell_gap(
-        &mut self,
-        session: SessionId,
-        reason: GapReason,
-        reached: Option<Position>,
-        now: Now,
-    ) {
-        self.probe.gaps.increment();
-        let gap = EventGap { reason, missed_at_least: None, from: None, to: None };
-        for json in gap.events(self.rules.dialect, self.stamp(now)) {
-            let put = self.mailboxes.put_gap(session, Item::Event(json.into()), reached);
-            self.probe.events_lost.add(put.lost + u64::from(put.refused));
-        }
-    }
-
-    fn stamp(&mut self, now: Now) -> Stamp {
+    pub(super) fn stamp(&mut self, now: Now) -> Stamp {
         Stamp { event_id: event_id(&mut self.random), timestamp: Timestamp(now.unix_ms) }
     }
 
@@ -437,10 +363,7 @@ fn reached(
     bus: &impl EventBus,
     session: SessionId,
 ) -> Option<Position> {
-    if let Some(from) = replays.reached(session) {
-        return Some(from);
-    }
-    match mailboxes.reached(session) {
+    match replays.reached(session).unwrap_or_else(|| mailboxes.reached(session)) {
         Reached::All => bus.live(session),
         Reached::At(position) => Some(position),
         Reached::Unknown => None,

@@ -18,6 +18,7 @@ use corelane_shard::identity::Identity;
 use corelane_shard::lane::{Claim, End, ToShard};
 pub use corelane_shard::network::counted_as;
 use tokio::sync::oneshot;
+use uuid::Uuid;
 
 use super::ask::{ListedSession, NotEnded, Whereabouts};
 use super::bus::Position;
@@ -49,6 +50,15 @@ pub struct Decision {
     pub shard: ShardId,
     pub answer: ToShard,
     pub begin: Begin,
+    /// Who had the session before, if that was another node.
+    pub before: Option<Before>,
+}
+
+/// The claim before, on another node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Before {
+    pub node: Uuid,
+    pub epoch: Epoch,
 }
 
 /// Where the events of a granted session begin.
@@ -59,8 +69,9 @@ pub enum Begin {
     /// The session was on another node, or this one has been started since: its client may lack
     /// what the bus has from there on.
     From(Position),
-    /// The session was there, and nobody knows what its client has.
-    Unknown,
+    /// The session was there, and nobody knows what its client has of the time before `since`; of
+    /// none at all without. It is to be told so.
+    Unknown { since: Option<Position> },
 }
 
 /// A session that is this node's no longer.
@@ -200,6 +211,12 @@ pub trait SessionStore {
     /// Keeps what other nodes know of this one's sessions from ageing, as far as it is time for it.
     /// `reached` tells how far the client of a session has come.
     fn renew(&mut self, _reached: &mut dyn FnMut(SessionId) -> Option<Position>, _now: Now) {}
+
+    /// Another node says that it has the session now, after the claim `before`. If that is the newest
+    /// that this node knows, it has lost the session, and says so.
+    fn superseded(&mut self, _session: SessionId, _before: Epoch) -> bool {
+        false
+    }
 
     /// The next session that this node has lost; it is not [`Self::known`] any more.
     fn lost(&mut self) -> Option<Lost> {

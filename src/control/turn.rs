@@ -177,6 +177,7 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
         self.look_for_bus();
         self.keep_sessions(now);
         self.forget_expired(now);
+        self.give_up_handovers(now);
         self.give_up_rpcs(now);
         self.advance_drain(now.mono);
         if let Some(nodes) = &mut self.nodes {
@@ -212,7 +213,8 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
     pub(super) fn due(&self) -> Option<Instant> {
         let phase = self.drain.as_ref().map(Drain::phase_ends);
         let nodes = self.nodes.as_ref().and_then(Nodes::due);
-        [phase, self.rpcs.next_deadline(), self.store.due(), nodes].into_iter().flatten().min()
+        let (rpcs, handovers) = (self.rpcs.next_deadline(), self.replays.due());
+        [phase, rpcs, handovers, self.store.due(), nodes].into_iter().flatten().min()
     }
 
     /// Ready when store or bus may have something for the next turn.

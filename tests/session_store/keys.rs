@@ -291,7 +291,7 @@ fn a_session_that_another_program_kept_is_taken_up_with_its_token() {
     assert_eq!(&*identity.standing.tenant, "default");
     assert_eq!(identity.standing.roles, [Box::from("user")].into());
     assert_eq!(identity.standing.authorizations, [Box::from("my-game:authorized")].into());
-    assert_eq!(granted.begin, Begin::Unknown);
+    assert_eq!(granted.begin, Begin::Unknown { since: None });
     let record = value(&server, &format!("ws-session:{SID}"), 86_400);
     assert_eq!(record["AccountId"], ACCOUNT);
     for gone in ["ReconnectionToken", "ReconnectionExpiresAtUnix", "DisconnectedAtUnix"] {

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant as Clock, SystemTime, UNIX_EPOCH};
 use corelane::control::bus::Position;
 use corelane::control::redis::{self, Password, RedisProbe, RedisRules};
 use corelane::control::store::{
-    Begin, Claimed, Decision, Lost, Opened, Owner, Post, RedisStore, SessionStore, SharedRules,
-    StoreRules,
+    Before, Begin, Claimed, Decision, Lost, Opened, Owner, Post, RedisStore, SessionStore,
+    SharedRules, StoreRules,
 };
 use corelane_shard::clock::{Instant, Now};
 use corelane_shard::id::{ConnectionKey, Epoch, Generation, SessionId, ShardId, Slot};
@@ -51,6 +51,7 @@ pub(crate) struct Granted {
     pub(crate) owner: Owner,
     pub(crate) resumed: Resumed,
     pub(crate) begin: Begin,
+    pub(crate) before: Option<Before>,
 }
 
 pub(crate) fn at(offset: u64) -> Position {
@@ -205,10 +206,10 @@ impl Node {
 
     pub(crate) fn claim(&mut self, credential: Credential) -> Result<Granted, ClaimRefusal> {
         self.begin_claim(credential);
-        let Decision { shard, answer, begin, .. } = self.decision();
+        let Decision { shard, answer, begin, before, .. } = self.decision();
         match answer {
             ToShard::Granted { key, epoch, resumed, .. } => {
-                Ok(Granted { owner: Owner { shard, key, epoch }, resumed, begin })
+                Ok(Granted { owner: Owner { shard, key, epoch }, resumed, begin, before })
             }
             ToShard::Refused { why, .. } => Err(why),
             other => panic!("{other:?}"),

@@ -80,12 +80,48 @@ fn a_session_is_taken_up_on_another_node_where_its_client_left_off() {
     b.cursor = Some(at(90));
     let granted = b.reconnect(&token(first.epoch)).unwrap_or_else(|why| panic!("{why:?}"));
     assert_eq!(granted.begin, Begin::From(at(41)));
+    assert_eq!(granted.before.map(|before| before.epoch), Some(first.epoch));
     let Resumed::Session(Some(identity)) = granted.resumed else { panic!("who is it?") };
     assert_eq!((identity.session, identity.account.clone()), (ALICE, Some(ACCOUNT.into())));
     assert_eq!(identity.expires_at.map(|at| at.get()), Some(4_000_000_000));
     // It waited on the first node, which has no use for it any more.
     a.until("the first node hears of it", |node| !node.lost.is_empty());
     assert_eq!(a.lost[0].owner, None);
+}
+
+#[test]
+fn a_gap_that_the_client_has_not_heard_of_goes_along_with_where_it_is() {
+    let server = Redis::start();
+    let (mut a, mut b) = (Node::of(&server), Node::of(&server));
+    a.cursor = Some(at(40));
+    let older = unix_ms() / 1000 - 100;
+    let first = a.claim(jwt(ACCOUNT, older)).expect("granted");
+    assert_eq!(first.begin, Begin::Unknown { since: Some(at(40)) });
+    a.cursor = None;
+    // The other node is not as far with its reading.
+    b.cursor = Some(at(30));
+    let second = b.claim(jwt(ACCOUNT, older)).expect("granted");
+    assert_eq!(second.begin, Begin::Unknown { since: Some(at(40)) });
+    b.store.reached(ALICE, second.owner.epoch, at(43));
+    b.settle();
+    let third = a.claim(jwt(ACCOUNT, older)).expect("granted");
+    assert_eq!(third.begin, Begin::From(at(43)), "it has heard of it");
+}
+
+#[test]
+fn a_node_that_is_told_of_a_newer_owner_gives_the_session_up_at_once() {
+    let server = Redis::start();
+    let mut node = Node::of(&server);
+    let owner = node.login();
+    let earlier = Epoch(owner.epoch.0 - 1);
+    assert!(!node.store.superseded(ALICE, earlier), "that was an earlier stay");
+    assert!(node.store.superseded(ALICE, owner.epoch));
+    node.turn();
+    assert_eq!(
+        node.lost.pop_front().map(|lost| (lost.owner, lost.why)),
+        Some((Some(owner), Loss::Replaced))
+    );
+    assert!(node.store.known(ALICE).is_none());
 }
 
 #[test]

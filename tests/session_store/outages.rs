@@ -203,11 +203,36 @@ fn a_token_older_than_the_store_belongs_to_a_session_of_which_nobody_knows() {
     let mut node = Node::of(&server);
     node.cursor = Some(at(7));
     let granted = node.claim(jwt(ACCOUNT, unix_ms() / 1000 - 100)).expect("granted");
-    assert_eq!(granted.begin, Begin::Unknown);
+    assert_eq!(granted.begin, Begin::Unknown { since: Some(at(7)) });
     let mut node = Node::of(&server);
     server.cli(&["DEL", &format!("connect:ws-session:{SID}"), &format!("connect:owner:{SID}")]);
     let granted = node.claim(jwt(ACCOUNT, unix_ms() / 1000)).expect("granted");
     assert_eq!(granted.begin, Begin::Here);
+}
+
+#[test]
+fn a_store_that_has_lost_its_birth_with_its_data_is_younger_than_any_token() {
+    let server = Redis::start();
+    let mut node = Node::of(&server);
+    server.cli(&["FLUSHALL"]);
+    let granted = node.claim(jwt(ACCOUNT, unix_ms() / 1000 - 1)).expect("granted");
+    assert_eq!(granted.begin, Begin::Unknown { since: None });
+}
+
+#[test]
+fn where_an_older_owner_has_written_a_session_again_its_cursor_does_not_outlive_it() {
+    let server = Redis::start();
+    let (mut a, mut b) = (Node::of(&server), Node::of(&server));
+    a.cursor = Some(at(7));
+    let first = a.login();
+    // Only the second one hears of the second login: its client has yet to hear of a gap.
+    let second = b.login();
+    server.cli(&["FLUSHALL"]);
+    let cursor = format!("connect:client-cursor:{SID}");
+    a.until("it is written", |_| stored(&server, "epoch") == first.epoch.0.to_string());
+    assert_eq!(server.cli(&["GET", &cursor]), "3:7");
+    b.until("it is written again", |_| stored(&server, "epoch") == second.epoch.0.to_string());
+    assert_eq!(server.cli(&["EXISTS", &cursor]), "0");
 }
 
 #[test]
@@ -235,7 +260,7 @@ fn who_is_let_in_without_redis_is_reconciled_when_it_is_back() {
         node.until("it is noticed", |node| !node.store.may_deliver(node.now()));
     }
     let first = a.claim(jwt(ACCOUNT, unix_ms() / 1000)).expect("let in");
-    assert_eq!(first.begin, Begin::Unknown);
+    assert_eq!(first.begin, Begin::Unknown { since: None });
     let before = unix_ms();
     a.until("the clock goes on", |_| unix_ms() > before + 5);
     let second = b.claim(jwt(ACCOUNT, unix_ms() / 1000)).expect("let in");

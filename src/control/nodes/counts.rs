@@ -64,6 +64,20 @@ labelled! {
 }
 
 labelled! {
+    /// What the node that had a session has told of it.
+    pub(in crate::control) Handover {
+        /// All that its client may lack.
+        Taken => "taken",
+        /// Nothing that could be used: it has lost something itself, or knows nothing of the session.
+        Nothing => "nothing",
+        /// No answer in time.
+        Late => "late",
+        /// There is no link to it, or it runs an earlier version.
+        NoLink => "no_link",
+    }
+}
+
+labelled! {
     pub(in crate::control) LinkEnded {
         Unreachable => "unreachable",
         Closed => "closed",
@@ -98,6 +112,7 @@ pub struct NodeCounts {
     not_relayed: [Counter; NotRelayed::LABELS.len()],
     not_broadcast: [Counter; NotBroadcast::LABELS.len()],
     no_response: [Counter; NoResponse::LABELS.len()],
+    handovers: [Counter; Handover::LABELS.len()],
     ended: [Counter; LinkEnded::LABELS.len()],
 }
 
@@ -114,8 +129,17 @@ impl NodeCounts {
         self.no_response[why as usize].increment();
     }
 
+    pub(in crate::control) fn handed_over(&self, how: Handover) {
+        self.handovers[how as usize].increment();
+    }
+
     pub(in crate::control) fn ended(&self, how: LinkEnded) {
         self.ended[how as usize].increment();
+    }
+
+    #[cfg(test)]
+    pub(in crate::control) fn handovers(&self) -> [u64; Handover::LABELS.len()] {
+        std::array::from_fn(|index| self.handovers[index].read())
     }
 
     #[cfg(test)]
@@ -153,6 +177,12 @@ impl NodeCounts {
         ];
         for (name, help, counter) in plain {
             each(Sample { name, help, kind: C, label: None, value: counter.read() });
+        }
+        for (outcome, counter) in Handover::LABELS.iter().zip(&self.handovers) {
+            let name = "node_handovers";
+            let help = "What nodes that had a session before have told of it";
+            let label = Some(("outcome", *outcome));
+            each(Sample { name, help, kind: C, label, value: counter.read() });
         }
         let families: [(_, _, &[&str], &[Counter]); 4] = [
             (

@@ -7,6 +7,7 @@
 
 mod broadcasts;
 mod counts;
+mod handovers;
 mod handshake;
 mod letters;
 mod link;
@@ -24,6 +25,7 @@ use std::sync::atomic::AtomicUsize;
 use ahash::AHashMap;
 use bytes::Bytes;
 use corelane_shard::clock::Instant;
+use corelane_shard::id::{Epoch, SessionId};
 use corelane_shard::lane::WayBack;
 use corelane_shard::wire::guid::{PeerKeys, PeerRoute};
 use corelane_shard::wire::header::Priority;
@@ -33,8 +35,9 @@ use uuid::Uuid;
 
 pub use self::broadcasts::BroadcastMode;
 use self::counts::LinkEnded;
+pub(super) use self::counts::{Handover, NotBroadcast, NotRelayed};
 pub use self::counts::{NoResponse, NodeCounts};
-pub(super) use self::counts::{NotBroadcast, NotRelayed};
+pub(super) use self::handovers::{LeftBehind, TakenUp};
 pub(super) use self::handshake::{accept, dial, serve_accepted};
 pub(super) use self::letters::refused;
 use self::link::{Dialect, Link, LinkEnd, Phase, What};
@@ -80,6 +83,14 @@ pub(super) enum Heard {
     Answers(Vec<Waiting>),
     /// To be answered by [`Nodes::respond`], once.
     Request(Origin, Request),
+    /// To be answered by [`Nodes::hand_over`], once.
+    TakenUp(LinkId, TakenUp),
+    /// The answer to [`Nodes::take_up`]; `None` if nothing can be told.
+    HandedOver {
+        session: SessionId,
+        epoch: Epoch,
+        left: Option<LeftBehind>,
+    },
 }
 
 impl Heard {
@@ -207,6 +218,10 @@ impl Nodes {
             Said::Response { number, response } => {
                 self.hear_response(id, number, response);
                 Ok(Heard::Nothing)
+            }
+            Said::TakenUp(taken) => Ok(Heard::TakenUp(id, taken)),
+            Said::HandedOver { session, epoch, left } => {
+                Ok(Heard::HandedOver { session, epoch, left })
             }
         }
     }

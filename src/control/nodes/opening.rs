@@ -91,6 +91,7 @@ impl Nodes {
                     broadcast: self.rules.broadcast,
                     proof: self.keys.encode(route).to_string().into(),
                     requests: true,
+                    handovers: true,
                 });
                 if link.put(hello.encode(), &self.held).is_err() {
                     return self.end(id, LinkEnded::Overrun, 1013, "no room for a hello", now);

@@ -2,6 +2,7 @@
 //! Integers are big-endian. Nothing here does I/O.
 
 use bytes::Bytes;
+use corelane_shard::id::{Epoch, SessionId};
 use corelane_shard::wire::guid::Guid;
 use corelane_shard::wire::header::{Flags, Layout, Priority, RequestHeader};
 use serde::{Deserialize, Serialize};
@@ -9,6 +10,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use super::BroadcastMode;
+use super::handovers::{LeftBehind, TakenUp};
 use super::requests::{Request, Response, Route};
 use crate::control::hyphenated;
 
@@ -23,6 +25,9 @@ pub(super) const MESSAGE_BYTES_MAX: usize = 1 << 20;
 
 /// Of a request's body, its route; of a response's, its status.
 const STATUS_BYTES: usize = 2;
+
+/// Of a body about a claim: session and epoch.
+const CLAIM_BYTES: usize = 16 + 8;
 
 /// Longest message on a link.
 pub(super) const LINK_MESSAGE_BYTES_MAX: usize = PREFIX_BYTES + STATUS_BYTES + MESSAGE_BYTES_MAX;
@@ -41,6 +46,9 @@ pub(super) struct Hello {
     /// It answers requests.
     #[serde(default)]
     pub(super) requests: bool,
+    /// It hands over what sessions leave behind.
+    #[serde(default)]
+    pub(super) handovers: bool,
 }
 
 /// Names a message on its link, and its sender on the node that sent it. Comes back as it was.
@@ -81,6 +89,13 @@ pub(super) enum Said {
         number: u32,
         response: Response,
     },
+    TakenUp(TakenUp),
+    /// What is left of a session that was taken up; `None` if nothing can be told.
+    HandedOver {
+        session: SessionId,
+        epoch: Epoch,
+        left: Option<LeftBehind>,
+    },
 }
 
 /// Why a message on a link cannot be taken; the link is closed for it with 1002.
@@ -100,6 +115,8 @@ pub(super) enum Malformed {
     Header,
     #[error("a request that this node does not know, or a status that is none")]
     Request,
+    #[error("what is left of a session is not JSON of the right shape")]
+    Left,
 }
 
 const HELLO: u8 = 1;
@@ -109,6 +126,8 @@ const LETTER: u8 = 4;
 const ANSWER: u8 = 5;
 const REQUEST: u8 = 6;
 const RESPONSE: u8 = 7;
+const TAKEN_UP: u8 = 8;
+const HANDED_OVER: u8 = 9;
 
 /// Second byte: the message overtakes others.
 const URGENT: u8 = 0x01;
@@ -144,6 +163,15 @@ impl Said {
                 let bits = if *problem { PROBLEM } else { 0 };
                 written(RESPONSE, bits, ticket, &[&status.to_be_bytes(), &body[..]].concat())
             }
+            Self::TakenUp(TakenUp { session, epoch, before }) => {
+                let body = [&claim_bytes(*session, *epoch)[..], &before.0.to_be_bytes()].concat();
+                written(TAKEN_UP, 0, NO_TICKET, &body)
+            }
+            Self::HandedOver { session, epoch, left } => {
+                let left = left.as_ref().map(LeftBehind::to_json).unwrap_or_default();
+                let body = [&claim_bytes(*session, *epoch)[..], &left].concat();
+                written(HANDED_OVER, 0, NO_TICKET, &body)
+            }
         }
     }
 
@@ -158,7 +186,7 @@ impl Said {
         let sender = sender.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
         let ticket = Ticket { number, sender };
         let (may_have, has_its_ticket) = match *kind {
-            HELLO | USE => (0, ticket == NO_TICKET),
+            HELLO | USE | TAKEN_UP | HANDED_OVER => (0, ticket == NO_TICKET),
             BROADCAST => (URGENT, ticket == NO_TICKET),
             LETTER => (URGENT, true),
             ANSWER => (DELIVERED, true),
@@ -199,6 +227,24 @@ impl Said {
                 let response = Response { status, problem: bits & PROBLEM != 0, body };
                 Self::Response { number, response }
             }
+            TAKEN_UP => {
+                let (session, epoch, rest) = claim(body)?;
+                let before =
+                    Epoch(u64::from_be_bytes(*rest.first_chunk().ok_or(Malformed::Short)?));
+                if rest.len() > size_of::<u64>() {
+                    return Err(Malformed::Long);
+                }
+                Self::TakenUp(TakenUp { session, epoch, before })
+            }
+            HANDED_OVER => {
+                let (session, epoch, json) = claim(body)?;
+                let left = match json {
+                    [] => None,
+                    _ if json.len() > MESSAGE_BYTES_MAX => return Err(Malformed::Long),
+                    json => Some(LeftBehind::from_json(json).map_err(|_| Malformed::Left)?),
+                };
+                Self::HandedOver { session, epoch, left }
+            }
             _ => {
                 if body.len() > RequestHeader::LEN {
                     return Err(Malformed::Long);
@@ -229,6 +275,21 @@ fn numbered(bytes: &Bytes) -> Result<(u16, Bytes), Malformed> {
         return Err(Malformed::Long);
     }
     Ok((u16::from_be_bytes(*code), body.slice(STATUS_BYTES..)))
+}
+
+fn claim_bytes(session: SessionId, epoch: Epoch) -> [u8; CLAIM_BYTES] {
+    let mut bytes = [0; CLAIM_BYTES];
+    bytes[..16].copy_from_slice(&{ session.0 }.to_be_bytes());
+    bytes[16..].copy_from_slice(&epoch.0.to_be_bytes());
+    bytes
+}
+
+/// Session and epoch that a body begins with, and what follows them.
+fn claim(body: &[u8]) -> Result<(SessionId, Epoch, &[u8]), Malformed> {
+    let (session, rest) = body.split_first_chunk().ok_or(Malformed::Short)?;
+    let (epoch, rest) = rest.split_first_chunk().ok_or(Malformed::Short)?;
+    let session = SessionId(u128::from_be_bytes(*session));
+    Ok((session, Epoch(u64::from_be_bytes(*epoch)), rest))
 }
 
 /// [`Said::Letter`], written.
@@ -277,6 +338,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::control::bus::Position;
+    use crate::control::mailboxes::Left;
 
     fn any_header(guid: Option<Guid>) -> impl Strategy<Value = RequestHeader> {
         (any::<u8>(), any::<u16>(), any::<u32>(), any::<[u8; 16]>(), any::<u64>()).prop_map(
@@ -306,13 +369,38 @@ mod tests {
         proptest::collection::vec(any::<u8>(), 0..200).prop_map(Bytes::from)
     }
 
+    fn any_position() -> impl Strategy<Value = Option<Position>> {
+        let position = (any::<u32>(), any::<u64>());
+        let position = position.prop_map(|(partition, offset)| Position { partition, offset });
+        proptest::option::of(position)
+    }
+
+    fn any_left() -> impl Strategy<Value = LeftBehind> {
+        let json = "[ -~é]{0,40}".prop_map(|text| serde_json::json!({ "t": text }).to_string());
+        let event = (json, proptest::option::of(any::<u64>()), any_position());
+        let event = event.prop_map(|(json, expires_unix_ms, position)| Left {
+            json: json.into_bytes().into(),
+            expires_unix_ms,
+            position,
+        });
+        (proptest::collection::vec(event, 0..5), any_position())
+            .prop_map(|(events, next)| LeftBehind { events, next })
+    }
+
     fn any_said() -> impl Strategy<Value = Said> {
         prop_oneof![
             Just(Said::Use),
             (any::<u128>(), 0..4096_u16, "[ -~]{0,40}").prop_map(|(id, node, proof)| {
                 let (instance, proof) = (Uuid::from_u128(id), proof.into());
                 let (broadcast, requests) = (BroadcastMode::Both, id % 2 == 0);
-                Said::Hello(Hello { instance, node, broadcast, proof, requests })
+                Said::Hello(Hello {
+                    instance,
+                    node,
+                    broadcast,
+                    proof,
+                    requests,
+                    handovers: !requests,
+                })
             }),
             (any_message(Some(Guid::BROADCAST)), any_priority())
                 .prop_map(|(message, priority)| Said::Broadcast { message, priority }),
@@ -328,6 +416,16 @@ mod tests {
                     Said::Response { number, response: Response { status, problem, body } }
                 }
             ),
+            (any::<u128>(), any::<u64>(), any::<u64>()).prop_map(|(session, epoch, before)| {
+                let (session, epoch, before) = (SessionId(session), Epoch(epoch), Epoch(before));
+                Said::TakenUp(TakenUp { session, epoch, before })
+            }),
+            (any::<u128>(), any::<u64>(), proptest::option::of(any_left())).prop_map(
+                |(session, epoch, left)| {
+                    let (session, epoch) = (SessionId(session), Epoch(epoch));
+                    Said::HandedOver { session, epoch, left }
+                }
+            ),
         ]
     }
 
@@ -340,7 +438,7 @@ mod tests {
         #[test]
         fn what_is_understood_is_written_in_one_way(
             bytes in proptest::collection::vec(any::<u8>(), 0..80),
-            kind in 0..9_u8,
+            kind in 0..11_u8,
         ) {
             let mut bytes = bytes;
             if let Some(first) = bytes.first_mut() {
@@ -348,7 +446,7 @@ mod tests {
             }
             let bytes = Bytes::from(bytes);
             match Said::decode(&bytes) {
-                Ok(Said::Hello(_)) | Err(_) => {}
+                Ok(Said::Hello(_) | Said::HandedOver { .. }) | Err(_) => {}
                 Ok(said) => prop_assert_eq!(said.encode(), bytes),
             }
         }
@@ -386,12 +484,30 @@ mod tests {
     }
 
     #[test]
+    fn what_is_left_of_a_session_lies_on_the_wire_as_documented() {
+        let (session, epoch, before) = (SessionId(2), Epoch(4), Epoch(3));
+        let bytes = Said::TakenUp(TakenUp { session, epoch, before }).encode();
+        let words =
+            |words: &[u64]| -> Vec<u8> { words.iter().flat_map(|it| it.to_be_bytes()).collect() };
+        assert_eq!(bytes[..], [words(&[8 << 56, 0]), words(&[0, 2, 4, 3])].concat());
+        let at = |offset| Some(Position { partition: 3, offset });
+        let json = br#"{"eventName":"a"}"#.as_slice().into();
+        let events = vec![Left { json, expires_unix_ms: Some(5), position: at(41) }];
+        let left = Some(LeftBehind { events, next: at(50) });
+        let bytes = Said::HandedOver { session, epoch, left }.encode();
+        assert_eq!(bytes[..40], [words(&[9 << 56, 0]), words(&[0, 2, 4])].concat());
+        let json =
+            r#"{"next":[3,50],"events":[{"at":[3,41],"expires":5,"event":{"eventName":"a"}}]}"#;
+        assert_eq!(std::str::from_utf8(&bytes[40..]), Ok(json));
+    }
+
+    #[test]
     fn a_node_that_says_nothing_of_requests_answers_none() {
         let json = br#"{"instance":"00000000-0000-0000-0000-000000000001","node":3,"broadcast":"Both","proof":""}"#;
         let Ok(Said::Hello(hello)) = Said::decode(&written(HELLO, 0, NO_TICKET, json)) else {
             panic!("it is a hello")
         };
-        assert!(!hello.requests);
+        assert!(!hello.requests && !hello.handovers);
     }
 
     #[test]
@@ -414,7 +530,7 @@ mod tests {
         ] {
             assert_eq!(said(kind, flags, guid), Err(Malformed::Header), "{kind} {flags:?}");
         }
-        assert_eq!(Said::decode(&written(8, 0, NO_TICKET, &[])), Err(Malformed::Kind));
+        assert_eq!(Said::decode(&written(10, 0, NO_TICKET, &[])), Err(Malformed::Kind));
         assert_eq!(Said::decode(&written(USE, 1, NO_TICKET, &[])), Err(Malformed::Reserved));
         assert_eq!(Said::decode(&written(USE, 0, NO_TICKET, &[0])), Err(Malformed::Long));
         assert_eq!(Said::decode(&written(HELLO, 0, NO_TICKET, b"{}")), Err(Malformed::Hello));
@@ -430,6 +546,11 @@ mod tests {
             (RESPONSE, 0, Ticket { number: 1, sender: 1 }, &[0, 200], Malformed::Reserved),
             (RESPONSE, 0, numbered, &[0, 199], Malformed::Request),
             (RESPONSE, 0, numbered, &[], Malformed::Short),
+            (TAKEN_UP, 0, numbered, &[0; 32], Malformed::Reserved),
+            (TAKEN_UP, 0, NO_TICKET, &[0; 31], Malformed::Short),
+            (TAKEN_UP, 0, NO_TICKET, &[0; 33], Malformed::Long),
+            (HANDED_OVER, 0, NO_TICKET, &[0; 23], Malformed::Short),
+            (HANDED_OVER, 0, NO_TICKET, &[0; 25], Malformed::Left),
         ] {
             let refused = Said::decode(&written(kind, bits, ticket, body));
             assert_eq!(refused, Err(why), "{kind} {body:?}");

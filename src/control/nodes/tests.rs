@@ -1,5 +1,6 @@
 //! Two and more nodes, with the test in the place of the sockets between them.
 
+mod handovers;
 mod requests;
 mod with_core;
 
@@ -449,6 +450,7 @@ fn a_letter_before_the_hello_and_a_second_hello_close_the_link() {
             broadcast: Both,
             proof,
             requests: true,
+            handovers: true,
         })
         .encode()
     };

@@ -1,155 +1,18 @@
 //! Sessions that come from other nodes and go there: a store and a bus that say what the test wants.
 
-use std::collections::VecDeque;
-use std::time::Duration;
-
 use corelane_shard::clock::Instant;
 use corelane_shard::id::{Generation, Slot};
 use corelane_shard::lane::ToControl;
 
 use super::*;
-use crate::control::Settings;
-use crate::control::bus::{Arrival, SESSION_KEY};
+use crate::control::bus::{Arrival, Missing, Replay};
+use crate::control::fixtures::elsewhere::{
+    self, KeptBus, SESSION, SharedStore, at, event_name, record,
+};
 use crate::control::fixtures::{self, Lane};
-use crate::control::probe::ControlProbe;
-use crate::control::store::{Admission, Claimed, EmbeddedStore, Known, StoreRules};
-use crate::control::turn::CoreParts;
-use crate::lifecycle::drain::DrainPlan;
+use crate::control::store::Begin;
 
-const SESSION: SessionId = SessionId(1);
 const KEY: ConnectionKey = ConnectionKey { slot: Slot(4), generation: Generation(3) };
-
-/// A store that another node shares.
-struct SharedStore {
-    own: EmbeddedStore,
-    /// Of the next claim that is granted.
-    begin: Begin,
-    lost: VecDeque<Lost>,
-    sure: bool,
-    /// Nothing is known of any session.
-    forget: bool,
-    reached: Vec<Position>,
-    released_at: Vec<Option<Position>>,
-    renewed_at: Option<Position>,
-}
-
-impl SessionStore for SharedStore {
-    fn claim(&mut self, claimed: Claimed, start: Option<Position>, now: Now) {
-        self.own.claim(claimed, start, now);
-    }
-
-    fn decided(&mut self) -> Option<Decision> {
-        let begin = self.begin;
-        self.own.decided().map(|decision| Decision { begin, ..decision })
-    }
-
-    fn opened(&mut self, session: SessionId, owner: Owner) -> Opened {
-        self.own.opened(session, owner)
-    }
-
-    fn token_received(&mut self, session: SessionId, epoch: Epoch) {
-        self.own.token_received(session, epoch);
-    }
-
-    fn release(
-        &mut self,
-        session: SessionId,
-        owner: Owner,
-        end: End,
-        reached: Option<Position>,
-        now: Now,
-    ) -> Released {
-        self.released_at.push(reached);
-        self.own.release(session, owner, end, reached, now)
-    }
-
-    fn end(&mut self, session: SessionId, reason: Option<&str>, now: Now) -> Ended {
-        self.own.end(session, reason, now)
-    }
-
-    fn reached(&mut self, _session: SessionId, _epoch: Epoch, position: Position) {
-        self.reached.push(position);
-    }
-
-    fn renew(&mut self, reached: &mut dyn FnMut(SessionId) -> Option<Position>, _now: Now) {
-        self.renewed_at = reached(SESSION);
-    }
-
-    fn lost(&mut self) -> Option<Lost> {
-        self.lost.pop_front()
-    }
-
-    fn may_deliver(&self, _now: Now) -> bool {
-        self.sure
-    }
-
-    fn known(&self, session: SessionId) -> Option<Known<'_>> {
-        self.own.known(session).filter(|_| !self.forget)
-    }
-
-    fn of_account(&self, account: &str, each: &mut dyn FnMut(Known<'_>)) {
-        self.own.of_account(account, each);
-    }
-
-    fn each(&self, each: &mut dyn FnMut(Known<'_>)) {
-        self.own.each(each);
-    }
-
-    fn expire(&mut self, now: Now, forgotten: &mut dyn FnMut(SessionId)) {
-        self.own.expire(now, forgotten);
-    }
-
-    fn rule(&mut self, rules: StoreRules) {
-        self.own.rule(rules);
-    }
-
-    fn admit(&mut self, admission: Admission) {
-        self.own.admit(admission);
-    }
-
-    fn due(&self) -> Option<Instant> {
-        self.own.due()
-    }
-
-    fn live(&self) -> usize {
-        self.own.live()
-    }
-
-    fn waiting(&self) -> usize {
-        self.own.waiting()
-    }
-}
-
-/// A bus that keeps its records, all in one partition.
-#[derive(Default)]
-struct KeptBus {
-    arrivals: VecDeque<Arrival>,
-    replays: Vec<Replay>,
-    live: u64,
-    /// Nobody knows where it is.
-    away: bool,
-}
-
-impl EventBus for KeptBus {
-    fn wants(&self, _topic: &str) -> bool {
-        false
-    }
-
-    fn publish(&mut self, _record: Record) {}
-
-    fn live(&self, _session: SessionId) -> Option<Position> {
-        (!self.away).then(|| at(self.live))
-    }
-
-    fn replay(&mut self, replay: Replay) {
-        self.replays.push(replay);
-    }
-
-    fn next(&mut self, wanted: &mut dyn FnMut(SessionId) -> bool) -> Option<Arrival> {
-        assert!(!wanted(SessionId(99)), "a session that nobody has claimed");
-        self.arrivals.pop_front()
-    }
-}
 
 struct Bench {
     core: Core<Lane, SharedStore, KeptBus>,
@@ -160,38 +23,7 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let lane = Lane::default();
-        let rules = fixtures::rules(10);
-        let store = SharedStore {
-            own: EmbeddedStore::new("salt", rules.store),
-            begin: Begin::Here,
-            lost: VecDeque::new(),
-            sure: true,
-            forget: false,
-            reached: Vec::new(),
-            released_at: Vec::new(),
-            renewed_at: None,
-        };
-        let core = Core::new(CoreParts {
-            ports: vec![lane.clone()],
-            store,
-            bus: KeptBus { live: 50, ..KeptBus::default() },
-            snapshot: fixtures::snapshot_of(&[]),
-            targets: Vec::new(),
-            settings: Settings {
-                rules,
-                drain: DrainPlan {
-                    grace: Duration::from_secs(1),
-                    spread: Duration::from_secs(2),
-                    calls: Duration::from_secs(2),
-                    deadline: Duration::from_secs(5),
-                },
-                resolve_refresh: Duration::from_secs(5),
-                unknown_key_interval: Duration::from_secs(30),
-            },
-            phase: Arc::default(),
-            probe: Arc::<ControlProbe>::default(),
-            seed: 1,
-        });
+        let core = elsewhere::core(&lane);
         Self { core, lane, second: 0 }
     }
 
@@ -256,30 +88,6 @@ impl Bench {
     }
 }
 
-fn at(offset: u64) -> Position {
-    Position { partition: 0, offset }
-}
-
-/// Its number stands where a client would see it.
-fn record(offset: u64) -> Record {
-    let json = format!(r#"{{"eventName":"system.notification","number":{offset}}}"#);
-    Record {
-        topic: topic::CLIENT_EVENTS.into(),
-        key: format!("{SESSION_KEY}{SESSION}").into(),
-        value: json.into_bytes().into(),
-        expires_at_ms: None,
-        position: Some(at(offset)),
-        trail: None,
-    }
-}
-
-/// The number of an event of [`record`], or its name.
-fn event_name(json: &[u8]) -> String {
-    let json: serde_json::Value = serde_json::from_slice(json).unwrap();
-    let name = json["eventName"].as_str().unwrap().to_owned();
-    json.get("number").map_or(name, ToString::to_string)
-}
-
 fn names(delivered: &[(Option<Place>, String)]) -> Vec<&str> {
     delivered.iter().map(|(_, name)| name.as_str()).collect()
 }
@@ -342,9 +150,24 @@ fn what_the_bus_has_no_more_is_a_gap_that_the_client_hears_of() {
 #[test]
 fn a_session_without_a_cursor_is_told_of_a_gap_before_its_live_events() {
     let mut bench = Bench::new();
-    let epoch = bench.claim(Begin::Unknown);
+    let epoch = bench.claim(Begin::Unknown { since: None });
     bench.arrives(50);
     assert_eq!(names(&bench.opened(epoch)), ["connect.event-gap", "50"]);
+}
+
+#[test]
+fn behind_a_gap_that_is_told_again_comes_everything_that_came_behind_it_elsewhere() {
+    let mut bench = Bench::new();
+    let epoch = bench.claim(Begin::Unknown { since: Some(at(40)) });
+    assert_eq!(bench.core.bus.replays, [Replay { session: SESSION, epoch, from: at(40) }]);
+    assert_eq!(bench.core.store.renewed_at, None, "the client has yet to hear of the gap");
+    bench.arrives(50);
+    bench.replayed(epoch, 41);
+    bench.replay_ends(epoch, None);
+    let told = bench.opened(epoch);
+    assert_eq!(names(&told), ["connect.event-gap", "41", "50"]);
+    bench.confirms(epoch, told[1].0);
+    assert_eq!(bench.core.store.renewed_at, Some(at(42)));
 }
 
 #[test]
@@ -396,7 +219,7 @@ fn sessions_that_came_before_the_bus_have_a_cursor_when_it_is_found() {
 #[test]
 fn a_gap_that_the_client_has_not_confirmed_is_told_again_elsewhere() {
     let mut bench = Bench::new();
-    let epoch = bench.claim(Begin::Unknown);
+    let epoch = bench.claim(Begin::Unknown { since: None });
     let told = bench.opened(epoch);
     assert_eq!(names(&told), ["connect.event-gap"]);
     bench.arrives(50);

@@ -200,6 +200,7 @@ impl EmbeddedStore {
             shard,
             answer: ToShard::Granted { key, session, epoch, resumed },
             begin: Begin::Here,
+            before: None,
         }
     }
 
@@ -292,7 +293,7 @@ impl SessionStore for EmbeddedStore {
             Err(why) => {
                 let Claimed { shard, key, .. } = claimed;
                 let answer = ToShard::Refused { key, why };
-                Decision { evict: None, shard, answer, begin: Begin::Here }
+                Decision { evict: None, shard, answer, begin: Begin::Here, before: None }
             }
         };
         self.decided.push_back(decision);

@@ -33,8 +33,8 @@ use self::keeping::SWEEPS_SENT_MAX;
 use self::lease::Lease;
 use super::embedded::EmbeddedStore;
 use super::{
-    Admission, Begin, Claimed, Decision, Ended, Known, Lost, Opened, Owner, Position, Released,
-    SessionStore, StoreRules,
+    Admission, Begin, Claimed, Decision, Ended, Known, Loss, Lost, Opened, Owner, Position,
+    Released, SessionStore, StoreRules,
 };
 use crate::control::Authority;
 use crate::control::ask::{ListedSession, NotEnded, Whereabouts};
@@ -162,7 +162,8 @@ impl<C: Courier> RedisStore<C> {
     fn refuse(&mut self, claimed: &Claimed, why: ClaimRefusal) {
         let Claimed { shard, key, .. } = *claimed;
         let answer = ToShard::Refused { key, why };
-        self.decided.push_back(Decision { evict: None, shard, answer, begin: Begin::Here });
+        let (evict, begin, before) = (None, Begin::Here, None);
+        self.decided.push_back(Decision { evict, shard, answer, begin, before });
     }
 
     /// Greater than every epoch that this node knows of the session.
@@ -185,7 +186,7 @@ impl<C: Courier> RedisStore<C> {
             if let ToShard::Granted { session, epoch, .. } = decision.answer {
                 self.sweep.push_back((session, epoch));
                 if !known {
-                    decision.begin = Begin::Unknown;
+                    decision.begin = Begin::Unknown { since: None };
                 }
             }
             self.decided.push_back(decision);
@@ -217,7 +218,7 @@ impl<C: Courier> RedisStore<C> {
     }
 
     /// The session is another's.
-    fn lose(&mut self, session: SessionId, why: super::Loss) {
+    fn lose(&mut self, session: SessionId, why: Loss) {
         self.cursors.remove(&session);
         if let Some(owner) = self.local.abandon(session) {
             self.lost.push_back(Lost { session, owner, why });
@@ -343,6 +344,14 @@ impl<C: Courier> SessionStore for RedisStore<C> {
             self.keep_up(reached);
         }
         self.show();
+    }
+
+    fn superseded(&mut self, session: SessionId, before: Epoch) -> bool {
+        let known = self.local.epoch(session) == Some(before);
+        if known {
+            self.lose(session, Loss::Replaced);
+        }
+        known
     }
 
     fn lost(&mut self) -> Option<Lost> {

@@ -120,7 +120,7 @@ fn a_node_of_an_earlier_version_is_not_asked() {
     world.tell(0, seat.link, What::Connected(Dialect::Node));
     let proof = guid_of_node(2).to_string().into();
     let (instance, broadcast) = (instance(1), Both);
-    let hello = Hello { instance, node: 2, broadcast, proof, requests: false };
+    let hello = Hello { instance, node: 2, broadcast, proof, requests: false, handovers: false };
     world.tell(0, seat.link, What::Said(Said::Hello(hello).encode()));
     assert_eq!(world.sides[0].probe.nodes.open.read(), 1);
     assert_eq!(world.ask(0, 1, 1).try_recv(), Ok(Err(NoResponse::Unable)));

@@ -65,6 +65,7 @@ impl Bench {
             broadcast: Both,
             proof,
             requests: true,
+            handovers: true,
         });
         nodes.hear(LinkNews { link, what: What::Connected(Dialect::Node) }, NOW.mono);
         nodes.hear(LinkNews { link, what: What::Said(hello.encode()) }, NOW.mono);

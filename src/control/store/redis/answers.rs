@@ -7,9 +7,11 @@ use corelane_shard::lane::{ClaimRefusal, Credential, Resumed, ToShard};
 use tracing::debug;
 
 use super::super::embedded::Taken;
-use super::super::{Begin, Claimed, Decision, Loss, SessionStore as _};
-use super::command::{Answer, Claiming, Command, Eviction, Found, Held, Kept, News, Release, Why};
-use super::{Courier, Link, RedisStore};
+use super::super::{Before, Begin, Claimed, Decision, Loss, SessionStore as _};
+use super::command::{
+    Answer, Claiming, Command, Cursor, Eviction, Found, Held, Kept, Last, News, Release, Why,
+};
+use super::{Courier, Link, RedisStore, SharedRules};
 use crate::control::ask::{ListedSession, NotEnded, Whereabouts};
 use crate::control::redis::Fault;
 
@@ -113,13 +115,17 @@ impl<C: Courier> RedisStore<C> {
             return self.refuse(claimed, ClaimRefusal::Revoked);
         }
         let session = identity.session;
-        let me = (self.shared.instance, self.shared.run);
+        let SharedRules { instance, run, .. } = self.shared;
+        let mine = last.is_some_and(|last| (last.node, last.run) == (instance, run));
         let begin = match cursor {
-            _ if last == Some(me) && self.local.epoch(session).is_some() => Begin::Here,
-            Some(position) if existed => Begin::From(position),
-            _ if existed || older => Begin::Unknown,
+            _ if mine && self.local.epoch(session).is_some() => Begin::Here,
+            Some(Cursor::At(position)) if existed => Begin::From(position),
+            Some(Cursor::Unknown(since)) => Begin::Unknown { since: Some(since) },
+            _ if existed || older => Begin::Unknown { since: None },
             _ => Begin::Here,
         };
+        let before = last.filter(|last| last.node != instance);
+        let before = before.map(|Last { node, epoch, .. }| Before { node, epoch });
         let returning = matches!(claimed.claim.credential, Credential::Reconnect { .. });
         let (taken, resumed) = match (existed, returning) {
             (_, true) => (Taken::Reconnected, Resumed::Session(Some(Arc::clone(&identity)))),
@@ -129,7 +135,7 @@ impl<C: Courier> RedisStore<C> {
         self.cursors.remove(&session);
         let evict = self.local.adopt(claimed, identity, epoch, taken);
         let answer = ToShard::Granted { key: claimed.key, session, epoch, resumed };
-        self.decided.push_back(Decision { evict, shard: claimed.shard, answer, begin });
+        self.decided.push_back(Decision { evict, shard: claimed.shard, answer, begin, before });
     }
 
     fn kept(&mut self, held: &[Held], kept: &[Option<Kept>]) {

@@ -148,11 +148,28 @@ pub struct Found {
     pub identity: Arc<Identity>,
     /// It was there.
     pub existed: bool,
-    /// Whose it was last: node and process.
-    pub last: Option<(Uuid, Uuid)>,
-    pub cursor: Option<Position>,
+    pub last: Option<Last>,
+    pub cursor: Option<Cursor>,
     /// Its token is older than the store: nobody knows whether it was there.
     pub older: bool,
+}
+
+/// Whose it was last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Last {
+    pub node: Uuid,
+    /// The process.
+    pub run: Uuid,
+    pub epoch: Epoch,
+}
+
+/// What Redis knows of how far a client has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cursor {
+    /// It has everything before.
+    At(Position),
+    /// It has yet to hear that nobody knows what it has of the time before.
+    Unknown(Position),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

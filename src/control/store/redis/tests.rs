@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use corelane_shard::id::{ConnectionKey, Generation, ShardId, Slot};
 
-use super::command::{Answer, Eviction, Found, Held, Kept, Why};
+use super::command::{Answer, Eviction, Found, Held, Kept, Last, Why};
 use super::*;
 use crate::control::fixtures;
 use crate::control::redis::Fault;
@@ -129,7 +129,7 @@ impl FakeRedis {
         Answer::Granted(Box::new(Found {
             identity: Arc::clone(identity),
             existed: old.is_some(),
-            last: old.map(|old| (old.instance, old.run)),
+            last: old.map(|old| Last { node: old.instance, run: old.run, epoch: old.epoch }),
             cursor: None,
             older: false,
         }))

@@ -14,7 +14,9 @@ use uuid::fmt::Hyphenated;
 
 use super::super::{Position, StoreRules};
 use super::SharedRules;
-use super::command::{Answer, Claiming, Command, Ending, Eviction, Found, Held, Kept, Why};
+use super::command::{
+    Answer, Claiming, Command, Cursor, Ending, Eviction, Found, Held, Kept, Last, Why,
+};
 use crate::control::redis::{Batch, Fault, Reply, Script, script};
 
 macro_rules! ours {
@@ -211,6 +213,18 @@ fn read_position(text: &str) -> Option<Position> {
     Some(Position { partition: partition.parse().ok()?, offset: offset.parse().ok()? })
 }
 
+fn read_cursor(text: &str) -> Option<Cursor> {
+    match text.strip_prefix('?') {
+        Some(since) => read_position(since).map(Cursor::Unknown),
+        None => read_position(text).map(Cursor::At),
+    }
+}
+
+fn read_last(node: &str, run: &str, epoch: &str) -> Option<Last> {
+    let (node, run) = Uuid::parse_str(node).ok().zip(Uuid::parse_str(run).ok())?;
+    Some(Last { node, run, epoch: Epoch(epoch.parse().ok()?) })
+}
+
 /// Reads the replies to the calls of one command.
 pub(super) fn decode(command: &Command, replies: Vec<Reply>) -> Result<Answer, Fault> {
     if let Command::Keep { .. } = command {
@@ -267,17 +281,18 @@ fn claim_answer(claiming: &Claiming, words: &[String]) -> Option<Answer> {
             session: session.parse().ok()?,
             epoch: Epoch(epoch.parse().ok()?),
         }),
-        [word, session, existed, instance, run, cursor, who @ .., older] if word == "granted" => {
+        [word, session, existed, node, run, epoch, cursor, who @ .., older]
+            if word == "granted" =>
+        {
             let identity = match &claiming.claimed.claim.credential {
                 Credential::Token(identity) => Arc::clone(identity),
                 Credential::Reconnect { .. } => Arc::new(identity(session.parse().ok()?, who)?),
             };
-            let last = Uuid::parse_str(instance).ok().zip(Uuid::parse_str(run).ok());
             Some(Answer::Granted(Box::new(Found {
                 identity,
                 existed: existed == "1",
-                last,
-                cursor: read_position(cursor),
+                last: read_last(node, run, epoch),
+                cursor: read_cursor(cursor),
                 older: older == "1",
             })))
         }

@@ -56,18 +56,23 @@ if used ~= '' and redis.call('EXISTS', key('reconnect:' .. used)) == 1 then
   redis.call('PEXPIRE', key('reconnect:' .. used), window)
 end
 
-local born = tonumber(redis.call('GET', key('store-born')) or '0')
+-- A store that nobody has dated is younger than any token: it has just been started without its data.
+local born = tonumber(redis.call('GET', key('store-born')) or now)
 local older = (tonumber(a.issued) or 0) < math.floor(born / 1000)
 
 -- Of a session that may have been there nobody knows what its client has, until the client has been told so.
+-- What comes from here on it has wherever it goes next.
 local name = key('client-cursor:' .. a.sid)
 local cursor = found and redis.call('GET', name) or false
 if cursor then
   redis.call('PEXPIRE', name, a.ttl)
-elseif a.cursor ~= '' and not found and not older then
-  redis.call('SET', name, a.cursor, 'PX', a.ttl)
-else
+elseif a.cursor == '' then
   redis.call('DEL', name)
+elseif found or older then
+  cursor = '?' .. a.cursor
+  redis.call('SET', name, cursor, 'PX', a.ttl)
+else
+  redis.call('SET', name, a.cursor, 'PX', a.ttl)
 end
 
 if owner.instance ~= '' and owner.instance ~= a.instance then
@@ -75,6 +80,6 @@ if owner.instance ~= '' and owner.instance ~= a.instance then
 end
 
 return {
-  'granted', a.sid, found and '1' or '0', owner.instance, owner.run, cursor or '', a.account, a.tenant,
-  a.roles, a.authorizations, a.issued, a.expires, older and '1' or '0',
+  'granted', a.sid, found and '1' or '0', owner.instance, owner.run, owner.epoch, cursor or '', a.account,
+  a.tenant, a.roles, a.authorizations, a.issued, a.expires, older and '1' or '0',
 }

@@ -24,5 +24,10 @@ else
     evict(owner.instance, a.ttl, { sid = a.sid, epoch = number(a.epoch), why = 'replaced' })
   end
 end
-if a.cursor ~= '' then redis.call('SET', key('client-cursor:' .. a.sid), a.cursor, 'PX', a.ttl) end
+-- What an earlier claim has left is not this one's.
+if a.cursor ~= '' then
+  redis.call('SET', key('client-cursor:' .. a.sid), a.cursor, 'PX', a.ttl)
+elseif stored < a.epoch then
+  redis.call('DEL', key('client-cursor:' .. a.sid))
+end
 return whole and 'kept' or 'written'
