@@ -22,7 +22,7 @@ use self::event_ledger::book::Entries;
 use self::event_ledger::crowd::Crowd;
 use self::event_ledger::player::{Player, Tally};
 use self::script::{Act, Fault, OF_A_CLUSTER, OF_ONE_GATEWAY, Shape, acts};
-use self::stage::{Persistence, Stage};
+use self::stage::{Links, Persistence, Stage};
 
 /// Events that a session is behind at most before more are published to it: well below what is kept
 /// for one that is away, so that nothing is lost for want of room.
@@ -185,7 +185,7 @@ fn cluster() -> Shape {
 #[test]
 fn a_cluster_loses_nothing_of_whatever_is_killed_frozen_or_restarted() {
     let shape = cluster();
-    let result = play(|| Stage::of_a_cluster(shape.gateways, Persistence::On), &shape);
+    let result = play(|| Stage::of_a_cluster(shape.gateways, Persistence::On, Links::Full), &shape);
     assert_balanced(&result, &shape);
     assert_no_gap_was_told(&result);
 }
@@ -193,7 +193,8 @@ fn a_cluster_loses_nothing_of_whatever_is_killed_frozen_or_restarted() {
 #[test]
 fn a_cluster_whose_redis_forgets_tells_every_gap() {
     let shape = Shape { events: 20_000 * scale(), faults: 9 * scale() as usize, ..cluster() };
-    let result = play(|| Stage::of_a_cluster(shape.gateways, Persistence::Off), &shape);
+    let result =
+        play(|| Stage::of_a_cluster(shape.gateways, Persistence::Off, Links::None), &shape);
     assert_balanced(&result, &shape);
     let Entries { told_gaps, reordered, .. } = result.entries;
     assert!(told_gaps > 0, "a Redis that forgets leaves gaps");

@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use crate::event_ledger::publisher::{OverHttp, OverKafka, Publisher, TOPIC};
 use crate::gateway_process::{Gateway, Launch};
 use crate::script::Fault;
-use crate::services::{Kafka, Redis};
+use crate::services::{Kafka, Redis, port};
 
 /// A gateway that could not renew its lease for 3 s delivers nothing until it has asked.
 const PAST_THE_LEASE: Duration = Duration::from_secs(4);
@@ -70,6 +70,13 @@ pub(crate) enum Persistence {
     Off,
 }
 
+/// Whether the gateways of a cluster talk with each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Links {
+    None,
+    Full,
+}
+
 impl Stage {
     /// One gateway with its own stores.
     pub(crate) fn of_one() -> Self {
@@ -81,7 +88,7 @@ impl Stage {
     }
 
     /// Gateways that share a Redis and a Kafka.
-    pub(crate) fn of_a_cluster(gateways: usize, persistence: Persistence) -> Self {
+    pub(crate) fn of_a_cluster(gateways: usize, persistence: Persistence, links: Links) -> Self {
         let kafka = thread::spawn(|| {
             let kafka = Kafka::start();
             kafka.create_topic(TOPIC, PARTITIONS, &[]);
@@ -101,9 +108,13 @@ impl Stage {
             .map(|number| {
                 // One that starts again is the one that it was.
                 let instance = uuid::Uuid::from_u128(0x1ed9_e400 + number as u128);
-                launch(&config)
+                let launch = launch(&config)
                     .set("control.node", &number.to_string())
-                    .set("control.instance", &instance.to_string())
+                    .set("control.instance", &instance.to_string());
+                match links {
+                    Links::None => launch,
+                    Links::Full => linked(launch),
+                }
             })
             .collect();
         let gateways = launches.iter().map(|launch| Some(launch.clone().start())).collect();
@@ -230,6 +241,17 @@ impl Stage {
 fn launch(config: &str) -> Launch {
     let launch = Launch::new(config).through(&["setpriv", "--pdeathsig", "KILL", "--"]);
     SETTINGS.iter().fold(launch, |launch, (key, value)| launch.set(key, value))
+}
+
+/// The others find it through Redis, also after it was started again.
+fn linked(launch: Launch) -> Launch {
+    let address = format!("127.0.0.1:{}", port::free());
+    launch
+        .set("listen.internal.address", &address)
+        .set("listen.internal.service_token", SERVICE_TOKEN)
+        .set("nodes.internal_url", &format!("ws://{address}"))
+        .set("nodes.heartbeat_interval_seconds", "5")
+        .set("nodes.stale_threshold_seconds", "15")
 }
 
 /// A panic of whoever held it fails the run by itself.

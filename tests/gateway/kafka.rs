@@ -21,12 +21,14 @@ use crate::harness::raw::exchange;
 const TOKEN: &str = "of-the-publishing-services";
 const PARTITIONS: i32 = 4;
 
-struct Kafka {
+pub(crate) struct Kafka {
     cluster: MockCluster<'static, DefaultProducerContext>,
 }
 
 impl Kafka {
-    fn start() -> Self {
+    pub(crate) const PARTITIONS: u64 = PARTITIONS as u64;
+
+    pub(crate) fn start() -> Self {
         let cluster = MockCluster::new(1).expect("brokers start");
         for topic in [
             "bannou-client-events",
@@ -41,15 +43,24 @@ impl Kafka {
         Self { cluster }
     }
 
+    pub(crate) fn brokers(&self) -> String {
+        self.cluster.bootstrap_servers()
+    }
+
+    /// No broker answers any more.
+    pub(crate) fn goes(&self) {
+        self.cluster.broker_down(-1).expect("brokers");
+    }
+
     fn gateway(&self, node: u16) -> Gateway {
         let gateway = Setup::new("")
             .set("listen.internal.address", "127.0.0.1:0")
             .set("listen.internal.service_token", TOKEN)
             .set("control.node", &node.to_string())
-            .set("kafka.brokers", &self.cluster.bootstrap_servers())
+            .set("kafka.brokers", &self.brokers())
             .set("kafka.refresh", "1s")
             .start();
-        gateway.await_metric("corelane_kafka_event_partitions", "", PARTITIONS as u64);
+        gateway.await_metric("corelane_kafka_event_partitions", "", Self::PARTITIONS);
         gateway
     }
 
@@ -63,7 +74,7 @@ impl Kafka {
     }
 
     /// A service publishes an event for a session.
-    fn publish(&self, session: Uuid, event: &Value) {
+    pub(crate) fn publish(&self, session: Uuid, event: &Value) {
         let mut config = self.config();
         let producer: BaseProducer = config.remove("group.id").create().expect("a producer");
         let (key, event) = (format!("CONNECT_SESSION_{session}"), event.to_string());
@@ -150,7 +161,7 @@ fn an_outage_of_the_brokers_is_said_and_open_sessions_go_on() {
     let mut client = gateway.client_of(&Claims::default().session(session));
     let ready = || http::request(gateway.admin(), "GET", "/readyz").expect("an answer");
     assert_eq!(ready().body, r#"{"status":"ready"}"#);
-    kafka.cluster.broker_down(-1).expect("brokers");
+    kafka.goes();
     gateway.await_metric("corelane_kafka_up", "", 0);
     let answer = ready();
     assert_eq!(answer.status, 200);

@@ -16,6 +16,7 @@ mod door;
 mod elsewhere;
 mod events;
 mod framing_rules;
+mod handovers;
 mod handshake_rules;
 mod harness;
 mod http_backends;

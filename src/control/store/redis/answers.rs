@@ -9,7 +9,8 @@ use tracing::debug;
 use super::super::embedded::Taken;
 use super::super::{Before, Begin, Claimed, Decision, Loss, SessionStore as _};
 use super::command::{
-    Answer, Claiming, Command, Cursor, Eviction, Found, Held, Kept, Last, News, Release, Why,
+    Answer, Claiming, Command, Cursor, Eviction, Found, Held, Keeping, Kept, Last, News, Release,
+    Why,
 };
 use super::{Courier, Link, RedisStore, SharedRules};
 use crate::control::ask::{ListedSession, NotEnded, Whereabouts};
@@ -43,7 +44,10 @@ impl<C: Courier> RedisStore<C> {
                 self.claims -= 1;
                 self.claim_answered(claiming, answer);
             }
-            (Command::Keep { held, .. }, Answer::Kept(kept)) => self.kept(&held, &kept),
+            (Command::Keep { held, why, .. }, Answer::Kept(kept)) => {
+                self.no_longer_under_way(why);
+                self.kept(&held, &kept);
+            }
             (Command::Cursors { .. }, Answer::Written { fenced }) => {
                 self.cursors_sent = false;
                 self.probe.writes_fenced.add(fenced);
@@ -138,8 +142,14 @@ impl<C: Courier> RedisStore<C> {
         self.decided.push_back(Decision { evict, shard: claimed.shard, answer, begin, before });
     }
 
+    /// A heartbeat does not hold up the comparisons: none of these waits for it.
+    fn no_longer_under_way(&mut self, why: Keeping) {
+        if why == Keeping::Comparison {
+            self.sweeps_sent = self.sweeps_sent.saturating_sub(1);
+        }
+    }
+
     fn kept(&mut self, held: &[Held], kept: &[Option<Kept>]) {
-        self.sweeps_sent = self.sweeps_sent.saturating_sub(1);
         for (Held { identity, epoch, .. }, kept) in held.iter().zip(kept) {
             let session = identity.session;
             if self.local.epoch(session) != Some(*epoch) {
@@ -185,8 +195,8 @@ impl<C: Courier> RedisStore<C> {
                 self.claims = self.claims.saturating_sub(1);
                 self.claim_failed(*claiming, fault);
             }
-            Command::Keep { held, .. } => {
-                self.sweeps_sent = self.sweeps_sent.saturating_sub(1);
+            Command::Keep { held, why, .. } => {
+                self.no_longer_under_way(why);
                 held.iter().for_each(|held| self.compare_again(held.identity.session, held.epoch));
             }
             Command::Cursors { .. } => {

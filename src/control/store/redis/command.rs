@@ -20,6 +20,7 @@ pub enum Command {
     /// Live sessions of this node as they are.
     Keep {
         held: Box<[Held]>,
+        why: Keeping,
         at: u64,
     },
     /// How far clients have come.
@@ -59,6 +60,15 @@ pub enum Command {
         answer: oneshot::Sender<Vec<ListedSession>>,
         at: u64,
     },
+}
+
+/// Why sessions are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keeping {
+    /// It is their turn.
+    Beat,
+    /// This node was away, or Redis has lost something.
+    Comparison,
 }
 
 #[derive(Debug)]

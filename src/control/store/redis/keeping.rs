@@ -3,7 +3,7 @@
 
 use corelane_shard::id::{Epoch, SessionId};
 
-use super::command::{Command, Held, Reached};
+use super::command::{Command, Held, Keeping, Reached};
 use super::{Courier, Duration, Position, RedisStore, SessionStore as _};
 use crate::control::ask::NotEnded;
 
@@ -79,7 +79,8 @@ impl<C: Courier> RedisStore<C> {
             let held = self.held(&sessions, reached);
             if !held.is_empty() {
                 self.sweeps_sent += 1;
-                if self.send(Command::Keep { held, at: self.now.unix_ms }).is_err() {
+                let (why, at) = (Keeping::Comparison, self.now.unix_ms);
+                if self.send(Command::Keep { held, why, at }).is_err() {
                     self.sweeps_sent -= 1;
                     self.sweep.extend(sessions);
                     return;
@@ -111,10 +112,8 @@ impl<C: Courier> RedisStore<C> {
             if held.is_empty() {
                 continue;
             }
-            // Counted as a comparison: it is one.
-            self.sweeps_sent += 1;
-            if self.send(Command::Keep { held, at: self.now.unix_ms }).is_err() {
-                self.sweeps_sent -= 1;
+            if self.send(Command::Keep { held, why: Keeping::Beat, at: self.now.unix_ms }).is_err()
+            {
                 return;
             }
         }
@@ -194,7 +193,7 @@ const KEPT_TOGETHER: usize = 128;
 const CURSORS_TOGETHER: usize = 512;
 /// Sessions whose cursors have room for good.
 const CURSORS_KEPT: usize = 2 * CURSORS_TOGETHER;
-/// Comparisons under way, heartbeats among them.
+/// Comparisons under way.
 pub(super) const SWEEPS_SENT_MAX: usize = 2;
 /// Between two steps of the round of heartbeats.
 const TICK: Duration = Duration::from_millis(100);

@@ -51,14 +51,13 @@ impl Lease {
         self.asked.is_none().then_some(self.next)
     }
 
-    /// Says whether it had lapsed in between.
+    /// Says whether it had lapsed since the renewal before.
     pub(super) fn renewed(&mut self, sent: Instant) -> bool {
         self.asked = None;
-        if self.confirmed.is_some_and(|at| sent.since(at) >= SURE) {
-            self.lapsed = true;
-        }
+        let lapsed = self.confirmed.is_some_and(|at| sent.since(at) >= SURE);
         self.confirmed = Some(sent);
-        self.lapsed
+        self.lapsed |= lapsed;
+        lapsed
     }
 
     pub(super) fn failed(&mut self) {
@@ -107,7 +106,8 @@ mod tests {
         lease.renewed(at(0));
         assert!(lease.renewed(at(3000)));
         assert!(!lease.is_sure(at(3001)));
-        assert!(lease.renewed(at(3300)), "still");
+        assert!(!lease.renewed(at(3300)), "not again");
+        assert!(!lease.is_sure(at(3301)), "still");
         lease.all_compared();
         assert!(lease.is_sure(at(3301)));
         assert!(!lease.renewed(at(3600)));

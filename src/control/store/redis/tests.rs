@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use corelane_shard::id::{ConnectionKey, Generation, ShardId, Slot};
 
-use super::command::{Answer, Eviction, Found, Held, Kept, Last, Why};
+use super::command::{Answer, Eviction, Found, Held, Keeping, Kept, Last, Why};
 use super::*;
 use crate::control::fixtures;
 use crate::control::redis::Fault;
@@ -475,41 +475,89 @@ fn every_order_of_two_claims_and_an_end_leaves_nobody() {
     }
 }
 
-#[test]
-fn a_node_whose_many_sessions_are_being_compared_waits_for_the_answers() {
+/// One node with so many sessions whose lease has lapsed.
+fn after_a_lapse(sessions: usize) -> World {
     let mut world = World::new(&[], Once { lapse: true, ..Once::default() }, false);
-    let sessions = 3 * SWEPT_AT_ONCE;
     for number in 1..=sessions {
         let claim = fixtures::token_claim(SessionId(number as u128));
         let claimed = Claimed { shard: ShardId(0), key: key(number), claim };
         let now = world.now();
         world.nodes[0].store.claim(claimed, None, now);
     }
-    let answer_all = |world: &mut World, but: fn(&Command) -> bool| {
-        let Node { wire, me, .. } = &world.nodes[0];
-        let mut ends = wire.0.borrow_mut();
-        let (kept, asked) = std::mem::take(&mut ends.asked).into_iter().partition(&but);
-        ends.asked = kept;
-        let asked: VecDeque<Command> = asked;
-        for command in asked {
-            let answer = world.redis.execute(*me, &command);
-            ends.news.push_back(News::Answered(command, Ok(answer)));
-        }
-    };
-    answer_all(&mut world, |_| false);
+    world.answer(|_| true);
     while world.nodes[0].store.decided().is_some() {}
     assert_eq!(world.nodes[0].store.live(), sessions);
+    world.renew(0);
+    world.answer(|_| true);
+    world.renew(0);
+    assert!(world.nodes[0].store.may_deliver(world.now()), "the lease is good as yet");
     world.take(Step::Break(0));
-    let is_comparison = |command: &Command| matches!(command, Command::Keep { .. });
+    assert!(!world.nodes[0].store.may_deliver(world.now()));
+    world
+}
+
+impl World {
+    /// Redis does what the first node has asked of it, as far as it is `wanted`.
+    fn answer(&mut self, mut wanted: impl FnMut(&Command) -> bool) {
+        let Node { wire, me, .. } = &self.nodes[0];
+        let mut ends = wire.0.borrow_mut();
+        let (asked, kept): (VecDeque<_>, _) =
+            std::mem::take(&mut ends.asked).into_iter().partition(|command| wanted(command));
+        ends.asked = kept;
+        for command in asked {
+            let answer = self.redis.execute(*me, &command);
+            ends.news.push_back(News::Answered(command, Ok(answer)));
+        }
+    }
+}
+
+fn is_comparison(command: &Command) -> bool {
+    matches!(command, Command::Keep { why: Keeping::Comparison, .. })
+}
+
+#[test]
+fn a_node_whose_many_sessions_are_being_compared_waits_for_the_answers() {
+    let mut world = after_a_lapse(3 * SWEPT_AT_ONCE);
     for _ in 0..3 {
         world.renew(0);
-        answer_all(&mut world, is_comparison);
+        world.answer(|command| !is_comparison(command));
     }
     world.renew(0);
     let asked = world.nodes[0].wire.0.borrow().asked.iter().filter(|it| is_comparison(it)).count();
-    assert!(asked >= 2, "{asked} comparisons are under way");
+    assert_eq!(asked, 2, "comparisons under way");
     let due = world.nodes[0].store.due().expect("the lease is renewed all the time");
     assert!(due > world.now().mono, "a turn is due at once, and again after it");
+}
+
+#[test]
+fn comparisons_that_take_longer_than_the_lease_lasts_to_its_renewal_come_to_their_end() {
+    let mut world = after_a_lapse(3 * SWEPT_AT_ONCE);
+    let mut turns = 0;
+    while !world.nodes[0].store.may_deliver(world.now()) {
+        turns += 1;
+        assert!(turns < 20, "they begin anew with each renewal");
+        world.renew(0);
+        let mut compared = false;
+        world.answer(|command| {
+            // One in each turn, and all else.
+            !is_comparison(command) || !std::mem::replace(&mut compared, true)
+        });
+    }
+    assert!(turns >= 6, "{turns} turns for six comparisons");
+}
+
+#[test]
+fn heartbeats_under_way_do_not_hold_back_the_events_after_a_lapse() {
+    let mut world = after_a_lapse(3 * SWEPT_AT_ONCE);
+    let is_beat = |command: &Command| matches!(command, Command::Keep { why: Keeping::Beat, .. });
+    for _ in 0..6 {
+        world.renew(0);
+        world.answer(|command| !is_beat(command));
+    }
+    let beats = world.nodes[0].wire.0.borrow().asked.iter().filter(|it| is_beat(it)).count();
+    assert!(beats > 0, "Redis is slow");
+    world.renew(0);
+    assert!(world.nodes[0].store.may_deliver(world.now()));
 }
 
 /// With two comparisons.

@@ -97,7 +97,7 @@ impl Context {
         };
         match command {
             Command::Claim(claiming) => add(&CLAIM, self.claim(claiming)),
-            Command::Keep { held, at } => {
+            Command::Keep { held, at, .. } => {
                 held.iter().map(|held| add(&KEEP, self.keep(held, *at))).sum()
             }
             Command::Cursors { reached, at } => {
