@@ -309,9 +309,9 @@ impl<P: ShardPort, B: Bell, S: SessionStore, E: EventBus> Loop<P, B, S, E> {
 
     /// The longest sleep: until the drain's next phase, or a moment while a lane is full.
     fn pause(&self) -> Duration {
-        let now = self.clock.now().mono;
-        let due = self.core.due().map_or(LONGEST_SLEEP, |due| due.since(now));
-        let lanes = if self.core.has_waiting() { FULL_LANE_RETRY } else { LONGEST_SLEEP };
+        let now = self.clock.now();
+        let due = self.core.due().map_or(LONGEST_SLEEP, |due| due.since(now.mono));
+        let lanes = if self.core.has_waiting(now) { FULL_LANE_RETRY } else { LONGEST_SLEEP };
         due.min(lanes)
     }
 

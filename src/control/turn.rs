@@ -204,9 +204,11 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
         self.outlets.iter().any(Outlet::is_behind)
     }
 
-    /// A lane was full: the next turn is due soon although nobody rings.
-    pub(super) fn has_waiting(&self) -> bool {
-        self.mailboxes.has_ready() || self.outlets.iter().any(Outlet::has_waiting)
+    /// A lane was full: the next turn is due soon although nobody rings. Events that may not be delivered
+    /// wait for news of the store.
+    pub(super) fn has_waiting(&self, now: Now) -> bool {
+        let ready = self.mailboxes.has_ready() && self.store.may_deliver(now);
+        ready || self.outlets.iter().any(Outlet::has_waiting)
     }
 
     /// When a turn is due although nothing happens.

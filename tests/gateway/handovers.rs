@@ -22,6 +22,16 @@ fn pair(redis: &Redis, with: impl Fn(Setup) -> Setup) -> [Gateway; 2] {
     nodes
 }
 
+fn pair_with(redis: &Redis, kafka: &Kafka) -> [Gateway; 2] {
+    let nodes = pair(redis, |setup| {
+        setup.set("kafka.brokers", &kafka.brokers()).set("kafka.refresh", "1s")
+    });
+    for gateway in &nodes {
+        gateway.await_metric("corelane_kafka_event_partitions", "", Kafka::PARTITIONS);
+    }
+    nodes
+}
+
 fn notification(number: u32) -> Value {
     json!({ "eventName": "system.notification", "number": number })
 }
@@ -66,12 +76,7 @@ fn without_brokers_events_wait_on_the_node_that_had_the_session() {
 #[test]
 fn events_come_from_the_node_that_had_them_while_no_broker_answers() {
     let (redis, kafka) = (Redis::start(), Kafka::start());
-    let [one, other] = pair(&redis, |setup| {
-        setup.set("kafka.brokers", &kafka.brokers()).set("kafka.refresh", "1s")
-    });
-    for gateway in [&one, &other] {
-        gateway.await_metric("corelane_kafka_event_partitions", "", Kafka::PARTITIONS);
-    }
+    let [one, other] = pair_with(&redis, &kafka);
     let (session, claims) = left(&one);
     kafka.publish(session, &notification(1));
     kafka.publish(session, &notification(2));
@@ -87,12 +92,7 @@ fn events_come_from_the_node_that_had_them_while_no_broker_answers() {
 #[test]
 fn a_node_that_stands_still_is_not_waited_for_long() {
     let (redis, kafka) = (Redis::start(), Kafka::start());
-    let [one, other] = pair(&redis, |setup| {
-        setup.set("kafka.brokers", &kafka.brokers()).set("kafka.refresh", "1s")
-    });
-    for gateway in [&one, &other] {
-        gateway.await_metric("corelane_kafka_event_partitions", "", Kafka::PARTITIONS);
-    }
+    let [one, other] = pair_with(&redis, &kafka);
     let (session, claims) = left(&one);
     one.signal(rustix::process::Signal::STOP);
     kafka.publish(session, &notification(1));

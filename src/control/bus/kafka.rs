@@ -212,7 +212,11 @@ impl EventBus for KafkaBus {
         let events = &self.positions[Inbound::ClientEvents as usize];
         let key = SessionKey::of(session);
         let partition = self.settings.partitioner.partition(key.bytes(), events.partitions()?)?;
-        Some(Position { partition, offset: events.next(partition)? })
+        let offset = events.next(partition)?;
+        // What is passed over here its client has.
+        let ahead = self.ahead.get(&session).filter(|at| at.partition == partition);
+        let offset = ahead.map_or(offset, |at| at.offset.max(offset));
+        Some(Position { partition, offset })
     }
 
     fn replay(&mut self, replay: Replay) {

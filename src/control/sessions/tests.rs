@@ -29,9 +29,12 @@ impl Bench {
 
     fn turn(&mut self) -> Vec<ToShard> {
         self.second += 1;
-        let mono = Instant(self.second * 1_000_000_000);
-        self.core.turn(Now { mono, unix_ms: self.second * 1000 });
+        self.core.turn(self.now());
         self.lane.heard()
+    }
+
+    fn now(&self) -> Now {
+        Now { mono: Instant(self.second * 1_000_000_000), unix_ms: self.second * 1000 }
     }
 
     fn says(&self, message: ToControl) {
@@ -291,7 +294,9 @@ fn a_node_that_is_not_sure_of_its_sessions_keeps_their_events_back() {
     bench.core.store.sure = false;
     bench.arrives(50);
     assert_eq!(names(&bench.delivered()), [""; 0]);
+    assert!(!bench.core.has_waiting(bench.now()), "until the store has news");
     bench.core.store.sure = true;
+    assert!(bench.core.has_waiting(bench.now()));
     assert_eq!(names(&bench.delivered()), ["50"]);
 }
 

@@ -185,9 +185,9 @@ fn while_a_shard_does_not_read_no_claims_are_taken_and_none_is_lost() {
     assert!(bench.probe.turns_behind.read() > 0);
     let left = bench.lanes[0].unheard();
     assert!(left > asked / 2, "{left} of {asked} claims were left on the lane");
-    assert!(bench.core.has_waiting());
+    assert!(bench.core.has_waiting(at(1)));
     bench.lanes[0].is_stuck(false);
-    while bench.turn(1) == Turn::Busy || bench.core.has_waiting() {}
+    while bench.turn(1) == Turn::Busy || bench.core.has_waiting(at(1)) {}
     let granted = bench.lanes[0].heard().into_iter();
     let granted = granted.filter(|message| matches!(message, ToShard::Granted { .. })).count();
     assert_eq!(granted, asked);
@@ -338,10 +338,10 @@ fn while_a_shard_does_not_read_events_wait() {
     bench.lanes[0].is_stuck(true);
     bench.publish_for(ALICE, &event_json(1)).unwrap();
     bench.turn(11);
-    assert!(bench.core.has_waiting());
+    assert!(bench.core.has_waiting(at(11)));
     bench.lanes[0].is_stuck(false);
     assert_eq!(bench.delivered(12).len(), 1);
-    assert!(!bench.core.has_waiting());
+    assert!(!bench.core.has_waiting(at(12)));
 }
 
 #[test]

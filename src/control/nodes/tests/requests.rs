@@ -124,6 +124,8 @@ fn a_node_of_an_earlier_version_is_not_asked() {
     world.tell(0, seat.link, What::Said(Said::Hello(hello).encode()));
     assert_eq!(world.sides[0].probe.nodes.open.read(), 1);
     assert_eq!(world.ask(0, 1, 1).try_recv(), Ok(Err(NoResponse::Unable)));
+    let taken = TakenUp { session: SessionId(1), epoch: Epoch(2), before: Epoch(1) };
+    assert!(!world.sides[0].nodes.take_up(instance, taken));
     let said = std::iter::from_fn(|| seat.queue.try_recv().ok()).count();
     assert_eq!(said, 2, "hello and use");
 }
