@@ -59,6 +59,24 @@ impl ValidationOutcome {
     ];
 }
 
+/// Where the events come from that the client of a session lacks which is taken up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Resume {
+    /// They are kept here.
+    Kept,
+    /// From the node that had the session.
+    HandedOver,
+    /// From the bus.
+    ReadAgain,
+    /// Nobody knows which they are: the client is told so.
+    Gap,
+}
+
+impl Resume {
+    /// In the order of the variants.
+    const LABELS: [&'static str; 4] = ["kept", "handed_over", "read_again", "gap"];
+}
+
 /// Counters of the control core; lives for the whole process.
 #[derive(Debug, Default)]
 pub struct ControlProbe {
@@ -69,6 +87,7 @@ pub struct ControlProbe {
     pub(super) mailboxes: Counter,
     pub(super) mailbox_bytes: Counter,
     pub(super) resumed: Counter,
+    resumes: [Counter; Resume::LABELS.len()],
     pub(super) sessions_ended: Counter,
     pub(super) sessions_expired: Counter,
     pub(super) sessions_lost: Counter,
@@ -133,6 +152,15 @@ impl SpanDrop {
 }
 
 impl ControlProbe {
+    pub(super) fn took_up(&self, how: Resume) {
+        self.resumes[how as usize].increment();
+    }
+
+    #[cfg(test)]
+    pub(super) fn resumes(&self) -> [u64; Resume::LABELS.len()] {
+        self.resumes.each_ref().map(Counter::read)
+    }
+
     pub(super) fn refused(&self, why: ClaimRefusal) {
         if let Some(at) = REFUSALS.iter().position(|refusal| *refusal == why) {
             self.refused[at].increment();
@@ -271,6 +299,11 @@ impl ControlProbe {
         for (fault, counter) in Unusable::LABELS.into_iter().zip(&self.unusable) {
             let (name, help) = ("records_unusable", "Records of events that mean nothing");
             let label = Some(("fault", fault));
+            each(Sample { name, help, kind: C, label, value: counter.read() });
+        }
+        for (outcome, counter) in Resume::LABELS.into_iter().zip(&self.resumes) {
+            let (name, help) = ("resumes", "Sessions taken up, by where their events come from");
+            let label = Some(("outcome", outcome));
             each(Sample { name, help, kind: C, label, value: counter.read() });
         }
         let refused = REFUSALS.into_iter().map(refusal_label).zip(&self.refused);

@@ -11,14 +11,28 @@ use super::bus::{EventBus, Missing, Position, Record, Replay};
 use super::mailboxes::{Item, Left, Origin};
 use super::nodes::{Handover, LeftBehind, LinkId, TakenUp};
 use super::port::ShardPort;
+use super::probe::Resume;
 use super::replays::{Parked, Then};
 use super::store::{Before, Begin, SessionStore};
 use super::turn::Core;
 use crate::events::gap::{EventGap, GapReason};
 
 impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
-    /// Sees to what a granted session's client may lack.
-    pub(super) fn begin_events(
+    /// A session is back for which this node keeps what its client lacks.
+    pub(super) fn begin_here(&mut self, session: SessionId, epoch: Epoch, now: Now) {
+        if let Some((_, begin, parked)) = self.replays.stop_asking(session) {
+            self.without_handover(session, epoch, begin, parked, now);
+        } else if let Some(begin) = self.replays.begins(session) {
+            // What a replay that still runs has brought is not whole.
+            self.mailboxes.forget(session);
+            self.begin_from_bus(session, epoch, begin, now);
+        } else {
+            self.probe.took_up(Resume::Kept);
+        }
+    }
+
+    /// A session was granted for which it does not.
+    pub(super) fn begin_elsewhere(
         &mut self,
         session: SessionId,
         epoch: Epoch,
@@ -27,16 +41,6 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
         now: Now,
     ) {
         debug!(%session, epoch = epoch.0, ?begin, ?before, "session granted");
-        if begin == Begin::Here {
-            if let Some((_, begin, parked)) = self.replays.stop_asking(session) {
-                self.without_handover(session, epoch, begin, parked, now);
-            } else if let Some(begin) = self.replays.begins(session) {
-                // What a replay that still runs has brought is not whole.
-                self.mailboxes.forget(session);
-                self.begin_from_bus(session, epoch, begin, now);
-            }
-            return;
-        }
         self.mailboxes.forget(session);
         if before.is_some_and(|before| self.ask_before(session, epoch, before)) {
             self.replays.ask(session, epoch, begin, now.mono + HANDOVER_MAX);
@@ -50,8 +54,12 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
         self.replays.forget(session);
         let from = match begin {
             Begin::Here => None,
-            Begin::From(from) => Some(from),
+            Begin::From(from) => {
+                self.probe.took_up(Resume::ReadAgain);
+                Some(from)
+            }
             Begin::Unknown { since } => {
+                self.probe.took_up(Resume::Gap);
                 self.tell_gap(session, GapReason::NoCursor, None, now);
                 since
             }
@@ -166,6 +174,7 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
             return self.without_handover(session, epoch, begin, parked, now);
         };
         self.probe.nodes.handed_over(Handover::Taken);
+        self.probe.took_up(Resume::HandedOver);
         let first = events.first().map_or(next, |first| first.position);
         for Left { json, expires_unix_ms, position } in events {
             let origin = Origin { expires_unix_ms, position };

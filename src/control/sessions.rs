@@ -7,7 +7,7 @@ use std::sync::Arc;
 use corelane_shard::clock::Now;
 use corelane_shard::id::{ConnectionKey, Epoch, Place, SessionId, ShardId};
 use corelane_shard::identity::Identity;
-use corelane_shard::lane::{ClaimRefusal, Content, Delivery, End, Granting, ToShard};
+use corelane_shard::lane::{ClaimRefusal, Content, Delivery, End, Granting, Resumed, ToShard};
 use corelane_shard::wire::guid::{Guid, PeerRoute};
 use tracing::debug;
 use uuid::Uuid;
@@ -16,7 +16,7 @@ use super::bus::{EventBus, Position, Record, Trail, topic};
 use super::mailboxes::{Item, Mailboxes, Next, Reached};
 use super::port::ShardPort;
 use super::replays::Replays;
-use super::store::{Decision, Ended, Loss, Lost, Opened, Owner, Released, SessionStore};
+use super::store::{Begin, Decision, Ended, Loss, Lost, Opened, Owner, Released, SessionStore};
 use super::turn::Core;
 use crate::events::gap::{EventGap, GapReason, Stamp};
 use crate::events::outbound::{
@@ -35,11 +35,16 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
             }
             match &answer {
                 ToShard::Refused { why, .. } => self.probe.refused(*why),
-                ToShard::Granted { session, epoch, .. } => {
+                ToShard::Granted { session, epoch, resumed, .. } => {
                     // Whoever had it before gets nothing any more.
                     self.mailboxes.detach(*session);
                     self.probe.granted.increment();
-                    self.begin_events(*session, *epoch, begin, before, now);
+                    let fresh = matches!(resumed, Resumed::Nothing);
+                    if begin != Begin::Here {
+                        self.begin_elsewhere(*session, *epoch, begin, before, now);
+                    } else if !fresh {
+                        self.begin_here(*session, *epoch, now);
+                    }
                 }
                 _ => {}
             }

@@ -36,6 +36,11 @@ impl Crowd {
         self.players.iter().all(Player::is_known)
     }
 
+    /// Everybody is connected.
+    pub(crate) fn is_there(&self) -> bool {
+        self.players.iter().all(Player::is_there)
+    }
+
     pub(crate) fn publish(&mut self, session: usize) {
         let n = self.book.publish(session);
         let id = self.players[session].session();

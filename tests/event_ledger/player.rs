@@ -133,6 +133,11 @@ impl Player {
         self.token.is_some()
     }
 
+    /// It is connected: a gap that it is told of now ends before what is published from now on.
+    pub(crate) fn is_there(&self) -> bool {
+        matches!(self.state, State::Open(_))
+    }
+
     /// No close frame, and whatever is in flight is lost.
     pub(crate) fn kill(&mut self) {
         self.tally.kills += u64::from(matches!(self.state, State::Open(_)));

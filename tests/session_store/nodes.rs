@@ -108,6 +108,38 @@ fn a_gap_that_the_client_has_not_heard_of_goes_along_with_where_it_is() {
     assert_eq!(third.begin, Begin::From(at(43)), "it has heard of it");
 }
 
+/// Redis stood still; then it did what nobody waited for any more.
+#[test]
+fn a_claim_that_was_granted_unheard_does_not_hide_who_had_the_session_before() {
+    let server = Redis::start();
+    let shared = Setup::new(&server).shared;
+    let same = |server: &Redis| {
+        let mut setup = Setup::new(server);
+        setup.shared = shared.clone();
+        setup.start()
+    };
+    let mut a = same(&server);
+    a.cursor = Some(at(40));
+    let first = a.login();
+    a.leave(first);
+    let mut unheard = same(&server);
+    let granted = unheard.claim(jwt(ACCOUNT, unix_ms() / 1000)).expect("granted");
+    assert_eq!(granted.begin, Begin::From(at(40)), "it is another process's memory");
+    let again = a.claim(jwt(ACCOUNT, unix_ms() / 1000)).expect("granted");
+    assert_eq!(again.begin, Begin::Here, "nobody else had it");
+    a.leave(again.owner);
+
+    let mut b = Node::of(&server);
+    let second = b.login();
+    b.store.reached(ALICE, second.epoch, at(50));
+    b.settle();
+    unheard.claim(jwt(ACCOUNT, unix_ms() / 1000)).expect("granted");
+    // What it should have heard of is lost with a Redis that forgets.
+    server.cli(&["DEL", &format!("connect:evicted:{}", shared.instance)]);
+    let third = a.claim(jwt(ACCOUNT, unix_ms() / 1000)).expect("granted");
+    assert_eq!(third.begin, Begin::From(at(50)));
+}
+
 #[test]
 fn a_node_that_is_told_of_a_newer_owner_gives_the_session_up_at_once() {
     let server = Redis::start();

@@ -29,6 +29,10 @@ pub struct RedisProbe {
     connects: Counter,
     /// Commands of the session store that wait for an answer.
     pub(in crate::control) commands_waiting: Counter,
+    /// Sessions whose clients have more than Redis knows.
+    pub(in crate::control) cursors_waiting: Counter,
+    /// Since when that is so of the one that has waited longest.
+    pub(in crate::control) cursor_lag_ms: Counter,
     /// Writes that a newer owner of the session, or a lease that is not sure, held back.
     pub(in crate::control) writes_fenced: Counter,
     /// Whether this node is surely the owner of its sessions.
@@ -46,6 +50,8 @@ impl Default for RedisProbe {
             up: Counter::default(),
             connects: Counter::default(),
             commands_waiting: Counter::default(),
+            cursors_waiting: Counter::default(),
+            cursor_lag_ms: Counter::default(),
             writes_fenced: Counter::default(),
             lease_held: Counter::default(),
             lease_age_ms: Counter::default(),
@@ -111,6 +117,11 @@ impl RedisProbe {
                 &self.commands_waiting,
             ),
             (
+                "corelane_redis_cursors_waiting",
+                "Sessions whose clients have confirmed more than Redis knows.",
+                &self.cursors_waiting,
+            ),
+            (
                 "corelane_redis_lease_held",
                 "Whether this node is surely the owner of its sessions.",
                 &self.lease_held,
@@ -120,11 +131,24 @@ impl RedisProbe {
             let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             ConstGauge::new(gauge.read()).encode(metric)?;
         }
-        let help = "Time since Redis has confirmed this node's lease.";
-        let unit = Some(&Unit::Seconds);
-        let metric =
-            encoder.encode_descriptor("corelane_redis_lease_age", help, unit, MetricType::Gauge)?;
-        ConstGauge::new(self.lease_age_ms.read() as f64 / 1000.0).encode(metric)
+        let ages = [
+            (
+                "corelane_redis_cursor_lag",
+                "How long Redis has known less than clients have confirmed.",
+                &self.cursor_lag_ms,
+            ),
+            (
+                "corelane_redis_lease_age",
+                "Time since Redis has confirmed this node's lease.",
+                &self.lease_age_ms,
+            ),
+        ];
+        for (name, help, gauge) in ages {
+            let unit = Some(&Unit::Seconds);
+            let metric = encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?;
+            ConstGauge::new(gauge.read() as f64 / 1000.0).encode(metric)?;
+        }
+        Ok(())
     }
 }
 

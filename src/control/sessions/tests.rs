@@ -96,6 +96,18 @@ fn names(delivered: &[(Option<Place>, String)]) -> Vec<&str> {
 }
 
 #[test]
+fn sessions_that_are_taken_up_are_counted_by_where_their_events_come_from() {
+    let mut bench = Bench::new();
+    let first = bench.claim(Begin::Here);
+    bench.opened(first);
+    assert_eq!(bench.core.probe.resumes(), [0; 4], "it is new");
+    bench.claim(Begin::Here);
+    bench.claim(Begin::From(at(40)));
+    bench.claim(Begin::Unknown { since: None });
+    assert_eq!(bench.core.probe.resumes(), [1, 0, 1, 1]);
+}
+
+#[test]
 fn a_session_from_elsewhere_gets_what_it_may_lack_and_then_what_came_meanwhile() {
     let mut bench = Bench::new();
     let epoch = bench.claim(Begin::From(at(40)));

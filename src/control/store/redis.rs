@@ -90,7 +90,10 @@ pub struct RedisStore<C> {
     next_unsent: Instant,
     /// How far clients have come, as far as Redis does not know it.
     cursors: AHashMap<SessionId, (Epoch, Position)>,
-    cursors_sent: bool,
+    /// When those were sent that are under way.
+    cursors_sent: Option<Instant>,
+    /// Since when Redis has known less of them.
+    cursors_behind: Option<Instant>,
     /// Where the round of heartbeats through the live sessions is.
     round: usize,
     next_beat: Instant,
@@ -139,7 +142,8 @@ impl<C: Courier> RedisStore<C> {
             unsent: AHashMap::new(),
             next_unsent: Instant(0),
             cursors: AHashMap::new(),
-            cursors_sent: false,
+            cursors_sent: None,
+            cursors_behind: None,
             round: 0,
             next_beat: Instant(0),
             beats_due: 0.0,
@@ -334,6 +338,7 @@ impl<C: Courier> SessionStore for RedisStore<C> {
     fn reached(&mut self, session: SessionId, epoch: Epoch, position: Position) {
         if self.local.epoch(session) == Some(epoch) {
             self.cursors.insert(session, (epoch, position));
+            self.cursors_behind.get_or_insert(self.now.mono);
         }
     }
 

@@ -139,6 +139,7 @@ fn what_a_client_has_not_confirmed_comes_from_the_node_that_had_it() {
     pair.replay_ends(epoch);
     assert_eq!(pair.opened(B, epoch), ["50", "51", "52"]);
     assert_eq!(pair.outcomes(), [1, 0, 0, 0]);
+    assert_eq!(pair.cores[B].probe.resumes(), [0, 1, 0, 0]);
 }
 
 #[test]

@@ -49,7 +49,8 @@ impl<C: Courier> RedisStore<C> {
                 self.kept(&held, &kept);
             }
             (Command::Cursors { .. }, Answer::Written { fenced }) => {
-                self.cursors_sent = false;
+                let sent = self.cursors_sent.take();
+                self.cursors_behind = sent.filter(|_| !self.cursors.is_empty());
                 self.probe.writes_fenced.add(fenced);
             }
             (Command::Poll { .. }, Answer::Taken) => self.dethrone(),
@@ -120,9 +121,14 @@ impl<C: Courier> RedisStore<C> {
         }
         let session = identity.session;
         let SharedRules { instance, run, .. } = self.shared;
-        let mine = last.is_some_and(|last| (last.node, last.run) == (instance, run));
+        // Of its own claims this node may have missed the answer, but of no other node's since the one
+        // that it knows.
+        let known = self.local.epoch(session);
+        let mine = last.is_some_and(|last| {
+            (last.node, last.run) == (instance, run) && known.is_some_and(|it| it > last.foreign)
+        });
         let begin = match cursor {
-            _ if mine && self.local.epoch(session).is_some() => Begin::Here,
+            _ if mine => Begin::Here,
             Some(Cursor::At(position)) if existed => Begin::From(position),
             Some(Cursor::Unknown(since)) => Begin::Unknown { since: Some(since) },
             _ if existed || older => Begin::Unknown { since: None },
@@ -200,7 +206,7 @@ impl<C: Courier> RedisStore<C> {
                 held.iter().for_each(|held| self.compare_again(held.identity.session, held.epoch));
             }
             Command::Cursors { .. } => {
-                self.cursors_sent = false;
+                self.cursors_sent = None;
                 self.keep_cursors(command);
             }
             Command::Poll { .. } => self.lease.failed(),

@@ -171,6 +171,8 @@ pub struct Last {
     /// The process.
     pub run: Uuid,
     pub epoch: Epoch,
+    /// Of the newest claim that another node than that one had made before; 0 if there was none.
+    pub foreign: Epoch,
 }
 
 /// What Redis knows of how far a client has come.

@@ -132,7 +132,7 @@ impl<C: Courier> RedisStore<C> {
     }
 
     fn send_cursors(&mut self) {
-        if self.cursors.is_empty() || self.cursors_sent {
+        if self.cursors.is_empty() || self.cursors_sent.is_some() {
             return;
         }
         if !self.may_deliver(self.now) {
@@ -150,7 +150,7 @@ impl<C: Courier> RedisStore<C> {
             self.cursors.shrink_to(CURSORS_KEPT);
         }
         match self.send(Command::Cursors { reached, at: self.now.unix_ms }) {
-            Ok(()) => self.cursors_sent = true,
+            Ok(()) => self.cursors_sent = Some(self.now.mono),
             Err(command) => self.keep_cursors(command),
         }
     }
@@ -173,6 +173,9 @@ impl<C: Courier> RedisStore<C> {
         let age = self.lease.age(self.now.mono).unwrap_or_default();
         self.probe.lease_age_ms.set(age.as_millis() as u64);
         self.probe.commands_waiting.set((self.sent + self.unsent.len()) as u64);
+        self.probe.cursors_waiting.set(self.cursors.len() as u64);
+        let lag = self.cursors_behind.map_or(Duration::ZERO, |since| self.now.mono.since(since));
+        self.probe.cursor_lag_ms.set(lag.as_millis() as u64);
     }
 }
 

@@ -129,7 +129,12 @@ impl FakeRedis {
         Answer::Granted(Box::new(Found {
             identity: Arc::clone(identity),
             existed: old.is_some(),
-            last: old.map(|old| Last { node: old.instance, run: old.run, epoch: old.epoch }),
+            last: old.map(|old| Last {
+                node: old.instance,
+                run: old.run,
+                epoch: old.epoch,
+                foreign: Epoch(0),
+            }),
             cursor: None,
             older: false,
         }))
@@ -558,6 +563,40 @@ fn heartbeats_under_way_do_not_hold_back_the_events_after_a_lapse() {
     assert!(beats > 0, "Redis is slow");
     world.renew(0);
     assert!(world.nodes[0].store.may_deliver(world.now()));
+}
+
+#[test]
+fn cursors_lag_from_what_clients_confirm_until_redis_has_it() {
+    let mut world = World::new(&[0], Once::default(), false);
+    world.take(Step::Claim(0));
+    world.answer(|_| true);
+    world.listen(0);
+    let epoch = world.nodes[0].store.local.epoch(ALICE).expect("it was granted");
+    let probe = Arc::clone(&world.nodes[0].store.probe);
+    let lag = || (probe.cursors_waiting.read(), probe.cursor_lag_ms.read());
+    let reach = |world: &mut World, offset| {
+        let position = Position { partition: 0, offset };
+        world.nodes[0].store.reached(ALICE, epoch, position);
+    };
+    world.renew(0);
+    world.answer(|_| true);
+    world.renew(0);
+    assert_eq!(lag(), (0, 0));
+    reach(&mut world, 1);
+    world.renew(0);
+    let all_else = |command: &Command| !matches!(command, Command::Cursors { .. });
+    world.answer(all_else);
+    assert_eq!(lag(), (0, 1000), "under way");
+    reach(&mut world, 2);
+    world.renew(0);
+    assert_eq!(lag(), (1, 2000));
+    world.answer(|_| true);
+    world.renew(0);
+    // The later one since the former had been sent.
+    assert_eq!(lag(), (0, 2000));
+    world.answer(|_| true);
+    world.renew(0);
+    assert_eq!(lag(), (0, 0));
 }
 
 /// With two comparisons.

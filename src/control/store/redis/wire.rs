@@ -220,9 +220,10 @@ fn read_cursor(text: &str) -> Option<Cursor> {
     }
 }
 
-fn read_last(node: &str, run: &str, epoch: &str) -> Option<Last> {
+fn read_last(node: &str, run: &str, epoch: &str, foreign: &str) -> Option<Last> {
     let (node, run) = Uuid::parse_str(node).ok().zip(Uuid::parse_str(run).ok())?;
-    Some(Last { node, run, epoch: Epoch(epoch.parse().ok()?) })
+    let epoch = Epoch(epoch.parse().ok()?);
+    Some(Last { node, run, epoch, foreign: Epoch(foreign.parse().unwrap_or(0)) })
 }
 
 /// Reads the replies to the calls of one command.
@@ -281,7 +282,7 @@ fn claim_answer(claiming: &Claiming, words: &[String]) -> Option<Answer> {
             session: session.parse().ok()?,
             epoch: Epoch(epoch.parse().ok()?),
         }),
-        [word, session, existed, node, run, epoch, cursor, who @ .., older]
+        [word, session, existed, node, run, epoch, foreign, cursor, who @ .., older]
             if word == "granted" =>
         {
             let identity = match &claiming.claimed.claim.credential {
@@ -291,7 +292,7 @@ fn claim_answer(claiming: &Claiming, words: &[String]) -> Option<Answer> {
             Some(Answer::Granted(Box::new(Found {
                 identity,
                 existed: existed == "1",
-                last: read_last(node, run, epoch),
+                last: read_last(node, run, epoch, foreign),
                 cursor: read_cursor(cursor),
                 older: older == "1",
             })))

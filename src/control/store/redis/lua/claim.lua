@@ -48,7 +48,8 @@ if a.sid ~= guessed then return { 'retry', a.sid, number(a.epoch) } end
 -- The one that its client surely has stays good until it has the new one.
 local previous = used
 if used == '' and found then previous = owner.previous ~= '' and owner.previous or owner.token end
-write_live(a, previous)
+local foreign = foreign_to(owner, a.instance)
+write_live(a, previous, foreign)
 for _, token in ipairs({ owner.token, owner.previous, found and text(found.ReconnectionToken) or '' }) do
   if token ~= '' and token ~= used then drop('reconnect:' .. token) end
 end
@@ -80,6 +81,6 @@ if owner.instance ~= '' and owner.instance ~= a.instance then
 end
 
 return {
-  'granted', a.sid, found and '1' or '0', owner.instance, owner.run, owner.epoch, cursor or '', a.account,
-  a.tenant, a.roles, a.authorizations, a.issued, a.expires, older and '1' or '0',
+  'granted', a.sid, found and '1' or '0', owner.instance, owner.run, owner.epoch, foreign, cursor or '',
+  a.account, a.tenant, a.roles, a.authorizations, a.issued, a.expires, older and '1' or '0',
 }

@@ -19,7 +19,7 @@ if whole then
     redis.call('PEXPIRE', account_key(a.account), a.ttl)
   end
 else
-  write_live(a, stored == a.epoch and owner.previous or '')
+  write_live(a, stored == a.epoch and owner.previous or '', foreign_to(owner, a.instance))
   if owner.instance ~= '' and owner.instance ~= a.instance then
     evict(owner.instance, a.ttl, { sid = a.sid, epoch = number(a.epoch), why = 'replaced' })
   end

@@ -37,10 +37,16 @@ end
 
 -- The newest claim on a session; empty if none is known.
 local function owner_of(sid)
-  local fields = { 'epoch', 'instance', 'run', 'token', 'previous', 'state', 'tenant', 'issued', 'expires' }
+  local fields = { 'epoch', 'instance', 'run', 'token', 'previous', 'state', 'tenant', 'issued', 'expires', 'foreign' }
   local found, owner = redis.call('HMGET', key('owner:' .. sid), unpack(fields)), {}
   for i, field in ipairs(fields) do owner[field] = text(found[i]) end
   return owner
+end
+
+-- The newest claim that another node has made before a claim of this instance.
+local function foreign_to(owner, instance)
+  if owner.instance ~= '' and owner.instance ~= instance then return owner.epoch end
+  return owner.foreign
 end
 
 local function record_of(sid)
@@ -108,13 +114,13 @@ local function forget(sid, owner)
 end
 
 -- A live session as its owner knows it.
-local function write_live(a, previous)
+local function write_live(a, previous, foreign)
   local who = { account = a.account, roles = a.roles, authorizations = a.authorizations }
   save('ws-session:' .. a.sid, record(a.sid, a.epoch, who), a.ttl)
   local name = key('owner:' .. a.sid)
   redis.call('HSET', name, 'epoch', number(a.epoch), 'instance', a.instance, 'run', a.run,
     'token', a.token, 'previous', previous, 'state', 'live', 'tenant', a.tenant,
-    'issued', a.issued, 'expires', a.expires)
+    'issued', a.issued, 'expires', a.expires, 'foreign', foreign)
   redis.call('PEXPIRE', name, a.ttl)
   save('heartbeat:' .. a.sid, heartbeat(a.sid, a.instance), a.heartbeat_ttl)
   if a.account ~= '' then
