@@ -40,7 +40,6 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
         before: Option<Before>,
         now: Now,
     ) {
-        debug!(%session, epoch = epoch.0, ?begin, ?before, "session granted");
         self.mailboxes.forget(session);
         if before.is_some_and(|before| self.ask_before(session, epoch, before)) {
             self.replays.ask(session, epoch, begin, now.mono + HANDOVER_MAX);

@@ -39,6 +39,7 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
                     // Whoever had it before gets nothing any more.
                     self.mailboxes.detach(*session);
                     self.probe.granted.increment();
+                    debug!(%session, epoch = epoch.0, ?begin, ?before, "session granted");
                     let fresh = matches!(resumed, Resumed::Nothing);
                     if begin != Begin::Here {
                         self.begin_elsewhere(*session, *epoch, begin, before, now);
