@@ -126,8 +126,8 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
     }
 
     /// Asks the node that had the session what is left of it there. Says whether it may answer.
-    fn ask_before(&mut self, session: SessionId, epoch: Epoch, before: Before) -> bool {
-        let Some(nodes) = &mut self.nodes else { return false };
+    fn ask_before(&self, session: SessionId, epoch: Epoch, before: Before) -> bool {
+        let Some(nodes) = &self.nodes else { return false };
         let taken = TakenUp { session, epoch, before: before.epoch };
         let asked = nodes.take_up(before.node, taken);
         if !asked {
@@ -146,7 +146,7 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
         // Of an earlier stay nobody needs anything.
         let left = left.filter(|_| self.store.superseded(session, before));
         debug!(%session, epoch = epoch.0, known = left.is_some(), "session taken up elsewhere");
-        if let Some(nodes) = &mut self.nodes {
+        if let Some(nodes) = &self.nodes {
             nodes.hand_over(link, session, epoch, left);
         }
     }

@@ -80,7 +80,7 @@ impl LeftBehind {
 
 impl Nodes {
     /// Tells a node, by its instance, that a session is this one's now. Says whether it may answer.
-    pub(in crate::control) fn take_up(&mut self, node: Uuid, taken: TakenUp) -> bool {
+    pub(in crate::control) fn take_up(&self, node: Uuid, taken: TakenUp) -> bool {
         let mut links = self.links.values();
         let open = links.find(|link| link.phase == Phase::Open && link.instance == Some(node));
         let able = |hello: &super::said::Hello| hello.handovers;
@@ -91,7 +91,7 @@ impl Nodes {
     /// Answers a node that has taken up a session. An answer that finds no room is lost: that node then
     /// reads the bus.
     pub(in crate::control) fn hand_over(
-        &mut self,
+        &self,
         link: LinkId,
         session: SessionId,
         epoch: Epoch,

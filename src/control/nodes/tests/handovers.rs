@@ -312,7 +312,7 @@ fn a_client_that_comes_back_meanwhile_waits_for_nobody() {
 fn a_session_that_nobody_knows_is_answered_all_the_same() {
     let mut pair = Pair::linked();
     let session = SessionId(99);
-    let nodes = pair.cores[B].nodes.as_mut().unwrap();
+    let nodes = pair.cores[B].nodes.as_ref().unwrap();
     assert!(nodes.take_up(instance(A), TakenUp { session, epoch: Epoch(2), before: Epoch(1) }));
     let link = pair.wires[0][A].seat.link;
     pair.cores[A].taken_up(link, TakenUp { session, epoch: Epoch(2), before: Epoch(1) });
