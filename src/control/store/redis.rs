@@ -348,6 +348,10 @@ impl<C: Courier> SessionStore for RedisStore<C> {
         if self.link != Link::Down && !self.dethroned {
             self.keep_up(reached);
         }
+        if self.cursors.is_empty() && self.cursors_sent.is_none() {
+            // Those that were waited for may have left with their sessions.
+            self.cursors_behind = None;
+        }
         self.show();
     }
 

@@ -597,6 +597,10 @@ fn cursors_lag_from_what_clients_confirm_until_redis_has_it() {
     world.answer(|_| true);
     world.renew(0);
     assert_eq!(lag(), (0, 0));
+    reach(&mut world, 3);
+    world.close(0, epoch);
+    world.renew(0);
+    assert_eq!(lag(), (0, 0), "it was written with the end of the connection");
 }
 
 /// With two comparisons.
