@@ -29,8 +29,11 @@ impl Sample {
         match server {
             ServerAt::Pid(pid) => {
                 let mut sample = Self { switches: Some((0, 0)), ..Self::default() };
-                for pid in family(*pid)? {
-                    sample.add_process(pid)?;
+                for member in family(*pid)? {
+                    match sample.add_process(member) {
+                        Err(error) if member == *pid => return Err(error),
+                        Ok(()) | Err(_) => {} // a descendant may have ended
+                    }
                 }
                 Ok(sample)
             }
@@ -49,12 +52,15 @@ impl Sample {
 
     fn add_process(&mut self, pid: u32) -> io::Result<()> {
         let process = PathBuf::from(format!("/proc/{pid}"));
+        // Of the whole process, so that the time of threads that have ended stays in it.
+        let stat = fs::read_to_string(process.join("stat"))?;
+        let (user, system) = parse_stat(&stat).unwrap_or_default();
+        self.user_us += user * TICK_US;
+        self.system_us += system * TICK_US;
         for thread in fs::read_dir(process.join("task"))? {
             let thread = thread?.path();
             // A thread that ends meanwhile is left out.
             if let Some(found) = read_thread(&thread) {
-                self.user_us += found.user_us;
-                self.system_us += found.system_us;
                 if let Some((voluntary, involuntary)) = &mut self.switches {
                     *voluntary += found.voluntary;
                     *involuntary += found.involuntary;
@@ -65,8 +71,18 @@ impl Sample {
         Ok(())
     }
 
-    fn cpu_ns(&self) -> u64 {
-        self.cpu_ns + self.threads.values().map(|(_, on_cpu)| on_cpu).sum::<u64>()
+    /// Nanoseconds of each thread since `before`. What a thread has used that ended in between
+    /// is not known, and must not be taken from what the others have used.
+    fn threads_since(&self, before: &Self) -> impl Iterator<Item = (&str, u64)> {
+        self.threads.iter().map(|(tid, (name, on_cpu))| {
+            let earlier = before.threads.get(tid).map_or(0, |(_, on_cpu)| *on_cpu);
+            (name.as_str(), on_cpu.saturating_sub(earlier))
+        })
+    }
+
+    fn cpu_ns_since(&self, before: &Self) -> u64 {
+        let of_threads: u64 = self.threads_since(before).map(|(_, on_cpu)| on_cpu).sum();
+        of_threads + self.cpu_ns.saturating_sub(before.cpu_ns)
     }
 }
 
@@ -170,7 +186,7 @@ pub(crate) struct Observed<'a> {
 impl Observed<'_> {
     pub(crate) fn summary(&self) -> ServerUse {
         let Self { before, after, .. } = self;
-        let cpu_us = after.cpu_ns().saturating_sub(before.cpu_ns()) as f64 / 1e3;
+        let cpu_us = after.cpu_ns_since(before) as f64 / 1e3;
         let switches = |which: fn((u64, u64)) -> u64| {
             let of = |sample: &Sample| sample.switches.map(which);
             Some(of(after)?.saturating_sub(of(before)?))
@@ -201,9 +217,8 @@ impl Observed<'_> {
     /// The busiest first.
     fn threads(&self) -> Vec<(String, f64)> {
         let mut by_name = BTreeMap::<&str, u64>::new();
-        for (tid, (name, on_cpu)) in &self.after.threads {
-            let before = self.before.threads.get(tid).map_or(0, |(_, on_cpu)| *on_cpu);
-            *by_name.entry(name).or_default() += on_cpu.saturating_sub(before);
+        for (name, on_cpu) in self.after.threads_since(&self.before) {
+            *by_name.entry(name).or_default() += on_cpu;
         }
         let used = by_name.into_iter().filter(|&(_, on_cpu)| on_cpu > 0);
         let mut used: Vec<_> =
@@ -213,12 +228,9 @@ impl Observed<'_> {
     }
 
     fn busiest_thread(&self) -> Option<(String, f64)> {
-        let used = self.after.threads.iter().map(|(tid, (name, on_cpu))| {
-            let before = self.before.threads.get(tid).map_or(0, |(_, on_cpu)| *on_cpu);
-            (on_cpu.saturating_sub(before), name)
-        });
+        let used = self.after.threads_since(&self.before).map(|(name, on_cpu)| (on_cpu, name));
         let (on_cpu, name) = used.max()?;
-        Some((name.clone(), on_cpu as f64 / self.elapsed_ns.max(1) as f64))
+        Some((name.to_owned(), on_cpu as f64 / self.elapsed_ns.max(1) as f64))
     }
 }
 
@@ -245,7 +257,7 @@ mod tests {
         let server = ServerAt::Pid(std::process::id());
         let before = Sample::take(&server).unwrap();
         let mut sum = 0_u64;
-        while Sample::take(&server).unwrap().cpu_ns() < before.cpu_ns() + 3_000_000 {
+        while Sample::take(&server).unwrap().cpu_ns_since(&before) < 3_000_000 {
             sum = std::hint::black_box(sum + 1);
         }
         let observed = Observed {
@@ -269,6 +281,16 @@ mod tests {
     }
 
     #[test]
+    fn a_thread_that_ends_takes_nothing_from_what_the_others_used() {
+        let threads = |all: &[(u32, u64)]| Sample {
+            threads: all.iter().map(|&(tid, ns)| (tid, (format!("thread-{tid}"), ns))).collect(),
+            ..Sample::default()
+        };
+        let before = threads(&[(1, 5_000), (2, 9_000)]);
+        assert_eq!(threads(&[(1, 7_000), (3, 500)]).cpu_ns_since(&before), 2_500);
+    }
+
+    #[test]
     fn a_control_group_is_read_from_its_files() {
         let folder = std::env::temp_dir().join(format!("cgroup-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
@@ -277,7 +299,7 @@ mod tests {
         fs::write(folder.join("memory.current"), "4096\n").unwrap();
         let server = ServerAt::Cgroup(folder.clone());
         let sample = Sample::take(&server).unwrap();
-        assert_eq!((sample.user_us, sample.system_us, sample.cpu_ns()), (300, 200, 500_000));
+        assert_eq!((sample.user_us, sample.system_us, sample.cpu_ns), (300, 200, 500_000));
         assert_eq!(memory(&server).unwrap(), 4096);
         fs::remove_dir_all(&folder).unwrap();
     }
