@@ -7,6 +7,7 @@
 
 pub mod kafka;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -82,14 +83,18 @@ pub enum Arrival {
     /// For a session that is being replayed, in order, each before the session's first
     /// [`Self::Record`] since [`EventBus::replay`].
     Replayed { session: SessionId, epoch: Epoch, record: Record },
+    /// These are lacking in a replay, where they stood: what follows has a later offset.
+    ReplayMissing { session: SessionId, epoch: Epoch, missing: Missing },
     /// Nothing more will be replayed: from here on the session's records come as they are published.
-    ReplayEnded { session: SessionId, epoch: Epoch, missing: Option<Missing> },
+    ReplayEnded { session: SessionId, epoch: Epoch },
+    /// These are lacking in what comes live, by partition. [`EventBus::live`] is behind them already.
+    Missed(BTreeMap<u32, Missing>),
 }
 
-/// Records that a replay should have had and the bus has no more.
+/// Records of one partition that the bus has no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Missing {
-    /// The first offset that was asked for.
+    /// The first offset that was wanted.
     pub from: u64,
     /// The first that is still there.
     pub to: u64,

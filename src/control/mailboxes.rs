@@ -276,8 +276,14 @@ impl Mailboxes {
 
     /// Puts the word of a gap in. Until the client has confirmed it, it has what is before `reached`;
     /// `None` where nobody knows.
-    pub fn put_gap(&mut self, session: SessionId, item: Item, reached: Option<Position>) -> Put {
-        let put = self.put(session, item, Origin::default(), false);
+    pub fn put_gap(
+        &mut self,
+        session: SessionId,
+        item: Item,
+        reached: Option<Position>,
+        attached: bool,
+    ) -> Put {
+        let put = self.put(session, item, Origin::default(), attached);
         if let Some(mailbox) = self.boxes.get_mut(&session) {
             let place = mailbox.end().saturating_sub(1);
             let reached = mailbox.gap.as_ref().map_or(reached, |earlier| earlier.reached);

@@ -43,8 +43,16 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
                 Arrival::Replayed { session, epoch, record } => {
                     self.take_replayed(session, epoch, record, now)
                 }
-                Arrival::ReplayEnded { session, epoch, missing } => {
-                    self.replay_ended(session, epoch, missing, now);
+                Arrival::ReplayMissing { session, epoch, missing } => {
+                    self.replay_lacks(session, epoch, missing, now);
+                    Ok(())
+                }
+                Arrival::ReplayEnded { session, epoch } => {
+                    self.replay_ended(session, epoch, now);
+                    Ok(())
+                }
+                Arrival::Missed(missed) => {
+                    self.live_lacks(&missed, now);
                     Ok(())
                 }
             };

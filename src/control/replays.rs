@@ -168,6 +168,17 @@ impl Replays {
         }
     }
 
+    /// Live records from there on are no more. Says whether the session is being replayed: then they
+    /// are read again after it, with what was parked, and what is lacking shows where it stood.
+    pub(super) fn live_lacks(&mut self, session: SessionId, from: Position) -> bool {
+        let Some(replaying) = self.sessions.get_mut(&session) else { return false };
+        if let Parked::Records(records) = &replaying.parked {
+            let first = records.first().and_then(|first| first.position);
+            replaying.parked = Parked::From(first.unwrap_or(from));
+        }
+        true
+    }
+
     /// The replay of this claim is over, unless it has to go on.
     pub(super) fn end(&mut self, session: SessionId, epoch: Epoch) -> Option<Then> {
         if !self.is_of(session, epoch) {

@@ -1,6 +1,7 @@
 //! Sessions that are taken up: what their clients may lack is had from the node that had them last,
 //! else read again from the bus, else told as a gap. And this node's part when another takes one up.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use corelane_shard::clock::Now;
@@ -8,7 +9,7 @@ use corelane_shard::id::{Epoch, SessionId};
 use tracing::debug;
 
 use super::bus::{EventBus, Missing, Position, Record, Replay};
-use super::mailboxes::{Item, Left, Origin};
+use super::mailboxes::{Item, Left, Origin, Reached};
 use super::nodes::{Handover, LeftBehind, LinkId, TakenUp};
 use super::port::ShardPort;
 use super::probe::Resume;
@@ -59,7 +60,7 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
             }
             Begin::Unknown { since } => {
                 self.probe.took_up(Resume::Gap);
-                self.tell_gap(session, GapReason::NoCursor, None, now);
+                self.tell_gap(session, GapReason::NoCursor, None, false, now);
                 since
             }
         };
@@ -74,23 +75,54 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
         self.bus.replay(replay);
     }
 
-    pub(super) fn replay_ended(
+    /// Records of a session that is being replayed are no more.
+    pub(super) fn replay_lacks(
         &mut self,
         session: SessionId,
         epoch: Epoch,
-        missing: Option<Missing>,
+        missing: Missing,
         now: Now,
     ) {
-        let begin = self.replays.begins(session);
-        let Some(then) = self.replays.end(session, epoch) else { return };
-        debug!(%session, epoch = epoch.0, ?missing, "session replayed");
-        if missing.is_some() {
-            let reached = match begin {
+        if self.replays.is_of(session, epoch) {
+            debug!(%session, epoch = epoch.0, ?missing, "events of a replay are gone");
+            let reached = match self.replays.begins(session) {
                 Some(Begin::From(from)) => Some(from),
                 _ => None,
             };
-            self.tell_gap(session, GapReason::Retention, reached, now);
+            self.tell_gap(session, GapReason::Retention, reached, false, now);
         }
+    }
+
+    /// Live records of these partitions are no more: all their sessions may lack some.
+    pub(super) fn live_lacks(&mut self, missed: &BTreeMap<u32, Missing>, now: Now) {
+        let Self { store, bus, .. } = self;
+        let mut lacking = Vec::new();
+        store.each(&mut |known| {
+            if let Some(Position { partition, offset }) = bus.live(known.identity.session)
+                && let Some(missing) = missed.get(&partition)
+                // Else its client has had them elsewhere.
+                && offset <= missing.to
+            {
+                let from = Position { partition, offset: missing.from };
+                lacking.push((known.identity.session, known.open, from));
+            }
+        });
+        for (session, open, from) in lacking {
+            if self.replays.live_lacks(session, from) {
+                continue;
+            }
+            let reached = match self.mailboxes.reached(session) {
+                Reached::All => Some(from),
+                Reached::At(earlier) => Some(earlier),
+                Reached::Unknown => None,
+            };
+            self.tell_gap(session, GapReason::Retention, reached, open, now);
+        }
+    }
+
+    pub(super) fn replay_ended(&mut self, session: SessionId, epoch: Epoch, now: Now) {
+        let Some(then) = self.replays.end(session, epoch) else { return };
+        debug!(%session, epoch = epoch.0, "session replayed");
         match then {
             Then::Again(replay) => self.replay(replay),
             Then::Live(records) => self.go_live(session, records, now),
@@ -109,18 +141,20 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
     }
 
     /// Puts the word of a gap before what comes from now on. Until the client has it, it has what is
-    /// before `reached`.
+    /// before `reached`. `attached` says whether the session has a connection that can receive.
     fn tell_gap(
         &mut self,
         session: SessionId,
         reason: GapReason,
         reached: Option<Position>,
+        attached: bool,
         now: Now,
     ) {
         self.probe.gaps.increment();
         let gap = EventGap { reason, missed_at_least: None, from: None, to: None };
         for json in gap.events(self.rules.dialect, self.stamp(now)) {
-            let put = self.mailboxes.put_gap(session, Item::Event(json.into()), reached);
+            let item = Item::Event(json.into());
+            let put = self.mailboxes.put_gap(session, item, reached, attached);
             self.probe.events_lost.add(put.lost + u64::from(put.refused));
         }
     }

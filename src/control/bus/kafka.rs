@@ -23,6 +23,7 @@ mod surveyor;
 mod taking;
 mod topics;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -48,7 +49,7 @@ use self::scans::Scans;
 use self::settings::Role;
 use self::surveyor::{Creation, Question, Surveyor};
 use self::topics::{Inbound, RPC_RESPONSES, Topics};
-use super::{Arrival, EventBus, Position, Record, Replay};
+use super::{Arrival, EventBus, Missing, Position, Record, Replay};
 use crate::control::probe::ControlProbe;
 
 pub use self::counts::KafkaCounts;
@@ -77,6 +78,8 @@ pub struct KafkaBus {
     waker: Arc<AtomicWaker>,
     /// By [`Inbound`].
     positions: [Positions; Inbound::ALL.len()],
+    /// Of the events for sessions, by partition: what was gone before it was read.
+    missed: BTreeMap<u32, Missing>,
     scans: Scans,
     /// Partitions that the replay reader is assigned.
     reading: Vec<u32>,
@@ -142,6 +145,7 @@ impl KafkaBus {
             contact,
             waker,
             positions: Default::default(),
+            missed: BTreeMap::new(),
             scans: Scans::default(),
             reading: Vec::new(),
             ahead: AHashMap::new(),
@@ -233,11 +237,14 @@ impl EventBus for KafkaBus {
             self.publisher.send_waiting();
         }
         self.take_answers();
+        if !self.missed.is_empty() {
+            return Some(Arrival::Missed(std::mem::take(&mut self.missed)));
+        }
         if std::mem::take(&mut self.due.scans) && self.scans.has_waiting() {
             self.begin_scans();
         }
-        if self.scans.has_ended() {
-            return self.ended();
+        if self.scans.has_told() {
+            return self.told();
         }
         // Neither starves the other.
         self.replay_first = !self.replay_first;
@@ -262,7 +269,7 @@ impl EventBus for KafkaBus {
         }
         let Due { tick, scans, more } = self.due;
         let waits = scans && self.scans.has_waiting();
-        let due = tick || more || waits || self.scans.has_ended();
+        let due = tick || more || waits || self.scans.has_told();
         let rung = self.live.has_rung()
             || self.replay.has_rung()
             || self.surveyor.bell().has_rung()

@@ -79,9 +79,22 @@ impl Bench {
         self.core.bus.arrivals.push_back(replayed);
     }
 
-    fn replay_ends(&mut self, epoch: Epoch, missing: Option<Missing>) {
-        let ended = Arrival::ReplayEnded { session: SESSION, epoch, missing };
-        self.core.bus.arrivals.push_back(ended);
+    /// Records from there to there are gone that should have been replayed.
+    fn replay_lacks(&mut self, epoch: Epoch, from: u64, to: u64) {
+        let missing = Missing { from, to };
+        let lacks = Arrival::ReplayMissing { session: SESSION, epoch, missing };
+        self.core.bus.arrivals.push_back(lacks);
+    }
+
+    fn replay_ends(&mut self, epoch: Epoch) {
+        self.core.bus.arrivals.push_back(Arrival::ReplayEnded { session: SESSION, epoch });
+    }
+
+    /// Records from there to there are gone that should have come live.
+    fn live_lacks(&mut self, from: u64, to: u64) {
+        self.core.bus.live = self.core.bus.live.max(to);
+        let missed = [(at(from).partition, Missing { from, to })].into();
+        self.core.bus.arrivals.push_back(Arrival::Missed(missed));
     }
 
     fn confirms(&mut self, epoch: Epoch, place: Option<Place>) {
@@ -118,7 +131,7 @@ fn a_session_from_elsewhere_gets_what_it_may_lack_and_then_what_came_meanwhile()
     bench.arrives(51);
     bench.replayed(epoch, 43);
     assert_eq!(names(&bench.delivered()), [""; 0]);
-    bench.replay_ends(epoch, None);
+    bench.replay_ends(epoch);
     bench.arrives(52);
     assert_eq!(names(&bench.delivered()), ["41", "43", "50", "51", "52"]);
 }
@@ -128,7 +141,7 @@ fn events_replayed_before_the_session_is_open_wait_for_it() {
     let mut bench = Bench::new();
     let epoch = bench.claim(Begin::From(at(40)));
     bench.replayed(epoch, 41);
-    bench.replay_ends(epoch, None);
+    bench.replay_ends(epoch);
     assert_eq!(names(&bench.delivered()), [""; 0]);
     assert_eq!(names(&bench.opened(epoch)), ["41"]);
 }
@@ -143,11 +156,11 @@ fn a_replay_for_an_earlier_claim_reaches_nobody() {
     let from = at(40);
     assert_eq!(bench.core.bus.replays[1], Replay { session: SESSION, epoch: second, from });
     bench.replayed(first, 43);
-    bench.replay_ends(first, None);
+    bench.replay_ends(first);
     bench.opened(second);
     bench.replayed(second, 41);
     bench.replayed(second, 43);
-    bench.replay_ends(second, None);
+    bench.replay_ends(second);
     assert_eq!(names(&bench.delivered()), ["41", "43"]);
 }
 
@@ -155,11 +168,77 @@ fn a_replay_for_an_earlier_claim_reaches_nobody() {
 fn what_the_bus_has_no_more_is_a_gap_that_the_client_hears_of() {
     let mut bench = Bench::new();
     let epoch = bench.claim(Begin::From(at(40)));
+    bench.replay_lacks(epoch, 40, 45);
     bench.replayed(epoch, 47);
-    bench.replay_ends(epoch, Some(Missing { from: 40, to: 45 }));
-    let told = bench.opened(epoch);
-    assert!(names(&told).contains(&"connect.event-gap"), "{told:?}");
+    bench.replay_lacks(Epoch(999), 40, 45);
+    bench.replay_ends(epoch);
+    assert_eq!(names(&bench.opened(epoch)), ["connect.event-gap", "47"]);
     assert_eq!(bench.core.probe.gaps.read(), 1);
+}
+
+#[test]
+fn live_events_that_are_gone_are_a_gap_that_everybody_of_their_partition_hears_of() {
+    let mut bench = Bench::new();
+    let epoch = bench.claim(Begin::Here);
+    bench.opened(epoch);
+    bench.arrives(50);
+    bench.live_lacks(51, 60);
+    bench.arrives(60);
+    let told = bench.delivered();
+    bench.core.bus.live = 61;
+    assert_eq!(names(&told), ["50", "connect.event-gap", "60"]);
+    assert_eq!(bench.core.store.renewed_at, Some(at(50)));
+    bench.confirms(epoch, told[0].0);
+    assert_eq!(bench.core.store.renewed_at, Some(at(50)), "until the client knows of it");
+    bench.confirms(epoch, told[1].0);
+    assert_eq!(bench.core.store.renewed_at, Some(at(51)));
+    bench.confirms(epoch, told[2].0);
+    assert_eq!(bench.core.store.renewed_at, Some(at(61)));
+    let elsewhere = [(at(0).partition + 1, Missing { from: 0, to: 99 })].into();
+    bench.core.bus.arrivals.push_back(Arrival::Missed(elsewhere));
+    assert_eq!(names(&bench.delivered()), [""; 0]);
+}
+
+#[test]
+fn a_session_with_nothing_in_its_mailbox_hears_at_once_that_live_events_are_gone() {
+    let mut bench = Bench::new();
+    let epoch = bench.claim(Begin::Here);
+    bench.opened(epoch);
+    bench.live_lacks(50, 60);
+    let told = bench.delivered();
+    assert_eq!(names(&told), ["connect.event-gap"]);
+    assert_eq!(bench.core.store.renewed_at, Some(at(50)));
+    bench.confirms(epoch, told[0].0);
+    assert_eq!(bench.core.store.renewed_at, Some(at(60)));
+}
+
+#[test]
+fn a_session_that_has_had_elsewhere_what_is_gone_here_lacks_nothing() {
+    let mut bench = Bench::new();
+    let epoch = bench.claim(Begin::Here);
+    bench.opened(epoch);
+    bench.core.bus.live = 70;
+    bench.live_lacks(50, 60);
+    assert_eq!(names(&bench.delivered()), [""; 0]);
+}
+
+#[test]
+fn what_is_gone_of_the_live_events_shows_behind_the_replay_that_goes_on() {
+    let mut bench = Bench::new();
+    let epoch = bench.claim(Begin::From(at(40)));
+    bench.arrives(50);
+    bench.live_lacks(51, 60);
+    bench.arrives(60);
+    bench.replayed(epoch, 41);
+    bench.replay_ends(epoch);
+    assert_eq!(names(&bench.opened(epoch)), [""; 0]);
+    let again = Replay { session: SESSION, epoch, from: at(50) };
+    assert_eq!(bench.core.bus.replays.last(), Some(&again), "with what was parked");
+    bench.replayed(epoch, 50);
+    bench.replay_lacks(epoch, 51, 60);
+    bench.replayed(epoch, 60);
+    bench.replay_ends(epoch);
+    assert_eq!(names(&bench.delivered()), ["41", "50", "connect.event-gap", "60"]);
 }
 
 #[test]
@@ -178,7 +257,7 @@ fn behind_a_gap_that_is_told_again_comes_everything_that_came_behind_it_elsewher
     assert_eq!(bench.core.store.renewed_at, None, "the client has yet to hear of the gap");
     bench.arrives(50);
     bench.replayed(epoch, 41);
-    bench.replay_ends(epoch, None);
+    bench.replay_ends(epoch);
     let told = bench.opened(epoch);
     assert_eq!(names(&told), ["connect.event-gap", "41", "50"]);
     bench.confirms(epoch, told[1].0);
@@ -193,7 +272,7 @@ fn what_is_kept_here_of_an_earlier_stay_gives_way_to_the_replay() {
     bench.opened(first);
     let second = bench.claim(Begin::From(at(50)));
     bench.replayed(second, 50);
-    bench.replay_ends(second, None);
+    bench.replay_ends(second);
     assert_eq!(names(&bench.opened(second)), ["50"]);
 }
 
@@ -251,15 +330,19 @@ fn a_gap_that_the_client_has_not_confirmed_is_told_again_elsewhere() {
 fn a_cursor_stays_before_what_is_missing_until_the_client_knows() {
     let mut bench = Bench::new();
     let epoch = bench.claim(Begin::From(at(40)));
+    bench.replayed(epoch, 41);
+    bench.replay_lacks(epoch, 42, 45);
     bench.replayed(epoch, 47);
     let event = bench.opened(epoch);
     assert_eq!(names(&event), [""; 0]);
-    bench.replay_ends(epoch, Some(Missing { from: 40, to: 45 }));
+    bench.replay_ends(epoch);
     let told = bench.delivered();
-    assert_eq!(names(&told), ["47", "connect.event-gap"]);
+    assert_eq!(names(&told), ["41", "connect.event-gap", "47"]);
     bench.confirms(epoch, told[0].0);
     assert_eq!(bench.core.store.renewed_at, Some(at(40)));
     bench.confirms(epoch, told[1].0);
+    assert_eq!(bench.core.store.renewed_at, Some(at(42)));
+    bench.confirms(epoch, told[2].0);
     assert_eq!(bench.core.store.renewed_at, Some(at(50)));
 }
 
@@ -283,7 +366,7 @@ fn a_released_session_leaves_with_the_place_of_its_first_unconfirmed_event() {
     let mut bench = Bench::new();
     let epoch = bench.claim(Begin::From(at(40)));
     bench.replayed(epoch, 41);
-    bench.replay_ends(epoch, None);
+    bench.replay_ends(epoch);
     bench.opened(epoch);
     bench.says(ToControl::Release { key: KEY, session: SESSION, epoch, end: End::Resumable });
     bench.turn();
@@ -319,7 +402,7 @@ fn a_session_that_is_back_keeps_what_it_has_when_the_loss_of_its_earlier_stay_is
     bench.core.store.lost.push_back(lost);
     let epoch = bench.claim(Begin::From(at(40)));
     bench.replayed(epoch, 41);
-    bench.replay_ends(epoch, None);
+    bench.replay_ends(epoch);
     assert_eq!(names(&bench.opened(epoch)), ["41"]);
 }
 

@@ -39,6 +39,12 @@ pub(super) enum Fetched<'a> {
     Record(FetchedRecord<'a>),
     /// The partition has no more for now.
     End(u32),
+    /// The partition begins after, or ends before, where it was to be read next: it is read no more
+    /// until it is assigned again.
+    OutOfRange {
+        topic: Box<[u8]>,
+        partition: u32,
+    },
     /// What follows is not lost by it.
     Error(RDKafkaErrorCode),
 }
@@ -107,6 +113,10 @@ impl FetchQueue {
             rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF => {
                 Fetched::End(message.partition())
             }
+            rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET => Fetched::OutOfRange {
+                topic: message.topic().into(),
+                partition: message.partition(),
+            },
             code => Fetched::Error(code.into()),
         })
     }

@@ -6,18 +6,18 @@ use std::time::Instant;
 use tracing::{info, warn};
 
 use super::KafkaBus;
-use super::positions::{Assign, Positions};
+use super::positions::{Assign, Positions, Watermarks, Why};
 use super::scans::{Finished, Live};
 use super::surveyor::{Answer, Found, Question};
 use super::topics::Inbound;
-use crate::control::bus::Replay;
+use crate::control::bus::{Missing, Replay};
 
 /// The looks for topics.
 #[derive(Debug, Default)]
 pub(super) struct Survey {
     pub(super) asked: Option<Instant>,
     pub(super) under_way: bool,
-    /// Something was not there at the last one.
+    /// Something was not there at the last one, or was gone where it was to be read since.
     pub(super) incomplete: bool,
 }
 
@@ -47,7 +47,9 @@ impl KafkaBus {
                     self.contact.reached(up);
                     self.survey.under_way = false;
                     let known = |positions: &Positions| {
-                        positions.is_ready() && positions.partitions().is_some()
+                        positions.is_ready()
+                            && positions.partitions().is_some()
+                            && !positions.has_stopped()
                     };
                     self.survey.incomplete = !up || !self.positions.iter().all(known);
                 }
@@ -72,25 +74,13 @@ impl KafkaBus {
             let partitions = positions.partitions().unwrap_or(0);
             info!(topic = topic.name(), partitions, "topic found");
         }
-        let name = self.topics.on_brokers(topic);
-        let mut begun = Vec::with_capacity(assigned.len());
-        for Assign { partition, from, again } in assigned {
-            if again {
-                warn!(
-                    topic = topic.name(),
-                    partition, from, "a partition has lost its end; read anew"
-                );
-                self.live.unassign(name, partition);
-                if let (Inbound::ClientEvents, Some(Some(marks))) =
-                    (topic, marks.get(partition as usize))
-                {
-                    self.scans.shortened(partition, marks.high);
-                }
-            }
-            begun.push((partition, from));
+        for assign in &assigned {
+            let marks = marks.get(assign.partition as usize).copied().flatten();
+            self.end_live_reading(topic, *assign, marks);
         }
-        if !begun.is_empty() {
-            self.live.assign(name, &begun);
+        if !assigned.is_empty() {
+            let begun: Vec<_> = assigned.iter().map(|it| (it.partition, it.from)).collect();
+            self.live.assign(self.topics.on_brokers(topic), &begun);
         }
         if topic == Inbound::ClientEvents {
             let events = &self.positions[topic as usize];
@@ -100,6 +90,33 @@ impl KafkaBus {
             }
         }
         self.finish_scans();
+    }
+
+    /// Of a partition whose reading goes on elsewhere than where it was.
+    fn end_live_reading(&mut self, topic: Inbound, assign: Assign, marks: Option<Watermarks>) {
+        let Assign { partition, from, why } = assign;
+        let events = topic == Inbound::ClientEvents;
+        if why != Why::New {
+            self.live.unassign(self.topics.on_brokers(topic), partition);
+        }
+        let topic = topic.name();
+        match why {
+            Why::LostItsEnd => {
+                warn!(topic, partition, from, "a partition has lost its end; read anew");
+                if let Some(Watermarks { high, .. }) = marks.filter(|_| events) {
+                    self.scans.shortened(partition, high);
+                }
+            }
+            Why::OutOfRange { next } if next < from => {
+                let missed = from - next;
+                self.probe.kafka.missed.add(missed);
+                warn!(topic, partition, missed, "records were gone before they were read");
+                if events {
+                    self.missed.insert(partition, Missing { from: next, to: from });
+                }
+            }
+            Why::New | Why::OutOfRange { .. } => {}
+        }
     }
 
     pub(super) fn begin_scans(&mut self) {

@@ -2,7 +2,8 @@
 //!
 //! The position is the reader's own: what brokers forget of it or lose in an outage does not matter.
 //! Partitions that are there at the first look are read from their end, all later ones from their
-//! beginning, so that nothing that is published from then on is missed.
+//! beginning, so that nothing that is published from then on is missed but what the brokers have
+//! thrown away before it was read.
 
 /// The ends of what a partition has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,9 +29,10 @@ struct Progress {
     next: Option<u64>,
     /// `next` when the ends were last asked for.
     asked_at: Option<u64>,
-    low: u64,
     /// The end was before `asked_at` at the last look.
     shrunk: bool,
+    /// The reader has found nothing at `next`, and has stopped.
+    out_of_range: bool,
 }
 
 /// Where a partition is read from.
@@ -45,17 +47,17 @@ enum Begin {
 pub(super) struct Assign {
     pub(super) partition: u32,
     pub(super) from: u64,
-    /// It is being read already, from where it has no records.
-    pub(super) again: bool,
+    pub(super) why: Why,
 }
 
-/// What a record is to the live reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Taken {
-    /// The next; so many before it are gone.
-    Next { missed: u64 },
-    /// It has been taken before, or its partition is not read.
-    Duplicate,
+pub(super) enum Why {
+    /// It was not read before.
+    New,
+    /// It was read beyond what is its end now.
+    LostItsEnd,
+    /// It was to be read next from here, where it has no records any more.
+    OutOfRange { next: u64 },
 }
 
 impl Positions {
@@ -99,30 +101,41 @@ impl Positions {
                 begin,
                 next: None,
                 asked_at: None,
-                low: 0,
                 shrunk: false,
+                out_of_range: false,
             });
         }
         let mut assigned = Vec::new();
         for (partition, (progress, marks)) in (0..).zip(self.partitions.iter_mut().zip(marks)) {
             let Some(marks) = *marks else { continue };
-            if let Some((from, again)) = progress.surveyed(marks) {
-                assigned.push(Assign { partition, from, again });
+            if let Some((from, why)) = progress.surveyed(marks) {
+                assigned.push(Assign { partition, from, why });
             }
         }
         assigned
     }
 
-    pub(super) fn take(&mut self, partition: u32, offset: u64) -> Taken {
-        let Some(progress) = self.partitions.get_mut(partition as usize) else {
-            return Taken::Duplicate;
-        };
-        let Some(next) = progress.next.filter(|next| offset >= *next) else {
-            return Taken::Duplicate;
-        };
-        progress.next = Some(offset + 1);
-        // Offsets may be left out without anything missing: those of transactions' ends.
-        Taken::Next { missed: progress.low.min(offset).saturating_sub(next) }
+    /// Whether the record is the next. If not, it has been taken before, or its partition is not read.
+    /// Offsets may be left out without anything missing: those of transactions' ends.
+    pub(super) fn take(&mut self, partition: u32, offset: u64) -> bool {
+        let progress = self.partitions.get_mut(partition as usize);
+        let next = progress.and_then(|progress| progress.next.as_mut());
+        let Some(next) = next.filter(|next| offset >= **next) else { return false };
+        *next = offset + 1;
+        true
+    }
+
+    /// The reader has found nothing where the partition is to be read next, and has stopped: the next
+    /// look at its ends says where it goes on.
+    pub(super) fn out_of_range(&mut self, partition: u32) {
+        if let Some(progress) = self.partitions.get_mut(partition as usize) {
+            progress.out_of_range = true;
+        }
+    }
+
+    /// Whether the reader has stopped somewhere.
+    pub(super) fn has_stopped(&self) -> bool {
+        self.partitions.iter().any(|progress| progress.out_of_range)
     }
 
     /// Records that are there and not taken yet, as of the last look.
@@ -135,16 +148,20 @@ impl Positions {
 }
 
 impl Progress {
-    /// Where to read from, if not on from where it is; and whether it is being read.
-    fn surveyed(&mut self, marks: Watermarks) -> Option<(u64, bool)> {
-        self.low = marks.low;
-        if self.next.is_none() {
+    /// Where to read from, if not on from where it is.
+    fn surveyed(&mut self, marks: Watermarks) -> Option<(u64, Why)> {
+        let Some(next) = self.next else {
             let from = match self.begin {
                 Begin::End => marks.high,
                 Begin::Beginning => marks.low,
             };
             self.next = Some(from);
-            return Some((from, false));
+            return Some((from, Why::New));
+        };
+        if next <= marks.high && std::mem::take(&mut self.out_of_range) {
+            let from = next.max(marks.low);
+            self.next = Some(from);
+            return Some((from, Why::OutOfRange { next }));
         }
         // A leader that is new may not know the end for a moment: it has to say so twice.
         let shrunk = self.asked_at.is_some_and(|next| marks.high < next);
@@ -153,9 +170,10 @@ impl Progress {
             return None;
         }
         self.shrunk = false;
+        self.out_of_range = false;
         self.asked_at = None;
         self.next = Some(marks.low);
-        Some((marks.low, true))
+        Some((marks.low, Why::LostItsEnd))
     }
 }
 
@@ -170,7 +188,7 @@ mod tests {
     }
 
     fn begin(partition: u32, from: u64) -> Assign {
-        Assign { partition, from, again: false }
+        Assign { partition, from, why: Why::New }
     }
 
     #[test]
@@ -197,18 +215,41 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_taken_once_and_what_is_gone_before_it_is_counted() {
+    fn a_record_is_taken_once() {
         let mut positions = Positions::default();
         positions.surveyed(&[marks(0, 4)]);
-        assert_eq!(positions.take(0, 3), Taken::Duplicate);
-        assert_eq!(positions.take(0, 4), Taken::Next { missed: 0 });
-        assert_eq!(positions.take(0, 4), Taken::Duplicate);
+        assert!(!positions.take(0, 3));
+        assert!(positions.take(0, 4));
+        assert!(!positions.take(0, 4));
         // The end of a transaction stood between.
-        assert_eq!(positions.take(0, 6), Taken::Next { missed: 0 });
-        positions.surveyed(&[marks(20, 30)]);
-        assert_eq!(positions.take(0, 22), Taken::Next { missed: 13 });
-        assert_eq!(positions.take(1, 0), Taken::Duplicate);
-        assert_eq!(positions.behind(&[marks(20, 30)]), 7);
+        assert!(positions.take(0, 6));
+        assert!(!positions.take(1, 0));
+        assert_eq!(positions.behind(&[marks(2, 30)]), 23);
+    }
+
+    #[test]
+    fn a_partition_whose_next_records_are_gone_is_read_from_its_beginning() {
+        let mut positions = Positions::default();
+        positions.surveyed(&[marks(0, 4), marks(0, 4)]);
+        assert_eq!(positions.surveyed(&[marks(20, 30), None]), [], "the reader may have them");
+        positions.out_of_range(0);
+        assert!(positions.has_stopped());
+        assert_eq!(positions.surveyed(&[None, marks(0, 4)]), [], "its leader did not say");
+        let from_20 = Assign { partition: 0, from: 20, why: Why::OutOfRange { next: 4 } };
+        assert_eq!(positions.surveyed(&[marks(20, 30), None]), [from_20]);
+        assert!(!positions.has_stopped());
+        assert_eq!(positions.surveyed(&[marks(20, 30), None]), [], "once");
+        assert!(!positions.take(0, 19));
+        assert!(positions.take(0, 20));
+    }
+
+    #[test]
+    fn a_reader_that_has_stopped_for_nothing_goes_on_where_it_was() {
+        let mut positions = Positions::default();
+        positions.surveyed(&[marks(0, 4)]);
+        positions.out_of_range(0);
+        let why = Why::OutOfRange { next: 4 };
+        assert_eq!(positions.surveyed(&[marks(2, 4)]), [Assign { partition: 0, from: 4, why }]);
     }
 
     #[test]
@@ -222,9 +263,23 @@ mod tests {
         positions.ask();
         assert_eq!(positions.surveyed(&[marks(0, 5)]), []);
         positions.ask();
-        let again = Assign { partition: 0, from: 0, again: true };
+        let again = Assign { partition: 0, from: 0, why: Why::LostItsEnd };
         assert_eq!(positions.surveyed(&[marks(0, 6)]), [again]);
-        assert_eq!(positions.take(0, 0), Taken::Next { missed: 0 });
+        assert!(positions.take(0, 0));
+    }
+
+    #[test]
+    fn a_reader_that_has_stopped_beyond_the_end_waits_until_that_is_certain() {
+        let mut positions = Positions::default();
+        positions.surveyed(&[marks(0, 100)]);
+        positions.out_of_range(0);
+        positions.ask();
+        assert_eq!(positions.surveyed(&[marks(0, 5)]), []);
+        assert!(positions.has_stopped());
+        positions.ask();
+        let again = Assign { partition: 0, from: 0, why: Why::LostItsEnd };
+        assert_eq!(positions.surveyed(&[marks(0, 5)]), [again]);
+        assert!(!positions.has_stopped());
     }
 
     #[test]
@@ -234,7 +289,7 @@ mod tests {
         for round in 0..3 {
             positions.ask();
             let end = 100 + round;
-            assert_eq!(positions.take(0, end), Taken::Next { missed: 0 });
+            assert!(positions.take(0, end));
             assert_eq!(positions.surveyed(&[marks(0, end)]), []);
         }
     }
@@ -248,7 +303,7 @@ mod tests {
             positions.surveyed(&[marks(0, 10)]);
             let mut last = 9;
             for offset in offsets {
-                if positions.take(0, offset) != Taken::Duplicate {
+                if positions.take(0, offset) {
                     prop_assert!(offset > last);
                     last = offset;
                 }

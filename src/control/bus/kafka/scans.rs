@@ -24,7 +24,7 @@ pub(super) struct Scans {
     running: BTreeMap<u32, Scan>,
     /// The newest wish of each session, and its partition.
     wishes: AHashMap<SessionId, (Epoch, u32)>,
-    ended: VecDeque<Ended>,
+    told: VecDeque<Told>,
     finished: Vec<Finished>,
     /// Wishes that begin beyond the live reading.
     ahead: Vec<Replay>,
@@ -52,6 +52,8 @@ enum State {
     Doubting,
     /// There is more by the ends. If the reader reaches the end again, the rest are no records.
     Rereading,
+    /// The partition has no records any more where it was to be read next: the ends will tell.
+    Overtaken,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -59,7 +61,6 @@ struct Wish {
     epoch: Epoch,
     from: u64,
     until: u64,
-    missing: Option<Missing>,
 }
 
 /// A pass that is over.
@@ -70,12 +71,13 @@ pub(super) struct Finished {
     pub(super) length: u64,
 }
 
-/// A session that lacks nothing any more.
+/// What a session's replay has come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Ended {
-    pub(super) session: SessionId,
-    pub(super) epoch: Epoch,
-    pub(super) missing: Option<Missing>,
+pub(super) enum Told {
+    /// These come no more.
+    Missing { session: SessionId, epoch: Epoch, missing: Missing },
+    /// Everything that is there has come.
+    Ended { session: SessionId, epoch: Epoch },
 }
 
 /// Where the live reading of a partition is.
@@ -137,17 +139,19 @@ impl Scans {
         let Replay { session, epoch, from } = replay;
         let offset = from.offset;
         let Some(until) = until else {
-            self.end(session, epoch, Some(Missing { from: offset, to: offset }));
+            let missing = Missing { from: offset, to: offset };
+            self.told.push_back(Told::Missing { session, epoch, missing });
+            self.end(session, epoch);
             return None;
         };
         if offset >= until {
             if offset > until {
                 self.ahead.push(replay);
             }
-            self.end(session, epoch, None);
+            self.end(session, epoch);
             return None;
         }
-        let wish = Wish { epoch, from: offset, until, missing: None };
+        let wish = Wish { epoch, from: offset, until };
         if let Some(scan) = self.running.get_mut(&from.partition) {
             if scan.state == State::Asking {
                 scan.next = scan.next.min(offset);
@@ -184,7 +188,7 @@ impl Scans {
 
     /// Partitions whose ends somebody waits for.
     pub(super) fn asking(&self) -> impl Iterator<Item = u32> {
-        let asking = |state| matches!(state, State::Asking | State::Doubting);
+        let asking = |state| matches!(state, State::Asking | State::Doubting | State::Overtaken);
         self.running
             .iter()
             .filter(move |(_, scan)| asking(scan.state))
@@ -195,10 +199,16 @@ impl Scans {
     pub(super) fn surveyed(&mut self, partition: u32, marks: Watermarks) -> Option<u64> {
         let scan = self.running.get_mut(&partition)?;
         match scan.state {
-            State::Asking => {
-                for wish in scan.wishes.values_mut().filter(|wish| wish.from < marks.low) {
-                    wish.missing = Some(Missing { from: wish.from, to: marks.low });
-                    wish.from = marks.low;
+            // Whoever reads the partition live will find that it has lost its end.
+            State::Overtaken if marks.high < scan.next => return None,
+            State::Asking | State::Overtaken => {
+                for (&session, wish) in &mut scan.wishes {
+                    let from = wish.from.max(scan.next);
+                    wish.from = from.max(marks.low);
+                    if from < marks.low {
+                        let (epoch, missing) = (wish.epoch, Missing { from, to: marks.low });
+                        self.told.push_back(Told::Missing { session, epoch, missing });
+                    }
                 }
                 scan.next = scan.wishes.values().map(|wish| wish.from).min().unwrap_or(scan.next);
                 scan.state = State::Reading;
@@ -237,7 +247,7 @@ impl Scans {
     pub(super) fn reached_end(&mut self, partition: u32) -> bool {
         let Some(scan) = self.running.get_mut(&partition) else { return false };
         match scan.state {
-            State::Asking | State::Doubting => false,
+            State::Asking | State::Doubting | State::Overtaken => false,
             State::Reading => {
                 scan.state = State::Doubting;
                 true
@@ -248,6 +258,15 @@ impl Scans {
                 false
             }
         }
+    }
+
+    /// The reader has found nothing where it was to read next, and has stopped. Says whether the
+    /// partition's ends are to be asked for.
+    pub(super) fn out_of_range(&mut self, partition: u32) -> bool {
+        let scan = self.running.get_mut(&partition).filter(|scan| scan.state != State::Asking);
+        scan.is_some_and(|scan| {
+            std::mem::replace(&mut scan.state, State::Overtaken) != State::Overtaken
+        })
     }
 
     /// The partition has less than it had: nothing beyond `high` will come.
@@ -266,12 +285,12 @@ impl Scans {
         std::mem::take(&mut self.finished)
     }
 
-    pub(super) fn has_ended(&self) -> bool {
-        !self.ended.is_empty()
+    pub(super) fn has_told(&self) -> bool {
+        !self.told.is_empty()
     }
 
-    pub(super) fn next_ended(&mut self) -> Option<Ended> {
-        self.ended.pop_front()
+    pub(super) fn next_told(&mut self) -> Option<Told> {
+        self.told.pop_front()
     }
 
     /// Ends what the scan has got beyond, and the scan when nobody is left.
@@ -284,25 +303,25 @@ impl Scans {
             scan.ends.pop();
             // A wish that another has replaced leaves its end behind.
             let same = |wish: &&Wish| wish.epoch == epoch && wish.until == until;
-            if let Some(&Wish { missing, .. }) = scan.wishes.get(&session).filter(same) {
+            if scan.wishes.get(&session).filter(same).is_some() {
                 scan.wishes.remove(&session);
-                ended.push(Ended { session, epoch, missing });
+                ended.push((session, epoch));
             }
         }
         if scan.wishes.is_empty() && scan.state != State::Asking {
             self.finished.push(Finished { partition, length: scan.length });
             self.running.remove(&partition);
         }
-        for Ended { session, epoch, missing } in ended {
-            self.end(session, epoch, missing);
+        for (session, epoch) in ended {
+            self.end(session, epoch);
         }
     }
 
-    fn end(&mut self, session: SessionId, epoch: Epoch, missing: Option<Missing>) {
+    fn end(&mut self, session: SessionId, epoch: Epoch) {
         if self.wishes.get(&session).is_some_and(|(newest, _)| *newest == epoch) {
             self.wishes.remove(&session);
         }
-        self.ended.push_back(Ended { session, epoch, missing });
+        self.told.push_back(Told::Ended { session, epoch });
     }
 }
 

@@ -141,7 +141,8 @@ impl KafkaSettings {
             .set("group.id", format!("corelane.{}.{what}", self.instance))
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
-            .set("auto.offset.reset", "earliest")
+            // Whoever reads is told that records are gone, and says himself where to go on.
+            .set("auto.offset.reset", "error")
             .set("allow.auto.create.topics", "false")
             .set("queued.max.messages.kbytes", kibibytes(self.prefetch_bytes));
     }

@@ -8,8 +8,7 @@ use tracing::warn;
 use super::counts::Fault;
 use super::fetched::{Fetched, FetchedRecord};
 use super::partitioner::SessionKey;
-use super::positions::Taken;
-use super::scans::Ended;
+use super::scans::Told;
 use super::settings::KafkaSettings;
 use super::surveyor::Question;
 use super::topics::Inbound;
@@ -22,25 +21,27 @@ impl KafkaBus {
         &mut self,
         wanted: &mut dyn FnMut(SessionId) -> bool,
     ) -> Option<Arrival> {
-        let Self { live, topics, positions, probe, budget, settings, ahead, .. } = self;
+        let Self { live, topics, positions, probe, budget, settings, ahead, survey, .. } = self;
         let counts = &probe.kafka;
         while *budget > 0 {
-            let Fetched::Record(fetched) = live.next()? else { continue };
+            let fetched = match live.next()? {
+                Fetched::Record(fetched) => fetched,
+                Fetched::OutOfRange { topic, partition } => {
+                    if let Some(topic) = topics.find(&topic) {
+                        positions[topic as usize].out_of_range(partition);
+                        survey.incomplete = true;
+                    }
+                    continue;
+                }
+                Fetched::End(_) | Fetched::Error(_) => continue,
+            };
             *budget -= 1;
             counts.read.add(1);
             let (partition, offset) = (fetched.partition(), fetched.offset());
             let Some(topic) = topics.find(fetched.topic()) else { continue };
-            match positions[topic as usize].take(partition, offset) {
-                Taken::Next { missed: 0 } => {}
-                Taken::Next { missed } => {
-                    counts.missed.add(missed);
-                    let topic = topic.name();
-                    warn!(topic, partition, missed, "records were gone before they were read");
-                }
-                Taken::Duplicate => {
-                    counts.fault(Fault::Duplicate);
-                    continue;
-                }
+            if !positions[topic as usize].take(partition, offset) {
+                counts.fault(Fault::Duplicate);
+                continue;
             }
             if topic != Inbound::ClientEvents {
                 let record = taken(&fetched, topics.shared(topic), settings, probe);
@@ -95,6 +96,12 @@ impl KafkaBus {
                     }
                     None
                 }
+                Fetched::OutOfRange { partition, .. } => {
+                    if scans.out_of_range(partition) {
+                        surveyor.ask(Question::Ends(partition));
+                    }
+                    None
+                }
                 Fetched::Record(fetched) => {
                     *budget -= 1;
                     probe.kafka.scan_records.add(1);
@@ -115,16 +122,20 @@ impl KafkaBus {
                 return arrival;
             }
             // Whoever has everything is told before others have more.
-            if self.scans.has_ended() {
-                return self.ended();
+            if self.scans.has_told() {
+                return self.told();
             }
         }
         None
     }
 
-    pub(super) fn ended(&mut self) -> Option<Arrival> {
-        let Ended { session, epoch, missing } = self.scans.next_ended()?;
-        Some(Arrival::ReplayEnded { session, epoch, missing })
+    pub(super) fn told(&mut self) -> Option<Arrival> {
+        Some(match self.scans.next_told()? {
+            Told::Missing { session, epoch, missing } => {
+                Arrival::ReplayMissing { session, epoch, missing }
+            }
+            Told::Ended { session, epoch } => Arrival::ReplayEnded { session, epoch },
+        })
     }
 }
 

@@ -446,9 +446,11 @@ fn a_topic_that_is_missing_is_waited_for_and_read_from_its_beginning() {
     assert_eq!(node.events(1), [(SessionId(1), "1".into())]);
 }
 
-/// What a replay brought each session, in the order of the sessions' ends.
+/// What a replay brought each session, in the order of the sessions' ends, and what it said to be
+/// missing before it brought anything.
 fn replays(node: &mut Node, sessions: usize) -> Vec<(SessionId, Vec<String>, Option<Missing>)> {
     let mut given: AHashMap<SessionId, Vec<String>> = AHashMap::new();
+    let mut lacking: AHashMap<SessionId, Missing> = AHashMap::new();
     let mut over = Vec::new();
     let mut arrivals = Vec::new();
     node.until("the ends of the replays", |node| {
@@ -458,8 +460,13 @@ fn replays(node: &mut Node, sessions: usize) -> Vec<(SessionId, Vec<String>, Opt
                 Arrival::Replayed { session, record, .. } => {
                     given.entry(session).or_default().push(text(&record));
                 }
-                Arrival::ReplayEnded { session, missing, .. } => {
-                    over.push((session, given.remove(&session).unwrap_or_default(), missing));
+                Arrival::ReplayMissing { session, missing, .. } => {
+                    assert!(!given.contains_key(&session), "told after what follows");
+                    assert_eq!(lacking.insert(session, missing), None);
+                }
+                Arrival::ReplayEnded { session, .. } => {
+                    let given = given.remove(&session).unwrap_or_default();
+                    over.push((session, given, lacking.remove(&session)));
                 }
                 other => panic!("{other:?}"),
             }
@@ -584,6 +591,90 @@ fn what_retention_has_taken_is_named() {
     assert_eq!(given.len() as u64, from.offset + 70 - to);
 }
 
+/// More than these brokers keep of a partition, and than a reader fetches before it is wanted.
+fn overrun(brokers: &Brokers) {
+    let filler = format!("\"{}\"", "x".repeat(100 << 10));
+    for _ in 0..150 {
+        brokers.event(SessionId(1), &filler);
+    }
+}
+
+fn offset(record: &Record) -> u64 {
+    record.position.unwrap().offset
+}
+
+#[test]
+fn live_records_that_are_gone_before_they_are_read_are_named_where_they_stood() {
+    let brokers = Brokers::with_all_topics();
+    let mut node = Node::ready(settings(&brokers.address()));
+    let live = node.bus.live(SessionId(1)).unwrap();
+    // It does not look at what comes.
+    overrun(&brokers);
+    let (mut next, mut told) = (live.offset, Vec::new());
+    node.until("the last record", |node| {
+        while let Some(arrival) = node.bus.next(&mut |_| true) {
+            match arrival {
+                Arrival::ForSession { record, .. } => {
+                    assert_eq!(offset(&record), next);
+                    next += 1;
+                }
+                Arrival::Missed(missed) => {
+                    let missing = missed[&live.partition];
+                    assert_eq!((missed.len(), missing.from), (1, next));
+                    next = missing.to;
+                    assert_eq!(
+                        node.bus.live(SessionId(1)),
+                        Some(Position { offset: next, ..live })
+                    );
+                    told.push(missing.to - missing.from);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        (next == live.offset + 150).then_some(())
+    });
+    assert_eq!(told.len(), 1);
+    assert_eq!(node.probe.kafka.missed.read(), told[0]);
+    assert!(told[0] > 50, "{told:?}");
+    assert!(!node.bus.positions.iter().any(Positions::has_stopped));
+}
+
+#[test]
+fn records_that_go_while_they_are_read_again_are_named_where_they_stood() {
+    let brokers = Brokers::with_all_topics();
+    let first = Node::ready(settings(&brokers.address()));
+    let from = first.bus.live(SessionId(1)).unwrap();
+    drop(first);
+    for _ in 0..40 {
+        brokers.event(SessionId(1), &format!("\"{}\"", "x".repeat(100 << 10)));
+    }
+    let mut node = Node::ready(settings(&brokers.address()));
+    node.bus.replay(replay(SessionId(1), from));
+    let mut next = from.offset;
+    let mut replayed = |arrival| match arrival {
+        Arrival::Replayed { record, .. } => {
+            assert_eq!(offset(&record), next);
+            next += 1;
+            false
+        }
+        Arrival::ReplayMissing { missing, .. } => {
+            assert_eq!(missing.from, next);
+            assert!(missing.to > next);
+            next = missing.to;
+            false
+        }
+        Arrival::ReplayEnded { .. } => true,
+        Arrival::ForSession { .. } | Arrival::Missed(_) => false,
+        Arrival::Record(_) => panic!("{arrival:?}"),
+    };
+    node.until("the first record", |node| node.bus.next(&mut |_| true).map(&mut replayed));
+    overrun(&brokers);
+    node.until("the end", |node| {
+        std::iter::from_fn(|| node.bus.next(&mut |_| true)).any(&mut replayed).then_some(())
+    });
+    assert!(next > from.offset + 40, "nothing was gone");
+}
+
 #[test]
 fn what_a_session_has_had_elsewhere_before_this_node_reads_it_does_not_come_again() {
     let brokers = Brokers::with_all_topics();
@@ -601,9 +692,7 @@ fn what_a_session_has_had_elsewhere_before_this_node_reads_it_does_not_come_agai
     });
     assert_eq!(node.bus.live(SessionId(1)), Some(reached), "wherever it goes next");
     arrivals.extend(node.arrivals(1));
-    let [Arrival::ReplayEnded { missing: None, .. }, Arrival::ForSession { record, .. }] =
-        &arrivals[..]
-    else {
+    let [Arrival::ReplayEnded { .. }, Arrival::ForSession { record, .. }] = &arrivals[..] else {
         panic!("{arrivals:?}")
     };
     assert_eq!(text(record), "3");

@@ -99,7 +99,7 @@ impl Pair {
     }
 
     fn replay_ends(&mut self, epoch: Epoch) {
-        let ended = Arrival::ReplayEnded { session: SESSION, epoch, missing: None };
+        let ended = Arrival::ReplayEnded { session: SESSION, epoch };
         self.cores[B].bus.arrivals.push_back(ended);
         self.turn(B);
     }
