@@ -2,6 +2,7 @@
 
 mod clock;
 mod farewell;
+mod start;
 mod waits;
 
 use std::error::Error;
@@ -11,90 +12,35 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use corelane_shard::identity::AuthRefusal;
-use corelane_shard::wire::guid::PeerKeys;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Interval, MissedTickBehavior};
+use tokio::time::Interval;
 use tracing::{error, info, warn};
 
 use self::clock::Clock;
-use self::waits::{answered, due, registered, rung, told, watch};
+use self::waits::{answered, due, registered, rung, told};
 use super::ask::Ask;
-use super::bus::kafka::KafkaSettings;
-use super::bus::{EmbeddedBus, EventBus, KafkaBus};
+use super::bus::EventBus;
 use super::certificates::Watch;
 use super::internal::Holder;
 use super::jwks::{self, KeyFetches};
-use super::nodes::{self, LinkNews, Nodes, Origin, Response};
+use super::nodes::{self, LinkNews, Origin, Response};
 use super::operators::ShownConfig;
 use super::port::{Bell, ShardPort};
 use super::probe::{ControlProbe, FetchOutcome};
-use super::redis::Redis;
 use super::registry::{self, Registry};
 use super::resolve::{self, Lookups};
 use super::spans::Exporter;
-use super::store::{EmbeddedStore, Post, RedisStore, SessionStore};
-use super::turn::{Core, CoreParts, Question, Termination, Turn};
-use super::validation::{self, Asked, ValidationRules, Validations};
+use super::store::SessionStore;
+use super::turn::{Core, Question, Termination, Turn};
+use super::validation::{self, Asked, Validations};
 use super::web::WebClient;
-use super::{ControlError, ControlSpec, Exit, InRedis, ReloadHook, Settings, SharedSessions};
+use super::{Exit, ReloadHook, Settings};
 use crate::auth::KeyRing;
 use crate::lifecycle::{Request, Signals, systemd};
 
-/// Runs the control core on the calling thread until the drain has ended, or a second signal came.
-pub fn run<P: ShardPort, B: Bell>(spec: ControlSpec<P, B>) -> Result<Exit, ControlError> {
-    if let Some(core) = spec.core
-        && !core_affinity::set_for_current(core_affinity::CoreId { id: core })
-    {
-        return Err(ControlError::Pin { core });
-    }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(BLOCKING_THREADS_MAX)
-        .thread_name("corelane-lookup")
-        .build()
-        .map_err(ControlError::Runtime)?;
-    let exit = runtime.block_on(async {
-        let bus = event_bus(spec.kafka.clone(), &spec.probe)?;
-        let redis = spec.redis.as_ref().map(|redis| {
-            spec.probe.redis.configured();
-            Redis::start(redis.rules.clone(), Arc::clone(&spec.probe.redis))
-        });
-        let store = redis.as_ref().and_then(|redis| shared_store(redis, &spec));
-        Ok(match store {
-            None => {
-                let store = EmbeddedStore::new(&spec.snapshot.salt, spec.settings.rules.store);
-                Loop::set_up(spec, store, bus, redis)?.run().await
-            }
-            Some(store) => Loop::set_up(spec, store, bus, redis)?.run().await,
-        })
-    });
-    // A look-up that hangs does not hold up the exit.
-    runtime.shutdown_background();
-    exit
-}
-
-/// The sessions of several nodes, if they keep them together.
-fn shared_store<P, B>(redis: &Redis, spec: &ControlSpec<P, B>) -> Option<RedisStore<Post>> {
-    let InRedis { rules, sessions, .. } = spec.redis.as_ref()?;
-    let SharedSessions { rules: shared, authority } = sessions.clone()?;
-    let (salt, store) = (&spec.snapshot.salt, spec.settings.rules.store);
-    let (probe, patience) = (Arc::clone(&spec.probe.redis), rules.connect_timeout);
-    let post = Post::start(redis.clone(), salt, shared.clone(), patience);
-    Some(RedisStore::new(post, salt, store, shared, probe).telling(authority))
-}
-
-/// Its threads are made here, so that they stay on the control core.
-fn event_bus(
-    kafka: Option<KafkaSettings>,
-    probe: &Arc<ControlProbe>,
-) -> Result<Box<dyn EventBus>, ControlError> {
-    Ok(match kafka {
-        Some(settings) => Box::new(KafkaBus::start(settings, probe)?),
-        None => Box::new(EmbeddedBus::default()),
-    })
-}
+pub use self::start::run;
 
 struct Loop<P, B, S, E> {
     core: Core<P, S, E>,
@@ -141,82 +87,6 @@ enum Woken {
 }
 
 impl<P: ShardPort, B: Bell, S: SessionStore, E: EventBus> Loop<P, B, S, E> {
-    fn set_up(
-        spec: ControlSpec<P, B>,
-        store: S,
-        bus: E,
-        redis: Option<Redis>,
-    ) -> Result<Self, ControlError> {
-        let setup = |what| move |source| ControlError::Setup { what, source };
-        let settings = spec.settings;
-        let probe = spec.probe;
-        let phase = Arc::clone(&spec.phase);
-        let mut core = Core::new(CoreParts {
-            ports: spec.ports,
-            store,
-            bus,
-            snapshot: spec.snapshot,
-            targets: spec.targets,
-            settings: settings.clone(),
-            phase,
-            probe: Arc::clone(&probe),
-            seed: spec.seed,
-        });
-        core.instance = spec.instance;
-        let exporter = spec.spans.map(|export| {
-            let (queue, exporter) = Exporter::start(&export, Arc::clone(&probe));
-            core.spans = Some(queue);
-            exporter
-        });
-        let links = spec.nodes.map(|rules| {
-            let keys = PeerKeys::from_salt(&core.snapshot().salt);
-            let seed = core.random.u64(..);
-            let (nodes, links) = Nodes::new(rules, core.instance, keys, seed, Arc::clone(&probe));
-            core.nodes = Some(nodes);
-            links
-        });
-        if let Some(admin) = spec.admin {
-            admin.serve().map_err(setup("the admin listener"))?;
-        }
-        for listener in spec.internal {
-            listener.serve().map_err(setup("the internal listener"))?;
-        }
-        // Whoever reads it there may dial at once.
-        let registry = redis.zip(spec.redis.and_then(|redis| redis.registry));
-        let registry =
-            registry.map(|(redis, rules)| Registry::start(redis, rules, Arc::clone(&probe)));
-        let https = spec.keys.jwks().any(|set| set.url.starts_with("https:"))
-            || spec.validation.as_ref().is_some_and(ValidationRules::is_https);
-        let web = WebClient::new(https).map_err(ControlError::Roots)?;
-        let fetches = KeyFetches::start(&web, &spec.keys);
-        let ask = |rules| Validations::new(rules, web.clone(), Arc::clone(&probe));
-        Ok(Self {
-            fetches,
-            validations: spec.validation.map(ask),
-            web,
-            lookups: Lookups::start(core.book.hosts(), settings.resolve_refresh),
-            links,
-            registry,
-            holder: spec.holder,
-            answering: JoinSet::new(),
-            exporter,
-            core,
-            bell: spec.bell,
-            wake: watch(spec.wake).map_err(setup("the doorbell"))?,
-            clock: Clock::start(),
-            signals: Signals::listen().map_err(setup("the signals"))?,
-            keys: spec.keys,
-            certificates: Watch::new(spec.certificates, Arc::clone(&probe)),
-            settings,
-            reload: spec.reload,
-            asks: spec.asks,
-            shown: spec.shown,
-            probe,
-            key_poll: every(KEY_POLL),
-            watchdog: systemd::watchdog_interval().map(every),
-        })
-    }
-
     async fn run(mut self) -> Exit {
         loop {
             let mut turn = Turn::Busy;
@@ -441,18 +311,9 @@ impl<P: ShardPort, B: Bell, S: SessionStore, E: EventBus> Loop<P, B, S, E> {
     }
 }
 
-fn every(period: Duration) -> Interval {
-    let mut interval = tokio::time::interval(period);
-    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    interval
-}
-
 /// Busy turns before the other tasks of the control core have theirs.
 const TURNS_IN_A_ROW: usize = 4;
 /// Told by links, before shards are heard again.
 const NEWS_IN_A_ROW: usize = 64;
-const KEY_POLL: Duration = Duration::from_secs(1);
 const FULL_LANE_RETRY: Duration = Duration::from_millis(1);
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
-/// Look-ups at one time; the rest wait for theirs.
-const BLOCKING_THREADS_MAX: usize = 8;

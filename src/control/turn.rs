@@ -3,7 +3,9 @@
 //!
 //! What the turn is about is next door: sessions that come and go ([`super::sessions`]), records of
 //! the bus ([`super::records`]), RPCs ([`super::rpcs`]), questions of the listeners
-//! ([`super::answering`]).
+//! ([`super::answering`]). The end of the process is in [`draining`].
+
+mod draining;
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -12,7 +14,7 @@ use ahash::AHashMap;
 use corelane_shard::clock::{Instant, Now};
 use corelane_shard::id::{ConnectionKey, EndpointId, SessionId, ShardId};
 use corelane_shard::identity::{AuthRefusal, Validated};
-use corelane_shard::lane::{DrainPhase, SessionEnded, ToControl, ToShard, UpgradeRefused};
+use corelane_shard::lane::{SessionEnded, ToControl, ToShard, UpgradeRefused};
 use corelane_shard::snapshot::Snapshot;
 use corelane_shard::wire::guid::PeerKeys;
 use tracing::{debug, info};
@@ -31,11 +33,13 @@ use super::replays::Replays;
 use super::resolve::{AddressBook, ServiceTargets};
 use super::rpcs::Rpcs;
 use super::spans::SpanQueue;
-use super::store::{Admission, Claimed, Owner, SessionStore};
+use super::store::{Claimed, SessionStore};
 use super::{CoreRules, Settings};
 use crate::events::notices::AdminNotices;
+use crate::lifecycle::PhaseCell;
 use crate::lifecycle::drain::{Drain, DrainPlan};
-use crate::lifecycle::{Phase, PhaseCell};
+
+pub(super) use self::draining::Termination;
 
 /// The control core's whole state. One per process.
 #[derive(Debug)]
@@ -104,14 +108,6 @@ pub(super) struct Question {
 pub(super) enum Turn {
     Busy,
     Idle,
-}
-
-/// What a request to terminate led to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Termination {
-    Begun,
-    /// It is the second: the operator does not want to wait.
-    Insisted,
 }
 
 impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
@@ -263,45 +259,9 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
         self.rules = settings.rules;
     }
 
-    pub(super) fn terminate(&mut self, now: Instant) -> Termination {
-        if self.drain.is_some() {
-            return Termination::Insisted;
-        }
-        self.drain = Some(Drain::begin(self.plan, self.outlets.len(), now));
-        self.enter(DrainPhase::Grace);
-        Termination::Begun
-    }
-
-    /// This node's number is another's: no GUID of its sessions means them any more. They are told to come
-    /// back elsewhere, and nobody is let in.
-    pub(super) fn give_up_identity(&mut self, now: Now) {
-        self.store.admit(Admission::Draining);
-        let mut live: Vec<Owner> = Vec::new();
-        self.store.each(&mut |known| live.extend(known.owner));
-        for Owner { shard, key, epoch } in live {
-            self.post(shard, ToShard::Disown { key, epoch });
-        }
-        if self.drain.is_none() {
-            self.terminate(now.mono);
-        }
-    }
-
     /// Whether other names are to be looked up since the last call.
     pub(super) fn take_hosts_changed(&mut self) -> bool {
         std::mem::take(&mut self.hosts_changed)
-    }
-
-    pub(super) fn is_draining(&self) -> bool {
-        self.drain.is_some()
-    }
-
-    /// When the process must have ended; `None` while there is no drain.
-    pub(super) fn ends_by(&self) -> Option<Instant> {
-        self.drain.as_ref().map(Drain::ends_by)
-    }
-
-    pub(super) fn is_done(&self) -> bool {
-        self.drain.as_ref().is_some_and(|drain| drain.phase() == DrainPhase::Done)
     }
 
     fn take(&mut self, shard: ShardId, message: ToControl, now: Now) {
@@ -353,22 +313,6 @@ impl<P: ShardPort, S: SessionStore, B: EventBus> Core<P, S, B> {
                 }
             }
         }
-    }
-
-    fn advance_drain(&mut self, now: Instant) {
-        while let Some(phase) = self.drain.as_mut().and_then(|drain| drain.advance(now)) {
-            self.enter(phase);
-        }
-    }
-
-    fn enter(&mut self, phase: DrainPhase) {
-        info!(?phase, sessions = self.store.live(), "drain");
-        self.phase.store(Phase::Draining(phase));
-        // While grace lasts, whoever still comes is let in.
-        if phase >= DrainPhase::Closing {
-            self.store.admit(Admission::Draining);
-        }
-        self.tell_all(|| ToShard::Drain(phase));
     }
 
     fn post_address_changes(&mut self) {

@@ -7,8 +7,8 @@ use corelane_shard::id::{
 };
 use corelane_shard::identity::{Identity, Standing};
 use corelane_shard::lane::{
-    Claim, ClaimRefusal, Content, Credential, Delivery, End, Granting, Resumed, RpcEnded,
-    RpcOutcome,
+    Claim, ClaimRefusal, Content, Credential, Delivery, DrainPhase, End, Granting, Resumed,
+    RpcEnded, RpcOutcome,
 };
 use corelane_shard::wire::guid::Guid;
 use corelane_shard::wire::reconnect_token::ReconnectKeys;
@@ -19,6 +19,7 @@ use crate::control::bus::{EmbeddedBus, Record, topic};
 use crate::control::fixtures::{self, Lane};
 use crate::control::resolve::Target;
 use crate::control::store::EmbeddedStore;
+use crate::lifecycle::Phase;
 
 fn heard_phases(lane: &Lane) -> Vec<DrainPhase> {
     let phase = |message| match message {
