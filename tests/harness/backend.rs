@@ -146,6 +146,9 @@ fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
 fn serve(answer: impl Fn(&mut Vec<u8>, &mut Vec<u8>) + Send + 'static) -> SocketAddr {
     const LISTENER: usize = usize::MAX;
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback listens");
+    // A shard may open all its connections in one turn. What overflows the queue is tried again by the
+    // kernel after one second and after three, which is more than the gateway waits for.
+    socket2::SockRef::from(&listener).listen(ACCEPT_QUEUE).expect("it listens");
     let address = listener.local_addr().expect("it is bound");
     std::thread::spawn(move || {
         let mut poll = Poll::new();
@@ -189,3 +192,6 @@ fn serve(answer: impl Fn(&mut Vec<u8>, &mut Vec<u8>) + Send + 'static) -> Socket
     });
     address
 }
+
+/// Connections that wait to be accepted: more than any test opens at once.
+const ACCEPT_QUEUE: i32 = 1024;
