@@ -16,6 +16,7 @@ mod script;
 mod stage;
 
 use std::env;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
 use self::event_ledger::book::Entries;
@@ -34,23 +35,24 @@ const A_MOMENT: Duration = Duration::from_millis(5);
 /// So many events are published before the clients are looked at.
 const AT_ONCE: u64 = 32;
 
-struct Run {
+struct Run<'a> {
     stage: Stage,
     crowd: Crowd,
-    faults: Vec<Fault>,
+    /// What was broken so far, also for whoever looks when it has failed.
+    faults: &'a mut Vec<Fault>,
 }
 
 /// What is left of a run.
 struct Result {
     entries: Entries,
     tally: Tally,
-    faults: Vec<Fault>,
+    faults: usize,
 }
 
-impl Run {
-    fn new(stage: Stage, sessions: usize) -> Self {
+impl<'a> Run<'a> {
+    fn new(stage: Stage, sessions: usize, faults: &'a mut Vec<Fault>) -> Self {
         let crowd = Crowd::new(sessions, stage.doors().len(), stage.publisher());
-        Self { stage, crowd, faults: Vec::new() }
+        Self { stage, crowd, faults }
     }
 
     fn play(mut self, acts: impl Iterator<Item = Act>) -> Result {
@@ -68,7 +70,7 @@ impl Run {
         self.crowd.publish_last();
         self.wait_until("the last event of each session", |run| run.crowd.book.is_complete());
         let (entries, tally) = (self.crowd.book.balance(), self.crowd.tally());
-        Result { entries, tally, faults: self.faults }
+        Result { entries, tally, faults: self.faults.len() }
     }
 
     fn act(&mut self, act: Act) {
@@ -117,22 +119,30 @@ impl Run {
             self.pump(A_MOMENT);
             assert!(
                 !self.crowd.is_stuck(),
-                "nothing moves before {what}: {}; faults so far {:?}\n{}",
+                "nothing moves before {what}: {}\n{}",
                 self.crowd.book.balance(),
-                self.faults,
                 self.stage.last_words()
             );
         }
     }
 }
 
-/// Prints the seed before and the result behind it.
+/// Prints the seed before and the result behind it. Why a run has failed is said last: the services show
+/// long logs when they go.
 #[expect(clippy::print_stdout, reason = "the ledger is what the test is for")]
 fn play(stage: impl FnOnce() -> Stage, shape: &Shape) -> Result {
     let seed = variable("LEDGER_SEED").unwrap_or_else(|| fastrand::u64(..));
     println!("LEDGER_SEED={seed}: {shape:?}");
-    let result = Run::new(stage(), shape.sessions).play(acts(seed, shape));
-    println!("{}\n{:?}, faults {}", result.entries, result.tally, result.faults.len());
+    let mut faults = Vec::new();
+    let played = catch_unwind(AssertUnwindSafe(|| {
+        Run::new(stage(), shape.sessions, &mut faults).play(acts(seed, shape))
+    }));
+    let result = played.unwrap_or_else(|panic| {
+        let why = panic.downcast_ref::<String>().map_or("see above", String::as_str);
+        println!("LEDGER_SEED={seed} has failed behind the faults {faults:?}: {why}");
+        resume_unwind(panic)
+    });
+    println!("{}\n{:?}, faults {}", result.entries, result.tally, result.faults);
     result
 }
 
@@ -151,7 +161,7 @@ fn assert_balanced(result: &Result, shape: &Shape) {
     let Entries { lost, duplicated, silent_gaps, foreign, .. } = result.entries;
     assert_eq!((lost, duplicated, silent_gaps, foreign), (0, 0, 0, 0));
     assert_eq!(result.entries.published, shape.events + shape.sessions as u64);
-    assert_eq!(result.faults.len(), shape.faults);
+    assert_eq!(result.faults, shape.faults);
     // What was to be survived has happened.
     let Tally { kills, by_token, by_jwt, .. } = result.tally;
     let least = shape.events / 200;

@@ -63,6 +63,8 @@ impl OverKafka {
         let producer = kafka
             .client_config()
             .set("enable.idempotence", "true")
+            // Of several requests that an outage leaves unanswered it may wait for one for ever.
+            .set("max.in.flight.requests.per.connection", "1")
             .set("partitioner", "murmur2_random")
             .set("linger.ms", "2")
             .set("message.timeout.ms", PATIENCE.as_millis().to_string())

@@ -15,8 +15,9 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::{SOON, pause, program};
 
-/// Lines that a failure shows.
+/// Lines that a failure shows, and letters of each.
 const TAIL: usize = 30;
+const LINE: usize = 200;
 
 #[derive(Debug)]
 pub(crate) struct Process {
@@ -154,7 +155,9 @@ pub(crate) fn is_gone_within(id: u32, time: Duration) -> bool {
 
 fn tail(log: &str) -> String {
     let lines: Vec<_> = log.lines().collect();
-    lines[lines.len().saturating_sub(TAIL)..].join("\n")
+    let short = |line: &&str| line.chars().take(LINE).collect::<String>();
+    let last: Vec<_> = lines[lines.len().saturating_sub(TAIL)..].iter().map(short).collect();
+    last.join("\n")
 }
 
 /// The kernel kills a child that asked for it when the *thread* that started it ends. Tests are
