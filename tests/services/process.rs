@@ -110,8 +110,11 @@ impl Process {
 
     /// SIGTERM, then whatever it has to do before it ends.
     pub(crate) fn stop(&mut self) {
-        self.signal(Signal::TERM);
-        self.signal(Signal::CONT);
+        let pid = self.running();
+        // Its end may come between the two, but nobody has asked for it yet: the number is still its.
+        for signal in [Signal::TERM, Signal::CONT] {
+            kill_process(pid, signal).expect("the child was not reaped yet");
+        }
         let until = Instant::now() + SOON;
         while self.ended().is_none() {
             assert!(Instant::now() < until, "it does not stop:\n{}", tail(&self.log()));
@@ -120,11 +123,14 @@ impl Process {
     }
 
     fn signal(&mut self, signal: Signal) {
+        kill_process(self.running(), signal).expect("the child was not reaped yet");
+    }
+
+    fn running(&mut self) -> Pid {
         if let Some(status) = self.ended() {
             panic!("it has ended with {status}:\n{}", tail(&self.log()));
         }
-        let pid = Pid::from_raw(self.id().cast_signed()).expect("a child has a process id");
-        kill_process(pid, signal).expect("the child was not reaped yet");
+        Pid::from_raw(self.id().cast_signed()).expect("a child has a process id")
     }
 }
 
