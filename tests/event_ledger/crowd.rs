@@ -70,6 +70,7 @@ impl Crowd {
             assert_eq!(error, Errno::INTR);
         }
         drop(sockets);
+        self.publisher.tend();
         let doors = doors();
         for player in &mut self.players {
             player.step(&doors, &mut self.book);

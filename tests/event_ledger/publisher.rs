@@ -1,5 +1,6 @@
 //! The service that publishes the events, through Kafka or through a gateway's internal listener.
 
+use std::ffi::CString;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -7,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
+use rdkafka::bindings::rd_kafka_brokers_add;
 use rdkafka::error::KafkaError;
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
@@ -21,9 +23,16 @@ pub(crate) const TOPIC: &str = "bannou-client-events";
 /// Everything that is down is up again within that.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// Longer than Kafka takes to acknowledge anything, if not longer than it is away.
+const A_WHILE: Duration = Duration::from_secs(5);
+const A_MOMENT: Duration = Duration::from_secs(1);
+
 pub(crate) trait Publisher {
     /// In the order of the calls, each once.
     fn publish(&mut self, session: Uuid, event: &str);
+
+    /// Does what is due meanwhile.
+    fn tend(&mut self);
 
     /// Waits until every event is where it is kept.
     fn settle(&mut self);
@@ -36,9 +45,12 @@ pub(crate) fn event(session: Uuid, owner: usize, n: u64) -> String {
 
 pub(crate) struct OverKafka {
     producer: ThreadedProducer<Acknowledged>,
+    brokers: CString,
     topic: String,
     sent: u64,
     acknowledged: Arc<AtomicU64>,
+    /// When it was last seen how many were acknowledged.
+    progress: (Instant, u64),
 }
 
 /// Counts what the broker has acknowledged.
@@ -63,14 +75,14 @@ impl OverKafka {
         let producer = kafka
             .client_config()
             .set("enable.idempotence", "true")
-            // Of several requests that an outage leaves unanswered it may wait for one for ever.
-            .set("max.in.flight.requests.per.connection", "1")
             .set("partitioner", "murmur2_random")
             .set("linger.ms", "2")
             .set("message.timeout.ms", PATIENCE.as_millis().to_string())
             .create_with_context(Acknowledged(Arc::clone(&acknowledged)))
             .expect("a legal configuration");
-        Self { producer, topic: topic.to_owned(), sent: 0, acknowledged }
+        let brokers = CString::new(kafka.brokers()).expect("an address is text");
+        let progress = (Instant::now(), 0);
+        Self { producer, brokers, topic: topic.to_owned(), sent: 0, acknowledged, progress }
     }
 }
 
@@ -93,8 +105,27 @@ impl Publisher for OverKafka {
         self.sent += 1;
     }
 
+    /// librdkafka forgets its brokers when one that was just started names none
+    /// (confluentinc/librdkafka#5301): after an outage it is told again.
+    #[expect(unsafe_code, reason = "its wrapper lacks this call")]
+    fn tend(&mut self) {
+        let acknowledged = self.acknowledged.load(Ordering::Relaxed);
+        if acknowledged > self.progress.1 || acknowledged == self.sent {
+            self.progress = (Instant::now(), acknowledged);
+        } else if self.progress.0.elapsed() >= A_WHILE {
+            self.progress.0 = Instant::now();
+            let client = self.producer.client().native_ptr();
+            // SAFETY: the producer is alive, and the text, which ends with a zero, is copied.
+            unsafe { rd_kafka_brokers_add(client, self.brokers.as_ptr()) };
+        }
+    }
+
     fn settle(&mut self) {
-        self.producer.flush(PATIENCE).expect("Kafka takes what is left");
+        let until = Instant::now() + PATIENCE;
+        while self.producer.flush(A_MOMENT).is_err() {
+            assert!(Instant::now() < until, "Kafka does not take what is left");
+            self.tend();
+        }
         let acknowledged = self.acknowledged.load(Ordering::Relaxed);
         assert_eq!(acknowledged, self.sent, "Kafka has acknowledged every event");
     }
@@ -137,6 +168,8 @@ impl Publisher for OverHttp {
         }
         self.stream.read_exact(&mut vec![0; length]).expect("a whole body");
     }
+
+    fn tend(&mut self) {}
 
     /// Each was answered.
     fn settle(&mut self) {}

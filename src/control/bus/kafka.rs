@@ -7,6 +7,7 @@
 //! the control core and stay where it is.
 
 mod bell;
+mod brokers;
 mod contact;
 mod counts;
 mod fetched;
@@ -24,6 +25,7 @@ mod taking;
 mod topics;
 
 use std::collections::BTreeMap;
+use std::ffi::CString;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -68,6 +70,8 @@ pub enum KafkaStartError {
 /// The bus of nodes that share brokers. Made on the control core, within its runtime.
 pub struct KafkaBus {
     settings: KafkaSettings,
+    /// Those of the configuration, as librdkafka wants them.
+    brokers: CString,
     topics: Topics,
     probe: Arc<ControlProbe>,
     publisher: Publisher,
@@ -134,8 +138,10 @@ impl KafkaBus {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         info!(brokers = settings.brokers.join(","), "the event bus is Kafka");
+        let brokers = CString::new(settings.bootstrap_servers()).unwrap_or_default();
         let mut this = Self {
             settings,
+            brokers,
             topics,
             probe: Arc::clone(probe),
             publisher,
@@ -162,7 +168,9 @@ impl KafkaBus {
 
     /// About once a second.
     fn tend(&mut self) {
-        self.publisher.tend();
+        self.publisher.tend(&self.brokers);
+        self.live.find_brokers(&self.brokers);
+        self.replay.find_brokers(&self.brokers);
         let since = self.survey.asked.map_or(Duration::MAX, |asked| asked.elapsed());
         if !self.survey.under_way && (self.survey.incomplete || since >= self.settings.refresh) {
             self.look_for_topics();

@@ -10,6 +10,7 @@ use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tracing::{debug, info, warn};
 
+use super::brokers;
 use super::counts::KafkaCounts;
 use crate::control::probe::ControlProbe;
 
@@ -20,6 +21,8 @@ pub(super) struct Contact {
     lines: Arc<Lines>,
     /// Something was taken from the queue that is no record.
     served: Arc<AtomicBool>,
+    /// The client knows no broker any more.
+    forgotten: Arc<AtomicBool>,
 }
 
 /// Lines of the log that repeat in an outage, at most one a second.
@@ -47,17 +50,27 @@ impl Lines {
 
 impl Contact {
     pub(super) fn new(probe: &Arc<ControlProbe>) -> Self {
-        Self { probe: Arc::clone(probe), lines: Arc::default(), served: Arc::default() }
+        Self {
+            probe: Arc::clone(probe),
+            lines: Arc::default(),
+            served: Arc::default(),
+            forgotten: Arc::default(),
+        }
     }
 
     /// Of another client of the same brokers.
     pub(super) fn sibling(&self) -> Self {
-        Self { served: Arc::default(), ..self.clone() }
+        Self { served: Arc::default(), forgotten: Arc::default(), ..self.clone() }
     }
 
     /// Whether something that is no record was taken since the last call.
     pub(super) fn take_served(&self) -> bool {
         self.served.swap(false, Ordering::Relaxed)
+    }
+
+    /// Whether the client has forgotten all brokers, as of its last statistics; told once for each.
+    pub(super) fn take_forgotten(&self) -> bool {
+        self.forgotten.swap(false, Ordering::Relaxed)
     }
 
     pub(super) fn counts(&self) -> &KafkaCounts {
@@ -95,8 +108,9 @@ impl ClientContext for Contact {
         }
     }
 
-    fn stats_raw(&self, _: &[u8]) {
+    fn stats_raw(&self, statistics: &[u8]) {
         self.served.store(true, Ordering::Relaxed);
+        self.forgotten.store(brokers::are_forgotten(statistics), Ordering::Relaxed);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {

@@ -1,6 +1,7 @@
 //! What leaves for the brokers. What does not fit into the spool, and what the brokers have not got in
 //! time, is counted and said.
 
+use std::ffi::CStr;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,10 +14,11 @@ use rdkafka::config::{FromClientConfigAndContext as _, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::message::Message as _;
-use rdkafka::producer::{BaseRecord, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
 use tracing::{error, warn};
 
 use super::bell::Bell;
+use super::brokers;
 use super::contact::Contact;
 use super::counts::Failure;
 use super::groups::{Line, Pass, Published};
@@ -133,8 +135,10 @@ impl Publisher {
         }
     }
 
-    /// What is due about once a second: to give up what is held too long, and to say what failed.
-    pub(super) fn tend(&mut self) {
+    /// What is due about once a second: to give up what is held too long, to say what failed, and to
+    /// have `brokers` dialled again if librdkafka has forgotten them.
+    pub(super) fn tend(&mut self, brokers: &CStr) {
+        brokers::find_again(self.producer.client(), &self.deliveries.contact, brokers);
         let now = Instant::now();
         let Self { lines, deliveries, bounds, .. } = self;
         lines.retain(|_, line| {
@@ -179,7 +183,7 @@ impl Publisher {
     /// Records that librdkafka has and the brokers have not answered for.
     #[cfg(test)]
     pub(super) fn handed_over(&self) -> usize {
-        rdkafka::producer::Producer::in_flight_count(&self.producer) as usize
+        self.producer.in_flight_count() as usize
     }
 
     /// Whether nothing is on its way.

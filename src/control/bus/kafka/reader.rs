@@ -1,5 +1,6 @@
 //! A consumer without a group: partitions are assigned by hand, offsets are the caller's.
 
+use std::ffi::CStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tracing::warn;
 
 use super::bell::Bell;
+use super::brokers;
 use super::contact::Contact;
 use super::fetched::{FetchQueue, Fetched};
 
@@ -47,6 +49,11 @@ impl Reader {
     /// Whether there may be something to take.
     pub(super) fn has_rung(&self) -> bool {
         self.fetched.bell().has_rung() || self.said.has_rung()
+    }
+
+    /// Has the brokers dialled again if librdkafka has forgotten them.
+    pub(super) fn find_brokers(&self, brokers: &CStr) {
+        brokers::find_again(self.consumer.client(), self.consumer.context(), brokers);
     }
 
     /// Looks again, whether it has rung or not.

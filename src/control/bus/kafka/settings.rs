@@ -114,7 +114,10 @@ impl KafkaSettings {
         for (name, value) in &self.passed_on {
             config.set(name, value);
         }
-        config.set("bootstrap.servers", self.brokers.join(","));
+        config
+            .set("bootstrap.servers", self.bootstrap_servers())
+            // They tell whether a client has forgotten its brokers.
+            .set("statistics.interval.ms", STATISTICS_INTERVAL.as_millis().to_string());
         match role {
             Role::Publisher => self.publisher(&mut config),
             Role::LiveReader => self.reader(&mut config, "live"),
@@ -124,6 +127,11 @@ impl KafkaSettings {
             }
         }
         config
+    }
+
+    /// All brokers that are configured, as librdkafka wants them.
+    pub(super) fn bootstrap_servers(&self) -> String {
+        self.brokers.join(",")
     }
 
     fn publisher(&self, config: &mut ClientConfig) {
@@ -147,6 +155,8 @@ impl KafkaSettings {
             .set("queued.max.messages.kbytes", kibibytes(self.prefetch_bytes));
     }
 }
+
+const STATISTICS_INTERVAL: Duration = Duration::from_secs(3);
 
 fn kibibytes(bytes: usize) -> String {
     (bytes >> 10).max(1).to_string()
