@@ -1,6 +1,5 @@
 //! The service that publishes the events, through Kafka or through a gateway's internal listener.
 
-use std::ffi::CString;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -8,7 +7,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
-use rdkafka::bindings::rd_kafka_brokers_add;
 use rdkafka::error::KafkaError;
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
@@ -45,7 +43,7 @@ pub(crate) fn event(session: Uuid, owner: usize, n: u64) -> String {
 
 pub(crate) struct OverKafka {
     producer: ThreadedProducer<Acknowledged>,
-    brokers: CString,
+    brokers: String,
     topic: String,
     sent: u64,
     acknowledged: Arc<AtomicU64>,
@@ -80,9 +78,8 @@ impl OverKafka {
             .set("message.timeout.ms", PATIENCE.as_millis().to_string())
             .create_with_context(Acknowledged(Arc::clone(&acknowledged)))
             .expect("a legal configuration");
-        let brokers = CString::new(kafka.brokers()).expect("an address is text");
-        let progress = (Instant::now(), 0);
-        Self { producer, brokers, topic: topic.to_owned(), sent: 0, acknowledged, progress }
+        let (brokers, topic) = (kafka.brokers(), topic.to_owned());
+        Self { producer, brokers, topic, sent: 0, acknowledged, progress: (Instant::now(), 0) }
     }
 }
 
@@ -105,18 +102,13 @@ impl Publisher for OverKafka {
         self.sent += 1;
     }
 
-    /// librdkafka forgets its brokers when one that was just started names none
-    /// (confluentinc/librdkafka#5301): after an outage it is told again.
-    #[expect(unsafe_code, reason = "its wrapper lacks this call")]
     fn tend(&mut self) {
         let acknowledged = self.acknowledged.load(Ordering::Relaxed);
         if acknowledged > self.progress.1 || acknowledged == self.sent {
             self.progress = (Instant::now(), acknowledged);
         } else if self.progress.0.elapsed() >= A_WHILE {
             self.progress.0 = Instant::now();
-            let client = self.producer.client().native_ptr();
-            // SAFETY: the producer is alive, and the text, which ends with a zero, is copied.
-            unsafe { rd_kafka_brokers_add(client, self.brokers.as_ptr()) };
+            Kafka::tell_brokers(self.producer.client(), &self.brokers);
         }
     }
 

@@ -1,5 +1,6 @@
 //! A Kafka of a test's own: one node that is broker and controller.
 
+use std::ffi::CString;
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -7,9 +8,10 @@ use std::process::Command;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
+use rdkafka::bindings::rd_kafka_brokers_add;
+use rdkafka::client::{Client, DefaultClientContext};
+use rdkafka::{ClientConfig, ClientContext};
 
 use super::folder::Folder;
 use super::process::{Failed, Process};
@@ -149,6 +151,15 @@ impl Kafka {
         });
     }
 
+    /// librdkafka forgets all brokers when one that was just started names none
+    /// (confluentinc/librdkafka#5301): tells a client again which there are. Does no harm if it knows.
+    #[expect(unsafe_code, reason = "rdkafka lacks this call")]
+    pub(crate) fn tell_brokers<C: ClientContext>(client: &Client<C>, brokers: &str) {
+        let brokers = CString::new(brokers).expect("an address has no zero");
+        // SAFETY: the client is alive, and librdkafka copies the text, which ends with a zero.
+        unsafe { rd_kafka_brokers_add(client.native_ptr(), brokers.as_ptr()) };
+    }
+
     /// With settings such as `("retention.ms", "1000")`. Every partition can be written to when it
     /// returns.
     pub(crate) fn create_topic(&self, name: &str, partitions: usize, settings: &[(&str, &str)]) {
@@ -165,7 +176,11 @@ impl Kafka {
         assert!(created.iter().all(Result::is_ok), "topic {name}: {created:?}");
         let until = Instant::now() + SOON;
         let is_led = || {
-            let metadata = admin.inner().fetch_metadata(Some(name), Duration::from_secs(5)).ok()?;
+            let metadata = admin.inner().fetch_metadata(Some(name), Duration::from_secs(5));
+            let Ok(metadata) = metadata else {
+                Self::tell_brokers(admin.inner(), &self.brokers());
+                return None;
+            };
             let led = metadata.topics().first()?.partitions().iter();
             Some(led.filter(|it| it.leader() >= 0).count() == partitions)
         };
