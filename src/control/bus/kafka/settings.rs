@@ -156,7 +156,8 @@ impl KafkaSettings {
     }
 }
 
-const STATISTICS_INTERVAL: Duration = Duration::from_secs(3);
+/// They name every partition, and take memory and time in proportion.
+const STATISTICS_INTERVAL: Duration = Duration::from_secs(10);
 
 fn kibibytes(bytes: usize) -> String {
     (bytes >> 10).max(1).to_string()
