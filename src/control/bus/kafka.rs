@@ -137,8 +137,9 @@ impl KafkaBus {
             Surveyor::start(replay.consumer(), topics.clone(), creation, Bell::new(&waker))?;
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        info!(brokers = settings.brokers.join(","), "the event bus is Kafka");
-        let brokers = CString::new(settings.bootstrap_servers()).unwrap_or_default();
+        let brokers = settings.bootstrap_servers();
+        info!(brokers, "the event bus is Kafka");
+        let brokers = CString::new(brokers).unwrap_or_default();
         let mut this = Self {
             settings,
             brokers,

@@ -1,8 +1,8 @@
 //! What librdkafka has fetched, taken many records at once.
 //!
-//! The one place that calls librdkafka itself. rdkafka hands out one record after the other, each by
-//! an event and an allocation of its own, and it panics at a header name that is no UTF-8, which a
-//! record may have whoever wrote it.
+//! Calls librdkafka itself: rdkafka hands out one record after the other, each by an event and an
+//! allocation of its own, and it panics at a header name that is no UTF-8, which a record may have
+//! whoever wrote it.
 #![expect(unsafe_code, reason = "librdkafka is C")]
 
 use std::ffi::{CStr, CString, c_char, c_void};
