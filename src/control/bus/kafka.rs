@@ -213,6 +213,9 @@ impl EventBus for KafkaBus {
     fn poll_flushed(&mut self, context: &mut Context<'_>) -> Poll<()> {
         // Whether services can be heard does not matter any more.
         self.publisher.release();
+        while self.ticks.poll_tick(context).is_ready() {
+            self.publisher.tend(&self.brokers);
+        }
         listen(&self.waker, context);
         self.publisher.flushed().register(context.waker());
         if self.publisher.bell().take() {

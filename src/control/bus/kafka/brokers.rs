@@ -1,8 +1,9 @@
 //! Brokers that librdkafka has forgotten.
 //!
 //! A broker that was just started may answer a question about topics and name no broker at all. Then
-//! librdkafka forgets every broker that it knows, those of its configuration too, and asks nobody any
-//! more (confluentinc/librdkafka#5301).
+//! librdkafka forgets every broker that it knows, those of its configuration too. It wants to begin with
+//! these anew, but if it knows of its loss before it has read the answer to its end, the end calls that
+//! off, and it asks nobody any more (confluentinc/librdkafka#5301).
 #![expect(unsafe_code, reason = "librdkafka is C, and its wrapper lacks this call")]
 
 use std::borrow::Cow;

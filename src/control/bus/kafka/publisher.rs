@@ -180,6 +180,11 @@ impl Publisher {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn contact(&self) -> &Contact {
+        &self.deliveries.contact
+    }
+
     /// Records that librdkafka has and the brokers have not answered for.
     #[cfg(test)]
     pub(super) fn handed_over(&self) -> usize {

@@ -1,6 +1,6 @@
 //! The bus against brokers that run in the test's own process and fail when they are told to.
 
-mod forgetful_broker;
+mod forgotten_brokers;
 mod replays;
 
 use std::future::poll_fn;
