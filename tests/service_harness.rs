@@ -234,7 +234,8 @@ fn kafka_keeps_what_it_has_acknowledged_over_an_end_a_kill_and_a_pause() {
 
 #[test]
 fn a_development_instance_starts_once_stays_and_is_removed() {
-    let folder = std::env::temp_dir().join(format!("corelane-dev-up-{}", std::process::id()));
+    let parent = tempfile::tempdir().expect("the system has a place for files");
+    let folder = parent.path().join("services");
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts");
     let port = services::port::free().to_string();
     let up = |port: &str| {
@@ -274,12 +275,11 @@ fn a_development_instance_starts_once_stays_and_is_removed() {
 fn dev_up_leaves_the_port_of_another_program_alone() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let port = taken.local_addr().expect("it listens").port().to_string();
-    let folder = std::env::temp_dir().join(format!("corelane-dev-port-{}", std::process::id()));
+    let folder = tempfile::tempdir().expect("the system has a place for files");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/dev-up");
     let mut up = Command::new(script);
-    up.args(["redis", "--redis-port", &port, "--folder"]).arg(&folder);
+    up.args(["redis", "--redis-port", &port, "--folder"]).arg(folder.path());
     let output = up.output().expect("dev-up runs");
-    drop(std::fs::remove_dir(&folder));
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success());
     assert!(said.contains(&port) && said.contains("--redis-port"), "{said}");

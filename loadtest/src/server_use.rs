@@ -292,16 +292,15 @@ mod tests {
 
     #[test]
     fn a_control_group_is_read_from_its_files() {
-        let folder = std::env::temp_dir().join(format!("cgroup-{}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path();
         fs::write(folder.join("cpu.stat"), "usage_usec 500\nuser_usec 300\nsystem_usec 200\n")
             .unwrap();
         fs::write(folder.join("memory.current"), "4096\n").unwrap();
-        let server = ServerAt::Cgroup(folder.clone());
+        let server = ServerAt::Cgroup(folder.to_owned());
         let sample = Sample::take(&server).unwrap();
         assert_eq!((sample.user_us, sample.system_us, sample.cpu_ns), (300, 200, 500_000));
         assert_eq!(memory(&server).unwrap(), 4096);
-        fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

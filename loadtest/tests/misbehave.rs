@@ -2,32 +2,22 @@
 
 mod support;
 
+use std::io::Write as _;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::{Command, Output};
+
+use tempfile::NamedTempFile;
 
 use support::{CLOSE, Peer, frame, serve};
 
-/// Tokens of one client of each kind, in a file that is removed at the end.
-struct Tokens(PathBuf);
-
-impl Tokens {
-    fn new(name: &str, count: usize) -> Self {
-        let unique = format!("misbehave-{name}-{}.tokens", std::process::id());
-        let path = std::env::temp_dir().join(unique);
-        std::fs::write(&path, "token\n".repeat(count)).expect("a file for the tokens");
-        Self(path)
-    }
+/// The tokens of `count` clients.
+fn tokens(count: usize) -> NamedTempFile {
+    let mut file = NamedTempFile::new().expect("a file for the tokens");
+    file.write_all("token\n".repeat(count).as_bytes()).expect("the file takes them");
+    file
 }
 
-impl Drop for Tokens {
-    fn drop(&mut self) {
-        // The test is over whether it goes or not.
-        drop(std::fs::remove_file(&self.0));
-    }
-}
-
-fn misbehave(at: SocketAddr, tokens: &Tokens) -> Output {
+fn misbehave(at: SocketAddr, tokens: &NamedTempFile) -> Output {
     Command::new(env!("CARGO_BIN_EXE_corelane-loadtest"))
         .args([
             "misbehave",
@@ -39,7 +29,7 @@ fn misbehave(at: SocketAddr, tokens: &Tokens) -> Output {
             &format!("ws://{at}/connect"),
         ])
         .arg("--tokens")
-        .arg(&tokens.0)
+        .arg(tokens.path())
         .output()
         .expect("the harness is built")
 }
@@ -60,7 +50,7 @@ fn a_server_that_ends_them_otherwise_fails_and_each_end_is_named() {
         Ok(0..16) => {}
         _ => bye(&mut peer),
     });
-    let output = misbehave(at, &Tokens::new("otherwise", 4));
+    let output = misbehave(at, &tokens(4));
     assert_eq!(output.status.code(), Some(1));
     let said = text(&output.stderr);
     for (kind, deserved) in [("slow reader", 1013), ("fragmenter", 1009), ("flooder", 4003)] {
@@ -78,7 +68,7 @@ fn a_server_that_ends_them_otherwise_fails_and_each_end_is_named() {
 #[test]
 fn what_cannot_be_done_is_said_before() {
     let at = serve(|_peer| {});
-    let output = misbehave(at, &Tokens::new("few", 3));
+    let output = misbehave(at, &tokens(3));
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("token mint --count 4"), "{}", text(&output.stderr));
 }

@@ -3,8 +3,8 @@
 
 mod support;
 
+use std::io::Write as _;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use corelane_loadtest::outcome::Outcome;
@@ -17,29 +17,19 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::PrivateKeyDer;
+use tempfile::NamedTempFile;
 
 use support::{BINARY, CLOSE, Peer, error_of, frame, outcome_of, scenario, serve, serve_tls};
 
-/// The file of an authority's certificate, removed at the end.
-struct AuthorityFile(PathBuf);
-
-impl Drop for AuthorityFile {
-    fn drop(&mut self) {
-        // The folder is the system's, which cleans it too.
-        std::fs::remove_file(&self.0).ok();
-    }
-}
-
-/// A new authority, and a server whose certificate it has signed.
-fn certified(name: &str) -> (AuthorityFile, Arc<ServerConfig>) {
+/// The file of a new authority's certificate, and a server whose certificate that has signed.
+fn certified(name: &str) -> (NamedTempFile, Arc<ServerConfig>) {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.distinguished_name.push(rcgen::DnType::CommonName, name);
     let authority = params.self_signed(&key).unwrap();
-    let file = format!("corelane-tls-{name}-{}.pem", std::process::id());
-    let file = AuthorityFile(std::env::temp_dir().join(file));
-    std::fs::write(&file.0, authority.pem()).unwrap();
+    let mut file = NamedTempFile::new().unwrap();
+    file.write_all(authority.pem().as_bytes()).unwrap();
     let issuer = Issuer::new(params, key);
     let key = KeyPair::generate().unwrap();
     let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
@@ -73,10 +63,10 @@ fn echo(mut peer: Peer) {
     })();
 }
 
-fn over_tls(address: SocketAddr, authority: &AuthorityFile) -> Scenario {
+fn over_tls(address: SocketAddr, authority: &NamedTempFile) -> Scenario {
     let mut scenario = scenario(address);
     scenario.target.url = format!("wss://{address}/");
-    scenario.tls = Tls { ca: Some(authority.0.clone()), ..Tls::default() };
+    scenario.tls = Tls { ca: Some(authority.path().to_owned()), ..Tls::default() };
     scenario
 }
 

@@ -11,7 +11,7 @@ use rustls::{
     ClientConfig, ClientConnection, Connection, Error as RustlsError, HandshakeKind,
     ProtocolVersion, RootCertStore, ServerConnection,
 };
-use uuid::Uuid;
+use tempfile::TempDir;
 
 use super::*;
 
@@ -19,30 +19,23 @@ use super::*;
 struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
-    folder: PathBuf,
-}
-
-impl Drop for Authority {
-    fn drop(&mut self) {
-        drop(fs::remove_dir_all(&self.folder));
-    }
+    folder: TempDir,
 }
 
 impl Authority {
     fn new() -> Self {
-        let folder = std::env::temp_dir().join(format!("corelane-tls-{}", Uuid::new_v4().simple()));
-        fs::create_dir(&folder).unwrap();
+        let folder = tempfile::tempdir().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
         let certificate = params.self_signed(&key).unwrap();
-        fs::write(folder.join("roots.pem"), certificate.pem()).unwrap();
+        fs::write(folder.path().join("roots.pem"), certificate.pem()).unwrap();
         let certificate = certificate.der().clone();
         Self { issuer: Issuer::new(params, key), certificate, folder }
     }
 
     fn roots(&self) -> PathBuf {
-        self.folder.join("roots.pem")
+        self.folder.path().join("roots.pem")
     }
 
     /// Writes a certificate for `names`, and its key, over what `file` had before.
@@ -55,7 +48,7 @@ impl Authority {
     }
 
     fn spec(&self, file: &str) -> CertificateSpec {
-        let path = |kind: &str| self.folder.join(format!("{file}.{kind}.pem"));
+        let path = |kind: &str| self.folder.path().join(format!("{file}.{kind}.pem"));
         CertificateSpec { certificate: path("certificate"), key: path("key") }
     }
 
@@ -220,7 +213,7 @@ fn what_cannot_be_used_is_refused_with_the_name_of_its_file() {
     let other = authority.write("other", &["other.example"]);
     let missing = authority.spec("missing");
     let file = |name: &str, content: &str| {
-        let file = authority.folder.join(name);
+        let file = authority.folder.path().join(name);
         fs::write(&file, content).unwrap();
         file
     };

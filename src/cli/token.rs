@@ -207,7 +207,8 @@ mod tests {
     #[test]
     fn a_minted_token_verifies_and_says_what_was_asked() {
         let secret = "0123456789abcdef0123456789abcdef";
-        let file = std::env::temp_dir().join(format!("corelane-mint-{}", std::process::id()));
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("key");
         std::fs::write(&file, format!("{secret}\n")).unwrap();
         let mut config = Config::default();
         config.auth_keys.push(AuthKey {
@@ -226,7 +227,6 @@ mod tests {
             roles: &["user".to_owned()],
             life: Duration::from_secs(60),
         });
-        std::fs::remove_file(file).unwrap();
 
         let mut rules = jsonwebtoken::Validation::new(jsonwebtoken::Algorithm::HS256);
         rules.set_audience(&["them"]);

@@ -482,7 +482,8 @@ fn a_file_that_cannot_be_read_is_reported_at_its_key() {
 
 #[test]
 fn key_ids_are_unique_and_one_issuer_at_most_is_native() {
-    let file = std::env::temp_dir().join(format!("corelane-native-{}", std::process::id()));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("native");
     std::fs::write(&file, "0123456789abcdef0123456789abcdef").unwrap();
     let key = |id: &str, issuer: &str| {
         format!(
@@ -496,12 +497,12 @@ fn key_ids_are_unique_and_one_issuer_at_most_is_native() {
     assert_refused(load(&same), &[":9:6: ", "two keys have the id \"old\""]);
     let two = format!("{}{}", key("old", "one"), key("new", "two"));
     assert_refused(load(&two), &[":14:10: ", "only one issuer can be native"]);
-    std::fs::remove_file(file).unwrap();
 }
 
 #[test]
 fn a_key_file_must_hold_a_key_of_its_algorithm() {
-    let file = std::env::temp_dir().join(format!("corelane-key-{}", std::process::id()));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("key");
     std::fs::write(&file, "0123456789abcdef0123456789abcde\n").unwrap();
     let key = |algorithm: &str| {
         format!(
@@ -514,12 +515,12 @@ fn a_key_file_must_hold_a_key_of_its_algorithm() {
     std::fs::write(&file, "0123456789abcdef0123456789abcdef\n").unwrap();
     let config = load(&key("HS256")).unwrap();
     assert_eq!(config.auth_keys[0].read_file().unwrap().len(), 32);
-    std::fs::remove_file(file).unwrap();
 }
 
 #[test]
 fn the_token_of_a_link_is_read_and_must_fit_a_header() {
-    let file = std::env::temp_dir().join(format!("corelane-token-{}", std::process::id()));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
     let text = DEMO.replace("call_timeout = \"3s\"", &format!("token_file = {file:?}"));
     std::fs::write(&file, "of the link\n").unwrap();
     assert_refused(load(&text), &["holds no token of one line"]);
@@ -527,7 +528,6 @@ fn the_token_of_a_link_is_read_and_must_fit_a_header() {
     let kind = load(&text).unwrap().snapshot(1, 0).services[1].kind.clone();
     let token = Some("of-the-link".into());
     assert_eq!(kind, UpstreamKind::Link { path: LINK_PATH.into(), token });
-    std::fs::remove_file(file).unwrap();
 }
 
 #[test]
@@ -728,7 +728,8 @@ fn the_default_limits_of_the_door_are_those_of_the_shard() {
 
 #[test]
 fn networks_are_named_in_lists_variables_and_a_file() {
-    let file = std::env::temp_dir().join(format!("corelane-deny-{}", std::process::id()));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("deny");
     std::fs::write(&file, "# nuisances\n198.51.100.0/24\n").unwrap();
     let text =
         format!("[limits]\ndeny = [\"203.0.113.0/24\", \"2001:db8::1\"]\ndeny_file = {file:?}");

@@ -235,7 +235,7 @@ fn the_auth_service_says_who_a_foreign_token_is() {
 #[test]
 fn a_refusal_of_the_auth_service_is_a_refusal_and_its_failure_is_not() {
     let auth = AuthService::start(&json!({ "sessionKey": SESSION }));
-    let gateway = auth.gateway("breaker_failures = 0\ntimeout = \"200ms\"");
+    let gateway = auth.gateway("breaker_failures = 0\ntimeout = \"1s\"");
     for refusal in [401, 403, 404, 302, 204] {
         auth.answers(refusal);
         assert_eq!(status(&gateway, &foreign()), 401, "{refusal}");
@@ -278,11 +278,12 @@ fn an_auth_service_that_fails_is_left_alone_for_a_while() {
 fn a_client_that_leaves_while_its_token_is_judged_leaves_nothing_behind() {
     let auth = AuthService::start(&json!({ "sessionKey": SESSION }));
     auth.answers(0);
-    let gateway = auth.gateway("timeout = \"300ms\"\nwaiting_max = 1");
+    let gateway = auth.gateway("timeout = \"2s\"\nwaiting_max = 1");
     let mut stream = crate::harness::raw::dial(gateway.public());
     let request = upgrade("/connect", &[&format!("Authorization: Bearer {}", foreign())]);
     std::io::Write::write_all(&mut stream, request.as_bytes()).expect("the gateway reads");
     gateway.await_metric("corelane_tokens_validating", "", 1);
+    gateway.wait_until("the auth service to be asked", PATIENCE, || auth.times_asked() == 1);
     // There is one place for those who wait.
     assert_eq!(status(&gateway, &foreign()), 503);
     assert_eq!(auth.times_asked(), 1);

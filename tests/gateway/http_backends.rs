@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::gateway_process::folder::Folder;
 use crate::harness::PATIENCE;
 use crate::harness::frames::{EVENT, Request};
 use crate::harness::gateway::Setup;
@@ -356,13 +357,12 @@ fn a_call_of_a_client_that_left_harms_neither_its_connection_nor_the_next_client
 
 #[test]
 fn a_backend_behind_a_unix_socket_is_called_like_any_other() {
-    let file = std::env::temp_dir().join(format!("corelane-http-{}.sock", std::process::id()));
-    drop(std::fs::remove_file(&file));
+    let folder = Folder::new();
+    let file = folder.path().join("http.sock");
     let backend = HttpBackend::start_unix(&file, |asked| Answer::ok(&asked.body));
     let gateway = Setup::new(backend.service("/demo/echo", "")).start();
     let mut client = gateway.client();
     let request = Request::to(client.service("/demo/echo")).payload("over a file");
     assert_eq!(client.call(&request), request.answer(0, "over a file"));
     assert_eq!(backend.asked().fields["host"], "localhost");
-    drop(std::fs::remove_file(&file));
 }

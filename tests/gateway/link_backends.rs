@@ -5,6 +5,7 @@ use std::time::Instant;
 use serde_json::json;
 use tungstenite::Message;
 
+use crate::gateway_process::folder::Folder;
 use crate::gateway_process::token::Claims;
 use crate::harness::client::Client;
 use crate::harness::frames::{EVENT, META, Request, guid};
@@ -50,7 +51,8 @@ fn session_of(client: &Client) -> u128 {
 #[test]
 fn the_upgrade_offers_only_the_protocol_and_presents_the_token() {
     let backend = LinkBackend::listen();
-    let file = std::env::temp_dir().join(format!("corelane-token-{}", std::process::id()));
+    let folder = Folder::new();
+    let file = folder.path().join("token");
     std::fs::write(&file, "the-secret\n").expect("the folder is writable");
     let settings = format!("token_file = {file:?}");
     let _gateway = Setup::new(backend.service("/demo/echo GET:/demo/state", &settings)).start();
@@ -68,7 +70,6 @@ fn the_upgrade_offers_only_the_protocol_and_presents_the_token() {
     assert_eq!(hello["endpoints"], json!(["/demo/echo", "GET:/demo/state"]));
     assert_eq!(hello["shard"], 0);
     assert!(hello["credit"]["messages"].as_u64() >= Some(1));
-    drop(std::fs::remove_file(file));
 }
 
 #[test]
@@ -409,8 +410,8 @@ fn messages_that_break_the_protocol_close_the_link_with_1002() {
 
 #[test]
 fn a_link_over_a_unix_socket_works_like_any_other() {
-    let file = std::env::temp_dir().join(format!("corelane-link-{}.sock", std::process::id()));
-    drop(std::fs::remove_file(&file));
+    let folder = Folder::new();
+    let file = folder.path().join("link.sock");
     let backend = LinkBackend::listen_unix(&file);
     let gateway = Setup::new(backend.service("/demo/echo", "")).start();
     let mut link = backend.link();
@@ -422,5 +423,4 @@ fn a_link_over_a_unix_socket_works_like_any_other() {
     let (call, request) = link.call();
     link.answer(&call, &request.answer(0, "over a file"));
     assert_eq!(client.reply().payload, b"over a file");
-    drop(std::fs::remove_file(file));
 }

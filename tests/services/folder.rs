@@ -1,10 +1,11 @@
 //! The folder of one service, which goes with it.
 
+use std::fs;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{self, Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::{env, fs};
+use std::process::{Child, Command, Stdio};
+
+use tempfile::TempDir;
 
 /// Waits until nobody holds the other end of its input, and removes the folder. Whoever still
 /// writes there is about to die, so it tries again for a while.
@@ -26,10 +27,9 @@ pub(crate) struct Folder {
 
 impl Folder {
     pub(crate) fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = env::temp_dir().join(format!("corelane-service-{}-{number}", process::id()));
-        fs::create_dir(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let folder = TempDir::with_prefix("corelane-service-");
+        // The keeper's to remove: it does so however this process ends.
+        let path = folder.unwrap_or_else(|error| panic!("no folder for a service: {error}")).keep();
         let mut keeper = Command::new("sh");
         keeper.args(["-c", KEEPER, "keeper"]).arg(&path);
         // Whatever ends this process from a terminal is not meant for it.

@@ -158,7 +158,8 @@ fn without_memory_for_more_nothing_is_changed_and_the_lease_is_held() {
 #[test]
 fn a_password_is_taken_from_its_file_whenever_a_connection_is_made() {
     let server = Redis::setup().password("hush").start();
-    let file = std::env::temp_dir().join(format!("corelane-password-{}", server.address().port()));
+    let folder = tempfile::tempdir().expect("the system has a place for files");
+    let file = folder.path().join("password");
     fs::write(&file, "wrong\n").expect("a file");
     let mut setup = Setup::new(&server);
     setup.redis.password = Password::File(file.clone());
@@ -166,7 +167,6 @@ fn a_password_is_taken_from_its_file_whenever_a_connection_is_made() {
     refused(&mut node);
     fs::write(&file, "hush\n").expect("a file");
     recovers(&mut node);
-    fs::remove_file(&file).expect("it is there");
 
     let mut setup = Setup::new(&server);
     setup.redis.user = Some("default".into());

@@ -17,7 +17,6 @@ use std::os::fd::AsFd as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{self, Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::{env, panic, thread};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -27,7 +26,8 @@ use crate::services::program;
 /// Set to anything, it leaves these tests out.
 const WITHOUT: &str = "CORELANE_TEST_WITHOUT_NAMESPACES";
 
-/// Of every name; then follow the process that made it and a number of its own.
+/// Of every name; then follow the process that made it and a number drawn by chance, because a process
+/// of long ago may have had the same id and have left its namespaces.
 const PREFIX: &str = "corelane";
 
 /// Waits until nobody holds the other end of its input, and removes the namespaces that it is given.
@@ -48,7 +48,6 @@ impl Network {
     /// `None` if the environment asks for that. Panics where namespaces cannot be made.
     #[expect(clippy::print_stdout, reason = "what is left out has to be seen")]
     pub(crate) fn new(nodes: usize) -> Option<Self> {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
         if env::var_os(WITHOUT).is_some() {
             println!("NOT CHECKED: nodes in namespaces of their own, because {WITHOUT} is set");
             return None;
@@ -58,7 +57,7 @@ impl Network {
             "network namespaces need root: run this test as root, or set {WITHOUT}=1 to leave it out"
         );
         remove_leftovers();
-        let (run, number) = (process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let (run, number) = (process::id(), fastrand::u32(..));
         let name = |of: usize| format!("{PREFIX}-{run}-{number}-{of}");
         let names: Vec<_> = (0..=nodes).map(name).collect();
         // It comes first, so that it also removes what is left half made.

@@ -132,10 +132,10 @@ mod tests {
         let bars = bars(workload, &outcome);
         assert_eq!(bars[0].span, Some([4.0, 5.0, 9.0]));
         assert_eq!(bars[1].span, None);
-        let file = std::env::temp_dir().join(format!("peers-chart-{}.svg", std::process::id()));
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("chart.svg");
         draw(&file, workload, &[outcome], "here and now").unwrap();
         let svg = std::fs::read_to_string(&file).unwrap();
-        std::fs::remove_file(&file).unwrap();
         for part in ["<svg", "no run", "here and now", "corelane", "5.00"] {
             assert!(svg.contains(part), "{part}");
         }

@@ -331,11 +331,10 @@ mod tests {
 
     #[test]
     fn every_template_can_be_filled() {
-        let folder = std::env::temp_dir().join(format!("peers-templates-{}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
+        let folder = tempfile::tempdir().unwrap();
         let place = Place {
             templates: PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/peers")),
-            scratch: folder.clone(),
+            scratch: folder.path().to_owned(),
             programs: PathBuf::new(),
             server_cpu: 0,
             load_cpu: 1,
@@ -375,6 +374,5 @@ mod tests {
         let text = fs::read_to_string(place.own_config()).unwrap();
         assert!(text.contains("[[listen.tls.certificate]]"), "{text}");
         assert!(Server::Nats.arguments(&place, true).is_err());
-        fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -1,27 +1,8 @@
-use std::path::PathBuf;
-
 use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 
 use super::*;
 use crate::judge::judge;
 use crate::outcome::{Series, synthetic};
-
-/// A folder of this test's own; removed at the end.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let unique = format!("corelane-loadtest-{name}-{}", std::process::id());
-        Self(std::env::temp_dir().join(unique))
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // A folder that was never made needs no removal.
-        fs::remove_dir_all(&self.0).ok();
-    }
-}
 
 fn judged_trouble() -> Outcome {
     let mut outcome = synthetic::troubled(6, 2000);
@@ -31,9 +12,9 @@ fn judged_trouble() -> Outcome {
 
 #[test]
 fn what_is_written_is_read_back() {
-    let folder = Folder::new("round-trip");
+    let folder = tempfile::tempdir().unwrap();
     let outcome = judged_trouble();
-    let written = write_all(&outcome, &folder.0.join("deep")).unwrap();
+    let written = write_all(&outcome, &folder.path().join("deep")).unwrap();
     let read = read(&written.result).unwrap();
     assert_eq!(serde_json::to_value(&read).unwrap(), serde_json::to_value(&outcome).unwrap());
     for path in [&written.latency, &written.latency_from_send, &written.intervals, &written.page] {
@@ -43,24 +24,22 @@ fn what_is_written_is_read_back() {
 
 #[test]
 fn another_format_and_a_damaged_file_are_refused_by_name() {
-    let folder = Folder::new("refused");
-    fs::create_dir_all(&folder.0).unwrap();
-    let path = folder.0.join("result.json");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("result.json");
     fs::write(&path, r#"{"format": 99, "future": true}"#).unwrap();
     let error = read(&path).unwrap_err();
     assert!(matches!(error, ReadError::Format { found: 99, .. }), "{error}");
     fs::write(&path, r#"{"format": 1}"#).unwrap();
     let error = read(&path).unwrap_err().to_string();
     assert!(error.contains("result.json") && error.contains("missing field"), "{error}");
-    let error = read(&folder.0.join("nothing.json")).unwrap_err().to_string();
+    let error = read(&folder.path().join("nothing.json")).unwrap_err().to_string();
     assert!(error.contains("nothing.json"), "{error}");
 }
 
 #[test]
 fn a_folder_that_cannot_be_made_is_named() {
-    let folder = Folder::new("occupied");
-    fs::create_dir_all(&folder.0).unwrap();
-    let file = folder.0.join("file");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
     fs::write(&file, "").unwrap();
     let error = write_all(&judged_trouble(), &file.join("below")).unwrap_err().to_string();
     assert!(error.contains("below"), "{error}");

@@ -1,26 +1,24 @@
 //! Key files that change under a running gateway, and files that cannot be used.
 
+use tempfile::TempDir;
+
 use super::*;
 
 /// A directory of its own for one test, removed with it.
-struct Folder(PathBuf);
+struct Folder(TempDir);
 
 impl Folder {
     fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = env::temp_dir().join(format!("corelane-keys-{}-{number}", process::id()));
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
+        Self(tempfile::tempdir().unwrap())
     }
 
     fn file(&self) -> PathBuf {
-        self.0.join("key")
+        self.0.path().join("key")
     }
 
     /// As a careful operator does it: a new file takes the old one's place.
     fn put(&self, content: &[u8]) {
-        let new = self.0.join("new");
+        let new = self.0.path().join("new");
         fs::write(&new, content).unwrap();
         fs::rename(&new, self.file()).unwrap();
     }
@@ -31,12 +29,6 @@ impl Folder {
 
     fn spec(&self, algorithm: Algorithm) -> KeySpec {
         KeySpec { file: self.file(), ..spec(algorithm) }
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        drop(fs::remove_dir_all(&self.0));
     }
 }
 
@@ -92,7 +84,7 @@ fn a_reload_takes_all_keys_or_none() {
     let mut files = KeyRing::open(&rules([spec(Algorithm::EdDsa)])).unwrap();
     let mut shard = JwtAuthenticator::new(files.published());
     let token = mint(Algorithm::Hs256, &claims());
-    let missing = KeySpec { file: folder.0.join("nowhere"), ..spec(Algorithm::Es256) };
+    let missing = KeySpec { file: folder.0.path().join("nowhere"), ..spec(Algorithm::Es256) };
     assert!(files.reload(&rules([spec(Algorithm::Hs256), missing])).is_err());
     assert_eq!(shard.verify(&token, now()), Err(AuthRefusal::UnknownKey));
     files.reload(&rules([spec(Algorithm::Hs256)])).unwrap();

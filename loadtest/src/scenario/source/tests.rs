@@ -165,20 +165,19 @@ fn a_pattern_names_many_endpoints() {
 
 #[test]
 fn replayed_offsets_come_from_beside_the_file() {
-    let folder = std::env::temp_dir().join(format!("corelane-replay-{}", std::process::id()));
-    fs::create_dir_all(&folder).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
     fs::write(folder.join("good.txt"), "# ns\n0\n1500\n1500\n").unwrap();
     fs::write(folder.join("bad.txt"), "5\n4\n").unwrap();
     let text =
         |file| GOOD.replace("\"poisson\"\nrate = 100", &format!("\"replay\"\nfile = \"{file}\""));
-    let scenario = parse("x.toml", &text("good.txt"), &[], &folder).unwrap();
+    let scenario = parse("x.toml", &text("good.txt"), &[], folder).unwrap();
     let Arrival::Replay { offsets, .. } = scenario.arrival else { panic!() };
     assert_eq!(offsets, [0, 1500, 1500]);
     for (file, words) in [("bad.txt", "bad.txt:2"), ("none.txt", "none.txt")] {
-        let refused = parse("x.toml", &text(file), &[], &folder).unwrap_err();
+        let refused = parse("x.toml", &text(file), &[], folder).unwrap_err();
         assert!(format!("{refused:?}").contains(words), "{refused:?}");
     }
-    fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! Against the server side of rustls, in memory.
 
 use std::io::{Read, Write};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -13,6 +12,7 @@ use rustls::{
     AlertDescription, Error as RustlsError, ServerConfig, ServerConnection,
     SupportedProtocolVersion,
 };
+use tempfile::NamedTempFile;
 
 use super::*;
 use crate::scenario::{Tls, TlsSuite, TlsVersion};
@@ -23,7 +23,7 @@ const HOST: &str = "127.0.0.1";
 /// An authority; its certificate lies in a file that is removed at the end.
 struct Authority {
     issuer: Issuer<'static, KeyPair>,
-    file: PathBuf,
+    file: NamedTempFile,
 }
 
 impl Authority {
@@ -33,9 +33,8 @@ impl Authority {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, name);
         let certificate = params.self_signed(&key).unwrap();
-        let unique: u64 = fastrand::u64(..);
-        let file = std::env::temp_dir().join(format!("corelane-authority-{unique:016x}.pem"));
-        std::fs::write(&file, certificate.pem()).unwrap();
+        let mut file = NamedTempFile::new().unwrap();
+        file.write_all(certificate.pem().as_bytes()).unwrap();
         Self { issuer: Issuer::new(params, key), file }
     }
 
@@ -67,14 +66,7 @@ impl Authority {
     }
 
     fn trusted(&self) -> Tls {
-        Tls { ca: Some(self.file.clone()), ..Tls::default() }
-    }
-}
-
-impl Drop for Authority {
-    fn drop(&mut self) {
-        // The folder is the system's, which cleans it too.
-        std::fs::remove_file(&self.file).ok();
+        Tls { ca: Some(self.file.path().to_owned()), ..Tls::default() }
     }
 }
 

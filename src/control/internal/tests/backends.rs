@@ -231,8 +231,8 @@ fn another_address_stands_in_for_one_that_is_gone() {
 #[test]
 fn a_backend_may_listen_on_a_unix_socket() {
     run(async {
-        let path = std::env::temp_dir().join(format!("corelane-proxy-{}", std::process::id()));
-        drop(std::fs::remove_file(&path));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("backend.sock");
         let listener = UnixListener::bind(&path).unwrap();
         tokio::spawn(async move {
             let (stream, _) = listener.accept().await.unwrap();
@@ -242,7 +242,6 @@ fn a_backend_may_listen_on_a_unix_socket() {
             Rig::new(Fake { addresses: vec![Address::Unix(path.clone())], ..Fake::default() });
         let answer = rig.post_json(PROXY, proxied("/account/get", "POST")).await;
         assert_eq!(answer.status, 200, "{answer:?}");
-        std::fs::remove_file(path).unwrap();
     });
 }
 
