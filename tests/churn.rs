@@ -111,8 +111,8 @@ fn every_connection_of_a_reconnect_storm_is_answered_and_memory_is_as_it_was() {
     assert!(p99s.any(|p99| p99 <= STORM_P99_US), "too long until the 101, {STORMS_MAX} times");
 }
 
-#[expect(clippy::print_stdout, reason = "the figures of a storm that is too slow")]
 /// Microseconds until the 101 in all but one of a hundred cases, of a storm that left nothing behind.
+#[expect(clippy::print_stdout, reason = "the figures of a storm that is too slow")]
 fn weathered_storm() -> f64 {
     let gateway = Launch::new(CONFIG).start();
     let begun = STORM * (1 + STORM_TIMES);
